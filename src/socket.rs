@@ -59,7 +59,9 @@ pub fn classify_accept_error(error: &io::Error) -> AcceptError {
         // like EAGAIN on the next connection.
         libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM => AcceptError::Retry,
         libc::ENETDOWN | libc::ENOPROTOOPT | libc::EHOSTDOWN => AcceptError::Retry,
-        libc::EHOSTUNREACH | libc::EOPNOTSUPP | libc::ENETUNREACH | libc::ETIMEDOUT => AcceptError::Retry,
+        libc::EHOSTUNREACH | libc::EOPNOTSUPP | libc::ENETUNREACH | libc::ETIMEDOUT => {
+            AcceptError::Retry
+        }
         #[cfg(target_os = "linux")]
         libc::ENONET => AcceptError::Retry,
         _ => AcceptError::Fatal,
@@ -69,7 +71,10 @@ pub fn classify_accept_error(error: &io::Error) -> AcceptError {
 /// The current instant. Read once per turn by the reactor, and by the workers for the age of their jobs.
 #[inline]
 pub fn now() -> Time {
-    let mut spec = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut spec = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `spec` is a live, writable timespec for the whole call, which writes nothing else.
     let rc = unsafe { libc::clock_gettime(CLOCK, &mut spec) };
     debug_assert_eq!(rc, 0, "the clock exists on every kernel this builds for");
@@ -86,11 +91,18 @@ pub fn random_seed() -> [u64; 4] {
 
 /// Raises the limit on open descriptors to the hard limit and returns what is in force afterwards.
 pub fn raise_fd_limit() -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: `limit` is a live, writable rlimit for the whole call.
     cvt(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
     // macOS reports "infinity" as the hard limit and refuses more than OPEN_MAX.
-    let wanted = if cfg!(target_os = "macos") { limit.rlim_max.min(10_240) } else { limit.rlim_max };
+    let wanted = if cfg!(target_os = "macos") {
+        limit.rlim_max.min(10_240)
+    } else {
+        limit.rlim_max
+    };
     if limit.rlim_cur < wanted {
         limit.rlim_cur = wanted;
         // SAFETY: `limit` is initialised and only read by the call.
@@ -102,7 +114,11 @@ pub fn raise_fd_limit() -> io::Result<u64> {
 /// A listening, non-blocking TCP socket. With SO_REUSEADDR, so that a restart does not wait for old connections in
 /// TIME_WAIT; IPv6 sockets take IPv6 only, so that `::` and `0.0.0.0` can be bound side by side.
 pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
-    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let family = if addr.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // Elsewhere the flag does not exist. We never start another program, so nothing inherits the descriptor.
@@ -159,21 +175,42 @@ pub struct Keepalive {
 
 /// For clients: pools sit idle for hours, so this only finds peers that vanished without a word. The first probe goes
 /// out after five minutes, as in Redis.
-pub const KEEPALIVE_CLIENT: Keepalive =
-    Keepalive { idle: Duration::from_secs(300), interval: Duration::from_secs(100), probes: 3 };
+pub const KEEPALIVE_CLIENT: Keepalive = Keepalive {
+    idle: Duration::from_secs(300),
+    interval: Duration::from_secs(100),
+    probes: 3,
+};
 
 /// For links to Redis: also keeps firewalls and NAT tables from forgetting an idle link.
-pub const KEEPALIVE_LINK: Keepalive =
-    Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(20), probes: 3 };
+pub const KEEPALIVE_LINK: Keepalive = Keepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(20),
+    probes: 3,
+};
 
 /// Turns on TCP keepalive.
 pub fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Keepalive) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
     #[cfg(any(target_os = "macos", target_os = "ios"))]
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPALIVE, secs(keepalive.idle))?;
+    set_option(
+        fd,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPALIVE,
+        secs(keepalive.idle),
+    )?;
     #[cfg(not(any(target_os = "macos", target_os = "ios")))]
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, secs(keepalive.idle))?;
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, secs(keepalive.interval))?;
+    set_option(
+        fd,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPIDLE,
+        secs(keepalive.idle),
+    )?;
+    set_option(
+        fd,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPINTVL,
+        secs(keepalive.interval),
+    )?;
     let probes = i32::try_from(keepalive.probes).unwrap_or(i32::MAX);
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, probes)
 }
@@ -202,7 +239,8 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
 fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     let len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the pointer is to a live c_int of `len` bytes, which setsockopt() only reads; `fd` is open while borrowed.
-    let rc = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
+    let rc =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
     cvt(rc).map(drop)
 }
 
@@ -211,7 +249,11 @@ fn secs(duration: Duration) -> i32 {
 }
 
 fn cvt(rc: libc::c_int) -> io::Result<libc::c_int> {
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(rc) }
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(rc)
+    }
 }
 
 #[cfg(test)]
@@ -223,7 +265,15 @@ mod tests {
         let mut value: libc::c_int = 0;
         let mut len = size_of::<libc::c_int>() as libc::socklen_t;
         // SAFETY: `value` and `len` are live and writable, and `len` says how large `value` is.
-        let rc = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut len) };
+        let rc = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                level,
+                name,
+                (&raw mut value).cast(),
+                &mut len,
+            )
+        };
         cvt(rc).expect("the option exists on this kernel");
         value
     }
@@ -242,17 +292,30 @@ mod tests {
         {
             let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
             let booted: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
-            assert!((now().micros() as f64 / 1e6 - booted).abs() < 2.0, "/proc/uptime counts suspended time too");
+            assert!(
+                (now().micros() as f64 / 1e6 - booted).abs() < 2.0,
+                "/proc/uptime counts suspended time too"
+            );
         }
     }
 
     #[test]
     fn accept_errors_fall_into_their_classes() {
         let check = |code: i32, class: AcceptError| {
-            assert_eq!(classify_accept_error(&io::Error::from_raw_os_error(code)), class, "errno {code}");
+            assert_eq!(
+                classify_accept_error(&io::Error::from_raw_os_error(code)),
+                class,
+                "errno {code}"
+            );
         };
         check(libc::EAGAIN, AcceptError::Again);
-        for code in [libc::ECONNABORTED, libc::EINTR, libc::EPROTO, libc::ENETDOWN, libc::ETIMEDOUT] {
+        for code in [
+            libc::ECONNABORTED,
+            libc::EINTR,
+            libc::EPROTO,
+            libc::ENETDOWN,
+            libc::ETIMEDOUT,
+        ] {
             check(code, AcceptError::Retry);
         }
         for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
@@ -261,8 +324,14 @@ mod tests {
         for code in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
             check(code, AcceptError::Fatal);
         }
-        assert_eq!(classify_accept_error(&io::ErrorKind::WouldBlock.into()), AcceptError::Again);
-        assert_eq!(classify_accept_error(&io::ErrorKind::Interrupted.into()), AcceptError::Retry);
+        assert_eq!(
+            classify_accept_error(&io::ErrorKind::WouldBlock.into()),
+            AcceptError::Again
+        );
+        assert_eq!(
+            classify_accept_error(&io::ErrorKind::Interrupted.into()),
+            AcceptError::Retry
+        );
     }
 
     #[test]
@@ -274,9 +343,15 @@ mod tests {
         let any4 = listen("0.0.0.0:0".parse().unwrap()).unwrap();
         let port = any4.local_addr().unwrap().port();
         match listen(SocketAddr::new("::".parse().unwrap(), port)) {
-            Ok(any6) => assert_eq!(option(any6.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), 1),
+            Ok(any6) => assert_eq!(
+                option(any6.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+                1
+            ),
             Err(e) => assert!(
-                matches!(e.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)),
+                matches!(
+                    e.raw_os_error(),
+                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                ),
                 "a machine without IPv6 says so: {e}"
             ),
         }
@@ -287,23 +362,45 @@ mod tests {
     fn options_are_set_on_the_socket() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY), 0);
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            0
+        );
         set_nodelay(stream.as_fd()).unwrap();
-        assert_eq!(option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY), 1);
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            1
+        );
         set_keepalive(stream.as_fd(), KEEPALIVE_LINK).unwrap();
-        assert_eq!(option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
-        assert_eq!(option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPCNT), 3);
-        assert_eq!(option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), 20);
+        assert_eq!(
+            option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            1
+        );
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+            3
+        );
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+            20
+        );
         set_user_timeout(stream.as_fd(), Duration::from_secs(15)).unwrap();
         #[cfg(target_os = "linux")]
-        assert_eq!(option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), 15_000);
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+            15_000
+        );
     }
 
     #[test]
     fn the_descriptor_limit_goes_up_and_stays_up() {
         let limit = raise_fd_limit().unwrap();
         assert!(limit >= 256);
-        assert_eq!(raise_fd_limit().unwrap(), limit, "raising again changes nothing");
+        assert_eq!(
+            raise_fd_limit().unwrap(),
+            limit,
+            "raising again changes nothing"
+        );
     }
 
     #[test]

@@ -25,7 +25,11 @@ pub struct Transport {
 impl Transport {
     /// Takes a connection that was accepted or is being made, and registers it edge-triggered in both directions. It is
     /// never registered again: what the poll said is remembered by the reactor until it is used up.
-    pub fn register(mut stream: TcpStream, registry: &Registry, token: Token) -> io::Result<Transport> {
+    pub fn register(
+        mut stream: TcpStream,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Transport> {
         stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Transport { stream })
     }
@@ -100,17 +104,28 @@ mod tests {
         let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
         accepted.set_nonblocking(true).unwrap();
-        let transport = Transport::register(TcpStream::from_std(accepted), poll.registry(), Token(1)).unwrap();
+        let transport =
+            Transport::register(TcpStream::from_std(accepted), poll.registry(), Token(1)).unwrap();
         (poll, transport, peer)
     }
 
     #[test]
     fn bytes_pass_in_both_directions_and_one_event_announces_them() {
         let (mut poll, mut transport, mut peer) = pair();
-        transport.set_client_options(Some(socket::KEEPALIVE_CLIENT)).unwrap();
-        assert_eq!(transport.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        transport
+            .set_client_options(Some(socket::KEEPALIVE_CLIENT))
+            .unwrap();
+        assert_eq!(
+            transport.read(&mut [0; 8]).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         assert_eq!(transport.write(&[IoSlice::new(b"one")]).unwrap(), 3);
-        assert_eq!(transport.write(&[IoSlice::new(b" two"), IoSlice::new(b" three")]).unwrap(), 10);
+        assert_eq!(
+            transport
+                .write(&[IoSlice::new(b" two"), IoSlice::new(b" three")])
+                .unwrap(),
+            10
+        );
         transport.shutdown_write().unwrap();
         let mut got = String::new();
         peer.read_to_string(&mut got).unwrap();
@@ -119,7 +134,8 @@ mod tests {
         let mut events = Events::with_capacity(8);
         let mut buffer = [0; 8];
         loop {
-            poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+            poll.poll(&mut events, Some(Duration::from_secs(5)))
+                .unwrap();
             assert!(!events.is_empty(), "the bytes come within 5 s");
             match transport.read(&mut buffer) {
                 Ok(n) => break assert_eq!(&buffer[..n], b"back"),
@@ -134,7 +150,10 @@ mod tests {
         let (_poll, mut transport, mut peer) = pair();
         peer.write_all(&[b'x'; 20_000]).unwrap();
         // On loopback the bytes are in our receive queue when write_all returns.
-        assert_eq!(transport.write(&[IoSlice::new(b"-ERR bye\r\n")]).unwrap(), 10);
+        assert_eq!(
+            transport.write(&[IoSlice::new(b"-ERR bye\r\n")]).unwrap(),
+            10
+        );
         transport.discard_unread(64 * 1024);
         drop(transport);
         let mut got = String::new();

@@ -102,7 +102,11 @@ impl Keys {
             None => {
                 let (first, last, step) = row.range;
                 if first != 0 {
-                    let last = if last >= 0 { last - first } else { last };
+                    let last = if last >= 0 {
+                        last.saturating_sub(first)
+                    } else {
+                        last
+                    };
                     let spec = (
                         Begin::Index(first),
                         Find::Range {

@@ -246,11 +246,12 @@ impl Spec {
     /// Whether a call with `argc` arguments, the name among them, has as many as the command takes.
     #[inline]
     pub fn arity_ok(&self, argc: usize) -> bool {
-        let argc = i64::try_from(argc).unwrap_or(i64::MAX);
+        let count = self.arity.count.unsigned_abs();
+        let argc = argc as u64;
         if self.arity.count >= 0 {
-            argc == self.arity.count
+            argc == count
         } else {
-            argc >= -self.arity.count
+            argc >= count
         }
     }
 

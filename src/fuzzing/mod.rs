@@ -6,3 +6,5 @@
 
 pub mod cache_ops;
 pub mod wheel_ops;
+//! (being written)
+pub mod http_request;

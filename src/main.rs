@@ -90,8 +90,12 @@ fn run(loaded: Loaded) -> Result<(), String> {
     warnings
         .into_iter()
         .for_each(|warning| log.log(LogLevel::Warn, warning));
+    let logs_to_file = config.log_file.is_some();
     let result = serve(config, &helper);
-    if let Err(why) = &result {
+    if let Err(why) = &result
+        && logs_to_file
+    {
+        // On stderr it appears anyway.
         log.log(LogLevel::Error, why.as_str());
     }
     helper.stop(LOG_PATIENCE);

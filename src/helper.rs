@@ -3,13 +3,16 @@
 //! It never sees a request, and nobody ever waits for it: who asks gets on, and a full queue drops the line and counts
 //! it. The next line that is written says how many were dropped.
 //!
+//! A log file that reaches `LOG_FILE_MAX_BYTES` is renamed to `<name>.1`, replacing the last one of that name, so the log
+//! never takes more than twice as much.
+//!
 //! Invariant: `lines.len() ≤ LINES_MAX`, their bytes together ≤ `LINES_BYTES_MAX`, `lookups.len() ≤ LOOKUPS_MAX`.
 //!
 //! Costs: a log call takes one lock, one copy of the text and, if the helper sleeps, one wake-up. A line whose level is
 //! below the configured one costs a comparison.
 #![forbid(unsafe_code)]
 
-use crate::config::LogLevel;
+use crate::config::{Config, LogLevel};
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -27,9 +30,6 @@ const LINES_BYTES_MAX: usize = 1024 * 1024;
 const LINE_BYTES_MAX: usize = 4096;
 /// Look-ups that may wait. The reactor asks for one name at a time.
 const LOOKUPS_MAX: usize = 16;
-/// A log file that reaches this is renamed to `<name>.1` (replacing the last one), so the log never takes more than twice
-/// as much.
-const LOG_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 const _: () = assert!(LINE_BYTES_MAX < LINES_BYTES_MAX);
 
@@ -85,16 +85,16 @@ impl std::fmt::Debug for Lookup {
 }
 
 impl Helper {
-    /// Starts the thread. Lines of `level` and louder go to `log_file`, or to stderr when there is none. Fails when the
-    /// file cannot be opened or the thread cannot be made.
-    pub fn start(level: LogLevel, log_file: Option<&Path>) -> io::Result<Helper> {
-        let mut sink = match log_file {
+    /// Starts the thread. Lines of `log_level` and louder go to `log_file`, or to stderr when there is none. Fails when
+    /// the file cannot be opened or the thread cannot be made.
+    pub fn start(config: &Config) -> io::Result<Helper> {
+        let mut sink = match &config.log_file {
             None => Sink::Stderr,
-            Some(path) => Sink::File(LogFile::open(path, LOG_FILE_BYTES_MAX)?),
+            Some(path) => Sink::File(LogFile::open(path, config.log_file_max_bytes as u64)?),
         };
         let handle = Handle {
             shared: Arc::new(Shared::default()),
-            level,
+            level: config.log_level,
         };
         let shared = handle.shared.clone();
         let thread = std::thread::Builder::new()
@@ -364,6 +364,15 @@ mod tests {
         path
     }
 
+    fn start(log_level: LogLevel, log_file: Option<&Path>) -> io::Result<Helper> {
+        let log_file = log_file.map(Path::to_owned);
+        Helper::start(&Config {
+            log_level,
+            log_file,
+            ..Config::default()
+        })
+    }
+
     #[test]
     fn timestamps_agree_with_the_calendar() {
         let check = |secs: u64, expected: &str| {
@@ -381,7 +390,7 @@ mod tests {
     #[test]
     fn lines_reach_the_file_in_order_and_quiet_levels_do_not() {
         let path = scratch("lines");
-        let helper = Helper::start(LogLevel::Info, Some(&path)).unwrap();
+        let helper = start(LogLevel::Info, Some(&path)).unwrap();
         let handle = helper.handle();
         handle.log(LogLevel::Info, "first");
         handle.log(LogLevel::Debug, "not wanted");
@@ -401,7 +410,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_and_counts_and_says_so_later() {
         let path = scratch("full");
-        let helper = Helper::start(LogLevel::Info, Some(&path)).unwrap();
+        let helper = start(LogLevel::Info, Some(&path)).unwrap();
         let handle = helper.handle();
         // Hold the helper in a look-up's answer while lines pile up behind it.
         let (entered_tx, entered) = mpsc::channel();
@@ -462,7 +471,7 @@ mod tests {
 
     #[test]
     fn names_are_looked_up() {
-        let helper = Helper::start(LogLevel::Error, None).unwrap();
+        let helper = start(LogLevel::Error, None).unwrap();
         let (tx, rx) = mpsc::channel();
         assert!(
             helper

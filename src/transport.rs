@@ -86,6 +86,14 @@ impl Transport {
         }
     }
 
+    /// Tells a client that cannot be taken why, as far as one write goes, and closes.
+    pub fn refuse(stream: TcpStream, text: &[u8], discard_bytes_max: usize) {
+        let mut transport = Transport { stream };
+        // Best effort: it is refused whether or not it learns why.
+        let _ = transport.stream.write(text);
+        transport.discard_unread(discard_bytes_max);
+    }
+
     /// Ends our sending half: the peer reads what was sent, then the end.
     pub fn shutdown_write(&self) -> io::Result<()> {
         self.stream.shutdown(std::net::Shutdown::Write)

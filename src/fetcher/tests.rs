@@ -1,7 +1,7 @@
 //! The pool against a real redis-server, and against servers that misbehave.
 
 use super::*;
-use crate::config::{Coherence, LogLevel};
+use crate::config::LogLevel;
 use crate::fetch::{FetchId, Fetched};
 use crate::helper::Helper;
 use mio::{Events, Poll, Token, Waker};
@@ -116,7 +116,7 @@ impl Pool {
         let config = config(port, timeout_ms, queue_max);
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let helper = Helper::start(LogLevel::Error, None).unwrap();
+        let helper = Helper::start(&config).unwrap();
         let fetcher = Fetcher::start(&config, waker, &helper.handle()).unwrap();
         Pool {
             fetcher,
@@ -196,11 +196,7 @@ impl Pool {
 }
 
 fn config(port: u16, timeout_ms: u64, fetch_queue_max: usize) -> Config {
-    let (ttl, mib) = (Duration::from_secs(60), 1024 * 1024);
     Config {
-        http_port: None,
-        resp_port: None,
-        bind: vec!["127.0.0.1".into()],
         redis_url: RedisUrl {
             host: "127.0.0.1".into(),
             port,
@@ -208,36 +204,12 @@ fn config(port: u16, timeout_ms: u64, fetch_queue_max: usize) -> Config {
             username: None,
             password: None,
         },
-        coherence: Coherence::Ttl,
-        cache_capacity: 1000,
-        cache_max_bytes: mib,
-        cache_max_value_bytes: mib,
-        cache_max_key_bytes: 16 * 1024,
-        cache_ttl: ttl,
-        cache_negative_ttl: ttl,
         redis_workers: 1,
         redis_timeout: Duration::from_millis(timeout_ms),
-        redis_connect_timeout: Duration::from_millis(1000),
-        link_dead: ttl,
-        shared_links_per_pool: 4,
-        links_max: 10,
-        link_idle: ttl,
-        shared_request_bytes_max: mib,
-        request_bytes_max: mib,
-        max_clients: 10,
-        max_concurrent_requests: 10,
-        queue_wait: ttl,
-        outbox_max_bytes: mib,
-        replies_owed_max: 1000,
-        buffers_max_bytes: mib,
         fetch_queue_max,
         fetch_batch_max: 64,
-        http_head_timeout: ttl,
-        http_idle_timeout: ttl,
-        http_cache_control: "no-store".into(),
-        drain: ttl,
-        log_file: None,
         log_level: LogLevel::Error,
+        ..Config::default()
     }
 }
 
@@ -412,7 +384,7 @@ fn a_wrong_password_is_reported_as_unreachable() {
     config.redis_url.password = Some("wrong".into());
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-    let helper = Helper::start(LogLevel::Error, None).unwrap();
+    let helper = Helper::start(&config).unwrap();
     let fetcher = Fetcher::start(&config, waker, &helper.handle()).unwrap();
     let mut pool = Pool {
         fetcher,

@@ -5,9 +5,9 @@
 //! Costs: O(1) per reply; an idle client holds no buffer.
 #![forbid(unsafe_code)]
 
-use crate::buffer::{Buffer, Pool};
+use crate::buffer::Buffer;
 use crate::engine::{ConnId, Port};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Pool};
 use crate::protocol::http;
 use crate::protocol::resp::request::RequestParser;
 use crate::protocol::resp::write::Version;
@@ -204,7 +204,14 @@ pub struct Client {
 
 impl Client {
     /// A client that has just been accepted.
-    pub fn new(id: ConnId, number: u64, port: Port, peer: SocketAddr, db: u32, now: Time) -> Client {
+    pub fn new(
+        id: ConnId,
+        number: u64,
+        port: Port,
+        peer: SocketAddr,
+        db: u32,
+        now: Time,
+    ) -> Client {
         Client {
             id,
             number,
@@ -247,7 +254,11 @@ impl Client {
 
     /// Takes a place in the order of replies; the number names it until the reply is complete.
     pub fn owe(&mut self, render: Option<Render>) -> u64 {
-        self.owed.push_back(Slot { done: false, early: Outbox::default(), render });
+        self.owed.push_back(Slot {
+            done: false,
+            early: Outbox::default(),
+            render,
+        });
         self.owed_front + (self.owed.len() as u64 - 1)
     }
 
@@ -291,7 +302,10 @@ impl Client {
         if self.owed.back().is_none_or(|slot| !slot.done) {
             self.owe(None);
         }
-        let slot = self.owed.back_mut().expect("one was pushed just now or was there");
+        let slot = self
+            .owed
+            .back_mut()
+            .expect("one was pushed just now or was there");
         slot.done = true;
         &mut slot.early
     }
@@ -375,13 +389,27 @@ impl Client {
     /// Panics where an invariant does not hold.
     pub fn check(&self) {
         self.outbox.check();
-        assert!(self.owed.front().is_none_or(|slot| !slot.done), "a complete reply has not left");
-        assert!(self.owed.front().is_none_or(|slot| slot.early.is_empty()), "the front slot keeps bytes back");
+        assert!(
+            self.owed.front().is_none_or(|slot| !slot.done),
+            "a complete reply has not left"
+        );
+        assert!(
+            self.owed.front().is_none_or(|slot| slot.early.is_empty()),
+            "the front slot keeps bytes back"
+        );
         let early: usize = self.owed.iter().map(|slot| slot.early.len()).sum();
         assert_eq!(early, self.early_bytes);
-        assert_eq!(self.link.is_some(), self.relayed > 0, "a link is kept exactly while something is outstanding on it");
+        assert_eq!(
+            self.link.is_some(),
+            self.relayed > 0,
+            "a link is kept exactly while something is outstanding on it"
+        );
         assert!(self.relayed_all <= self.relayed);
         let waiting = self.owed.iter().filter(|slot| !slot.done).count();
-        assert_eq!(waiting, (self.relayed + self.fetching) as usize, "each open slot waits for one thing");
+        assert_eq!(
+            waiting,
+            (self.relayed + self.fetching) as usize,
+            "each open slot waits for one thing"
+        );
     }
 }

@@ -120,7 +120,15 @@ impl Fetches {
     }
 
     /// Begins a flight and sets the key's mark to it; an older flight of the key loses the mark.
-    pub fn start(&mut self, db: u32, key: &[u8], hash: u64, now: Time, timer: u32, first: Waiter) -> FetchId {
+    pub fn start(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        hash: u64,
+        now: Time,
+        timer: u32,
+        first: Waiter,
+    ) -> FetchId {
         if let Some(old) = self.current(db, key, hash) {
             self.unmark(old);
         }
@@ -128,7 +136,19 @@ impl Fetches {
         self.started += 1;
         let next = self.marks.insert(hash, id);
         let waiters = vec![first];
-        self.flights.insert(id.0, Flight { db, key: key.to_vec(), hash, dispatched: now, waiters, timer, marked: true, next });
+        self.flights.insert(
+            id.0,
+            Flight {
+                db,
+                key: key.to_vec(),
+                hash,
+                dispatched: now,
+                waiters,
+                timer,
+                marked: true,
+                next,
+            },
+        );
         id
     }
 
@@ -170,7 +190,10 @@ impl Fetches {
     pub fn forget_name(&mut self, hash: u64) {
         let mut at = self.marks.remove(&hash);
         while let Some(id) = at {
-            let flight = self.flights.get_mut(&id.0).expect("a mark names a live flight");
+            let flight = self
+                .flights
+                .get_mut(&id.0)
+                .expect("a mark names a live flight");
             flight.marked = false;
             at = flight.next.take();
         }
@@ -188,7 +211,8 @@ impl Fetches {
     pub fn iter_by_age(&self) -> impl Iterator<Item = (FetchId, &Flight, bool)> {
         let mut ids: Vec<u64> = self.flights.keys().copied().collect();
         ids.sort_unstable();
-        ids.into_iter().map(|id| (FetchId(id), &self.flights[&id], self.flights[&id].marked))
+        ids.into_iter()
+            .map(|id| (FetchId(id), &self.flights[&id], self.flights[&id].marked))
     }
 
     /// Panics where the invariant does not hold.
@@ -199,16 +223,26 @@ impl Fetches {
             while let Some(id) = at {
                 let flight = &self.flights[&id.0];
                 assert!(flight.marked && flight.hash == *hash);
-                assert_eq!(self.current(flight.db, &flight.key, *hash), Some(id), "two marks for one key");
+                assert_eq!(
+                    self.current(flight.db, &flight.key, *hash),
+                    Some(id),
+                    "two marks for one key"
+                );
                 marked += 1;
                 at = flight.next;
             }
         }
-        assert_eq!(marked, self.flights.values().filter(|flight| flight.marked).count());
+        assert_eq!(
+            marked,
+            self.flights.values().filter(|flight| flight.marked).count()
+        );
     }
 
     fn unmark(&mut self, id: FetchId) {
-        let flight = self.flights.get_mut(&id.0).expect("only live flights are unmarked");
+        let flight = self
+            .flights
+            .get_mut(&id.0)
+            .expect("only live flights are unmarked");
         let (hash, next) = (flight.hash, flight.next.take());
         flight.marked = false;
         let head = self.marks[&hash];
@@ -221,12 +255,17 @@ impl Fetches {
         }
         let mut at = head;
         loop {
-            let flight = self.flights.get_mut(&at.0).expect("a chain holds live flights");
+            let flight = self
+                .flights
+                .get_mut(&at.0)
+                .expect("a chain holds live flights");
             if flight.next == Some(id) {
                 flight.next = next;
                 return;
             }
-            at = flight.next.expect("a marked flight is in the chain of its hash");
+            at = flight
+                .next
+                .expect("a marked flight is in the chain of its hash");
         }
     }
 }
@@ -237,7 +276,13 @@ mod tests {
     use crate::engine::Place;
 
     fn waiter(slot: u64) -> Waiter {
-        Waiter { client: ConnId { place: Place::Client(0), generation: 0 }, slot }
+        Waiter {
+            client: ConnId {
+                place: Place::Client(0),
+                generation: 0,
+            },
+            slot,
+        }
     }
 
     #[test]

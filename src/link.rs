@@ -142,8 +142,21 @@ impl Link {
     /// Panics where an invariant does not hold.
     pub fn check(&self) {
         self.outbox.check();
-        let hashes: usize = self.owed.iter().map(|owed| if let Touch::Keys(n) = owed.touch { n as usize } else { 0 }).sum();
+        let hashes: usize = self
+            .owed
+            .iter()
+            .map(|owed| {
+                if let Touch::Keys(n) = owed.touch {
+                    n as usize
+                } else {
+                    0
+                }
+            })
+            .sum();
         assert_eq!(hashes, self.touched.len(), "each hash belongs to a request");
-        assert!(!self.reply_begun || !self.owed.is_empty(), "a reply arrives that nobody asked for");
+        assert!(
+            !self.reply_begun || !self.owed.is_empty(),
+            "a reply arrives that nobody asked for"
+        );
     }
 }

@@ -5,7 +5,6 @@
 //! from the pool only while something is in it, so an idle connection holds none.
 #![forbid(unsafe_code)]
 
-use crate::buffer::Pool;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::ops::Range;
@@ -13,6 +12,39 @@ use std::sync::Arc;
 
 /// An owned tail longer than this becomes a segment of its own, so that a long stream never copies what it has.
 const SEGMENT_BYTES_MAX: usize = 64 * 1024;
+
+/// What a fresh block of the pool can hold.
+const BLOCK_BYTES: usize = 16 * 1024;
+
+/// Blocks that outboxes have given back, kept for reuse.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    spare: Vec<Vec<u8>>,
+    spare_blocks_max: usize,
+}
+
+impl Pool {
+    /// A pool that keeps at most this many blocks of 16 KiB; others are freed when given back.
+    pub fn new(spare_blocks_max: usize) -> Pool {
+        Pool {
+            spare: Vec::new(),
+            spare_blocks_max,
+        }
+    }
+
+    fn take(&mut self) -> Vec<u8> {
+        self.spare
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
+    }
+
+    fn give(&mut self, mut block: Vec<u8>) {
+        if block.capacity() == BLOCK_BYTES && self.spare.len() < self.spare_blocks_max {
+            block.clear();
+            self.spare.push(block);
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 enum Segment {
@@ -91,7 +123,7 @@ impl Outbox {
         debug_assert_eq!(other.sent, 0, "a reply that waited was not sent from");
         if other.full.is_empty() {
             self.append(&other.tail, pool);
-            pool.give_vec(other.tail);
+            pool.give(other.tail);
             return;
         }
         self.seal_tail();
@@ -135,7 +167,7 @@ impl Outbox {
             self.sent += n;
             if self.len == 0 {
                 self.sent = 0;
-                pool.give_vec(std::mem::take(&mut self.tail));
+                pool.give(std::mem::take(&mut self.tail));
             }
             return;
         }
@@ -150,13 +182,13 @@ impl Outbox {
             }
             left -= front.bytes().len();
             if let Some(Segment::Owned(bytes)) = self.full.pop_front() {
-                pool.give_vec(bytes);
+                pool.give(bytes);
             }
         }
         self.sent = left;
         if self.len == 0 {
             self.sent = 0;
-            pool.give_vec(std::mem::take(&mut self.tail));
+            pool.give(std::mem::take(&mut self.tail));
         }
     }
 
@@ -182,7 +214,10 @@ impl Outbox {
         assert!(self.full.iter().all(|segment| !segment.bytes().is_empty()));
         let held: usize = self.full.iter().map(|segment| segment.bytes().len()).sum();
         assert_eq!(self.len + self.sent, held + self.tail.len());
-        assert!(self.len > 0 || (self.tail.capacity() == 0 && self.full.is_empty()), "an empty outbox holds memory");
+        assert!(
+            self.len > 0 || (self.tail.capacity() == 0 && self.full.is_empty()),
+            "an empty outbox holds memory"
+        );
     }
 
     fn make_room(&mut self, want: usize, pool: &mut Pool) {
@@ -190,14 +225,15 @@ impl Outbox {
             self.seal_tail();
         }
         if self.tail.capacity() == 0 {
-            self.tail = pool.take_vec();
+            self.tail = pool.take();
         }
         self.tail.reserve(want);
     }
 
     fn seal_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.full.push_back(Segment::Owned(std::mem::take(&mut self.tail)));
+            self.full
+                .push_back(Segment::Owned(std::mem::take(&mut self.tail)));
         }
     }
 }
@@ -219,11 +255,15 @@ mod tests {
                 match random.usize(..5) {
                     0 => outbox.append(&piece, &mut pool),
                     1 => outbox.append_with(&mut pool, |out| out.extend_from_slice(&piece)),
-                    2 => outbox.append_shared(Arc::new([b"x", &piece[..]].concat()), 1..piece.len() + 1),
+                    2 => outbox
+                        .append_shared(Arc::new([b"x", &piece[..]].concat()), 1..piece.len() + 1),
                     3 => {
                         let mut other = Outbox::default();
                         other.append(&piece, &mut pool);
-                        other.append_shared(Arc::new([b"x", &piece[..]].concat()), 1..piece.len() + 1);
+                        other.append_shared(
+                            Arc::new([b"x", &piece[..]].concat()),
+                            1..piece.len() + 1,
+                        );
                         outbox.append_all(other, &mut pool);
                         expected.extend_from_slice(&piece);
                     }
@@ -247,7 +287,10 @@ mod tests {
     fn send(outbox: &mut Outbox, most: usize, sent: &mut Vec<u8>, pool: &mut Pool) {
         let mut slices = [IoSlice::new(&[]); 3];
         let filled = outbox.slices(&mut slices);
-        let joined: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.iter().copied()).collect();
+        let joined: Vec<u8> = slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.iter().copied())
+            .collect();
         let n = joined.len().min(most);
         sent.extend_from_slice(&joined[..n]);
         outbox.sent(n, pool);

@@ -74,35 +74,131 @@ pub struct Row {
 }
 
 const fn row(counter: Counter, name: &'static str, help: &'static str) -> Row {
-    Row { counter, name, help }
+    Row {
+        counter,
+        name,
+        help,
+    }
 }
 
 /// Every counter, in the order of [`Counter`].
 pub const ROWS: [Row; 26] = [
-    row(Counter::Hits, "hits", "cacheable reads answered from memory"),
-    row(Counter::Misses, "misses", "cacheable reads that started a fetch"),
-    row(Counter::Joined, "joined", "cacheable reads that joined a fetch under way"),
-    row(Counter::Relayed, "relayed", "commands passed through to Redis on a link"),
-    row(Counter::RelayedReads, "relayed_reads", "relayed commands that only read keys"),
-    row(Counter::Local, "local", "commands answered by the proxy itself"),
-    row(Counter::FetchErrors, "fetch_errors", "fetches that brought an error"),
-    row(Counter::FetchVoided, "fetch_voided", "fetches whose result was answered but not kept, because the key had changed"),
-    row(Counter::RelayErrors, "relay_errors", "relayed commands answered with an error of the proxy's own"),
+    row(
+        Counter::Hits,
+        "hits",
+        "cacheable reads answered from memory",
+    ),
+    row(
+        Counter::Misses,
+        "misses",
+        "cacheable reads that started a fetch",
+    ),
+    row(
+        Counter::Joined,
+        "joined",
+        "cacheable reads that joined a fetch under way",
+    ),
+    row(
+        Counter::Relayed,
+        "relayed",
+        "commands passed through to Redis on a link",
+    ),
+    row(
+        Counter::RelayedReads,
+        "relayed_reads",
+        "relayed commands that only read keys",
+    ),
+    row(
+        Counter::Local,
+        "local",
+        "commands answered by the proxy itself",
+    ),
+    row(
+        Counter::FetchErrors,
+        "fetch_errors",
+        "fetches that brought an error",
+    ),
+    row(
+        Counter::FetchVoided,
+        "fetch_voided",
+        "fetches whose result was answered but not kept, because the key had changed",
+    ),
+    row(
+        Counter::RelayErrors,
+        "relay_errors",
+        "relayed commands answered with an error of the proxy's own",
+    ),
     row(Counter::Evictions, "evictions", "entries dropped for room"),
-    row(Counter::Expirations, "expirations", "entries freed because their time was over"),
-    row(Counter::Invalidations, "invalidations", "entries dropped because of a write"),
-    row(Counter::Flushes, "flushes", "times everything kept was dropped at once"),
-    row(Counter::TooLarge, "too_large", "values passed on but too large to keep"),
-    row(Counter::Queued, "queued", "requests that waited because of MAX_CONCURRENT_REQUESTS"),
-    row(Counter::QueueTimeouts, "queue_timeouts", "requests that waited for QUEUE_WAIT_MS and got an error"),
-    row(Counter::ClientsOpened, "clients_opened", "client connections taken"),
-    row(Counter::ClientsClosed, "clients_closed", "client connections ended"),
-    row(Counter::ClientsRefused, "clients_refused", "client connections refused because of MAX_CLIENTS"),
-    row(Counter::ProtocolErrors, "protocol_errors", "client connections closed for breaking their protocol"),
-    row(Counter::OutboxOverflows, "outbox_overflows", "client connections closed because replies piled up"),
-    row(Counter::LinksOpened, "links_opened", "connections to Redis made by the loop"),
-    row(Counter::LinksLost, "links_lost", "connections to Redis that failed or were closed by it"),
-    row(Counter::UpstreamLost, "upstream_lost", "times Redis went away"),
+    row(
+        Counter::Expirations,
+        "expirations",
+        "entries freed because their time was over",
+    ),
+    row(
+        Counter::Invalidations,
+        "invalidations",
+        "entries dropped because of a write",
+    ),
+    row(
+        Counter::Flushes,
+        "flushes",
+        "times everything kept was dropped at once",
+    ),
+    row(
+        Counter::TooLarge,
+        "too_large",
+        "values passed on but too large to keep",
+    ),
+    row(
+        Counter::Queued,
+        "queued",
+        "requests that waited because of MAX_CONCURRENT_REQUESTS",
+    ),
+    row(
+        Counter::QueueTimeouts,
+        "queue_timeouts",
+        "requests that waited for QUEUE_WAIT_MS and got an error",
+    ),
+    row(
+        Counter::ClientsOpened,
+        "clients_opened",
+        "client connections taken",
+    ),
+    row(
+        Counter::ClientsClosed,
+        "clients_closed",
+        "client connections ended",
+    ),
+    row(
+        Counter::ClientsRefused,
+        "clients_refused",
+        "client connections refused because of MAX_CLIENTS",
+    ),
+    row(
+        Counter::ProtocolErrors,
+        "protocol_errors",
+        "client connections closed for breaking their protocol",
+    ),
+    row(
+        Counter::OutboxOverflows,
+        "outbox_overflows",
+        "client connections closed because replies piled up",
+    ),
+    row(
+        Counter::LinksOpened,
+        "links_opened",
+        "connections to Redis made by the loop",
+    ),
+    row(
+        Counter::LinksLost,
+        "links_lost",
+        "connections to Redis that failed or were closed by it",
+    ),
+    row(
+        Counter::UpstreamLost,
+        "upstream_lost",
+        "times Redis went away",
+    ),
     row(Counter::BytesIn, "bytes_in", "bytes received from clients"),
     row(Counter::BytesOut, "bytes_out", "bytes sent to clients"),
 ];

@@ -14,7 +14,10 @@ pub(super) struct Lru {
 }
 
 impl Lru {
-    pub(super) const EMPTY: Lru = Lru { newest: NONE, oldest: NONE };
+    pub(super) const EMPTY: Lru = Lru {
+        newest: NONE,
+        oldest: NONE,
+    };
 
     /// Moves an entry of the list to its new end.
     #[inline(always)]
@@ -77,6 +80,10 @@ impl Lru {
             assert!(seen <= len, "the recency list is longer than the count");
             (newer, id) = (id, slot.older);
         }
-        assert_eq!((id, self.oldest, seen), (NONE, newer, len), "the recency list's end and length");
+        assert_eq!(
+            (id, self.oldest, seen),
+            (NONE, newer, len),
+            "the recency list's end and length"
+        );
     }
 }

@@ -29,8 +29,8 @@ mod lru;
 
 use crate::time::Time;
 use crate::wheel::{Links, Rings};
-pub use arena::{DB_MAX, KEY_BYTES_MAX, SHARED_VALUE_BYTES_MIN, SharedReply};
 use arena::{Block, ENTRY_COST_MIN, NONE, Slot, Slots};
+pub use arena::{DB_MAX, KEY_BYTES_MAX, SHARED_VALUE_BYTES_MIN, SharedReply};
 use index::Index;
 use lru::Lru;
 use std::sync::Arc;
@@ -88,7 +88,11 @@ impl<'c> ValueRef<'c> {
 
     /// The value alone.
     pub fn value(&self) -> &'c [u8] {
-        let head = self.reply.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        let head = self
+            .reply
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
         &self.reply[head..self.reply.len() - 2]
     }
 
@@ -236,7 +240,15 @@ impl Cache {
     /// until both limits hold. Not kept, and any earlier one removed, when its deadline has passed, when it alone (with
     /// what is lent) exceeds a limit, or when [`DB_MAX`] or [`KEY_BYTES_MAX`] does not allow it.
     pub fn put(&mut self, put: Put<'_>, now: Time) -> Stored {
-        let Put { db, key, hash, content, stored_at, deadline, tag } = put;
+        let Put {
+            db,
+            key,
+            hash,
+            content,
+            stored_at,
+            deadline,
+            tag,
+        } = put;
         let old = self.find(db, key, hash);
         let cost = arena::cost_of(key.len(), &content);
         let name = arena::name_of(db, key.len(), hash);
@@ -244,7 +256,10 @@ impl Cache {
             if let Some(id) = old {
                 self.take_out(id);
             }
-            return Stored { kept: false, evicted: 0 };
+            return Stored {
+                kept: false,
+                evicted: 0,
+            };
         };
         self.free_rubble_bytes(cost);
         let block = Block::new(key, &content);
@@ -263,7 +278,17 @@ impl Cache {
             }
             None => {
                 let (chain, newer, older, timer) = (NONE, NONE, NONE, Links::UNLINKED);
-                let id = self.slots.insert(Slot { name, block, deadline, chain, newer, older, stored, timer, tag });
+                let id = self.slots.insert(Slot {
+                    name,
+                    block,
+                    deadline,
+                    chain,
+                    newer,
+                    older,
+                    stored,
+                    timer,
+                    tag,
+                });
                 self.len += 1;
                 self.index.insert(&mut self.slots, id, self.len);
                 self.lru.push(&mut self.slots, id);
@@ -274,10 +299,16 @@ impl Cache {
         self.rings.schedule(&mut self.slots, id);
         let evicted = self.make_room();
         if self.lru.newest == id {
-            Stored { kept: true, evicted }
+            Stored {
+                kept: true,
+                evicted,
+            }
         } else {
             // Even alone it did not fit beside what is lent: it was the last to be evicted.
-            Stored { kept: false, evicted: evicted - 1 }
+            Stored {
+                kept: false,
+                evicted: evicted - 1,
+            }
         }
     }
 
@@ -312,12 +343,17 @@ impl Cache {
             return;
         }
         let room = room_for(self.limits);
-        self.rubble.push(std::mem::replace(&mut self.slots, Slots::new(room)).into_slots());
+        self.rubble
+            .push(std::mem::replace(&mut self.slots, Slots::new(room)).into_slots());
         self.index = Index::new(room);
         self.lru = Lru::EMPTY;
         self.rings.forget();
         self.len = 0;
-        self.bytes = self.lent.iter().map(|reply| arena::reply_cost(reply.len())).sum();
+        self.bytes = self
+            .lent
+            .iter()
+            .map(|reply| arena::reply_cost(reply.len()))
+            .sum();
     }
 
     /// Frees what has expired at `now`, and what `clear` left, in at most `budget` steps.
@@ -332,12 +368,19 @@ impl Cache {
         while left > 0 && self.free_rubble().is_some() {
             left -= 1;
         }
-        Expired { count, more: !self.rubble.is_empty() || self.rings.is_due(now) }
+        Expired {
+            count,
+            more: !self.rubble.is_empty() || self.rings.is_due(now),
+        }
     }
 
     /// When to call [`Cache::advance`] next; in the past when it has work already.
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.rubble.is_empty() { self.rings.next_deadline() } else { Some(Time::ZERO) }
+        if self.rubble.is_empty() {
+            self.rings.next_deadline()
+        } else {
+            Some(Time::ZERO)
+        }
     }
 
     /// How many entries there are; those that expired but were not met since are counted.
@@ -390,17 +433,28 @@ impl Cache {
         self.lru.check(&self.slots, self.len);
         self.rings.check(&self.slots);
         assert_eq!(self.rings.len(), self.len, "every entry is timed");
-        let mut bytes: usize = self.lent.iter().map(|reply| arena::reply_cost(reply.len())).sum();
+        let mut bytes: usize = self
+            .lent
+            .iter()
+            .map(|reply| arena::reply_cost(reply.len()))
+            .sum();
         let mut id = self.lru.newest;
         while let Some(slot) = self.slots.get(id) {
             let hash = u64::from(slot.hash());
-            assert_eq!(self.find(slot.db(), slot.key(), hash), Some(id), "slot {id} is not what its key finds");
+            assert_eq!(
+                self.find(slot.db(), slot.key(), hash),
+                Some(id),
+                "slot {id} is not what its key finds"
+            );
             bytes += slot.cost();
             id = slot.older;
         }
         assert_eq!(bytes, self.bytes, "bytes");
         assert!(self.len <= self.limits.keys_max, "keys_max");
-        assert!(self.len == 0 || self.bytes <= self.limits.bytes_max, "bytes_max");
+        assert!(
+            self.len == 0 || self.bytes <= self.limits.bytes_max,
+            "bytes_max"
+        );
         assert!(self.lent_cursor <= self.lent.len());
     }
 
@@ -450,7 +504,9 @@ impl Cache {
         if self.bytes > self.limits.bytes_max {
             self.sweep_lent();
         }
-        while self.len > 0 && (self.len > self.limits.keys_max || self.bytes > self.limits.bytes_max) {
+        while self.len > 0
+            && (self.len > self.limits.keys_max || self.bytes > self.limits.bytes_max)
+        {
             self.take_out(self.lru.oldest);
             evicted += 1;
         }
@@ -493,7 +549,9 @@ impl Cache {
             table.shrink_to_fit();
         }
         // A vacant slot gives nothing back.
-        let Some(slot) = slot.filter(|slot| slot.timer.is_linked()) else { return Some(0) };
+        let Some(slot) = slot.filter(|slot| slot.timer.is_linked()) else {
+            return Some(0);
+        };
         let cost = slot.cost();
         let before = self.bytes;
         self.retire(slot.block);
@@ -505,7 +563,10 @@ impl Cache {
 const ENTRIES_MAX: usize = i32::MAX as usize - 1;
 
 fn bounded(limits: Limits) -> Limits {
-    Limits { keys_max: limits.keys_max.min(ENTRIES_MAX), ..limits }
+    Limits {
+        keys_max: limits.keys_max.min(ENTRIES_MAX),
+        ..limits
+    }
 }
 
 /// How many slots can be in use under these limits, one more while `put` is at work.

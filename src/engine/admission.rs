@@ -32,7 +32,11 @@ pub(super) enum Admit {
 
 impl Admission {
     pub(super) fn new(max: usize) -> Admission {
-        Admission { in_flight: 0, max: max.max(1), queue: VecDeque::new() }
+        Admission {
+            in_flight: 0,
+            max: max.max(1),
+            queue: VecDeque::new(),
+        }
     }
 
     /// Places taken.
@@ -69,7 +73,9 @@ impl Engine {
         }
         client.hold = Hold::Limit;
         let id = client.id;
-        let timer = self.timers.set(self.now + self.config.queue_wait, Timer::Queue(id));
+        let timer = self
+            .timers
+            .set(self.now + self.config.queue_wait, Timer::Queue(id));
         client.queue_timer = Some(timer);
         self.admission.queue.push_back(id);
         self.stats.count(Counter::Queued);
@@ -84,8 +90,12 @@ impl Engine {
 
     fn admit_waiting(&mut self) {
         while self.admission.in_flight < self.admission.max {
-            let Some(id) = self.admission.queue.pop_front() else { return };
-            let ix = self.client_index(id).expect("a client that is closed leaves the queue");
+            let Some(id) = self.admission.queue.pop_front() else {
+                return;
+            };
+            let ix = self
+                .client_index(id)
+                .expect("a client that is closed leaves the queue");
             self.admission.in_flight += 1;
             let client = &mut self.clients[ix];
             client.admitted = true;
@@ -115,7 +125,9 @@ impl Engine {
 
     /// The client at the front of its patience: its command gets an error, the next one takes its turn.
     pub(super) fn queue_timer_fired(&mut self, id: ConnId) {
-        let Some(ix) = self.client_index(id) else { return };
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
         self.clients[ix].queue_timer = None;
         self.leave_admission(ix);
         self.stats.count(Counter::QueueTimeouts);

@@ -2,7 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::timers::Timer;
-use super::{COMMANDS_PER_TURN, ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port, READ_BYTES};
+use super::{
+    COMMANDS_PER_TURN, ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port,
+    READ_BYTES,
+};
 use crate::client::{Client, CloseReason, Hold, State};
 use crate::config::LogLevel;
 use crate::stats::Counter;
@@ -37,14 +40,28 @@ impl Engine {
         if index == self.client_generations.len() {
             self.client_generations.push(0);
         }
-        let place = Place::Client(u32::try_from(index).expect("clients are bounded by max_clients"));
-        let id = ConnId { place, generation: self.client_generations[index] };
+        let place =
+            Place::Client(u32::try_from(index).expect("clients are bounded by max_clients"));
+        let id = ConnId {
+            place,
+            generation: self.client_generations[index],
+        };
         self.clients_opened += 1;
         let db = self.config.redis_url.db;
-        entry.insert(Client::new(id, self.clients_opened, port, peer, db, self.now));
+        entry.insert(Client::new(
+            id,
+            self.clients_opened,
+            port,
+            peer,
+            db,
+            self.now,
+        ));
         self.stats.count(Counter::ClientsOpened);
         if port == Port::Http {
-            let first = self.config.http_head_timeout.min(self.config.http_idle_timeout);
+            let first = self
+                .config
+                .http_head_timeout
+                .min(self.config.http_idle_timeout);
             self.clients[index].timer = Some(self.timers.set(self.now + first, Timer::Client(id)));
         }
         Some(id)
@@ -61,13 +78,17 @@ impl Engine {
     /// The place of a client in its table, unless the id is stale.
     #[inline]
     pub(super) fn client_index(&self, id: ConnId) -> Option<usize> {
-        let Place::Client(index) = id.place else { return None };
+        let Place::Client(index) = id.place else {
+            return None;
+        };
         let client = self.clients.get(index as usize)?;
         (client.id == id).then_some(index as usize)
     }
 
     pub(super) fn client_recv_slice(&mut self, id: ConnId) -> &mut [u8] {
-        let Some(ix) = self.client_index(id) else { return &mut [] };
+        let Some(ix) = self.client_index(id) else {
+            return &mut [];
+        };
         let client = &mut self.clients[ix];
         if client.state != State::Open {
             return &mut self.scratch;
@@ -81,11 +102,15 @@ impl Engine {
         self.receiving_scratch = false;
         let want = client.inbox.len().clamp(4096, self.scratch.len());
         let limit = self.inbox_limit(ix);
-        self.clients[ix].inbox.space(want, limit, &mut self.pool)
+        self.clients[ix]
+            .inbox
+            .space(want, limit, &mut self.inbox_pool)
     }
 
     pub(super) fn client_received(&mut self, id: ConnId, n: usize) {
-        let Some(ix) = self.client_index(id) else { return };
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
         self.stats.add(Counter::BytesIn, n as u64);
         let client = &mut self.clients[ix];
         client.active = self.now;
@@ -103,8 +128,14 @@ impl Engine {
             && let Some(client) = self.open_client(id)
         {
             let limit = self.inbox_limit(client);
-            let kept = self.clients[client].inbox.append(&scratch[used..n], limit, &mut self.pool);
-            debug_assert!(kept.is_ok(), "an inbox that was empty holds what one read brings");
+            let kept =
+                self.clients[client]
+                    .inbox
+                    .append(&scratch[used..n], limit, &mut self.inbox_pool);
+            debug_assert!(
+                kept.is_ok(),
+                "an inbox that was empty holds what one read brings"
+            );
         }
         self.scratch = scratch;
         self.after_serving(id);
@@ -112,7 +143,9 @@ impl Engine {
 
     /// Goes on with what was received earlier, after [`Output::Ready`].
     pub fn serve(&mut self, id: ConnId) {
-        let Some(ix) = self.client_index(id) else { return };
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
         self.clients[ix].ready_listed = false;
         if self.clients[ix].state == State::Open {
             self.serve_inbox(ix);
@@ -129,7 +162,8 @@ impl Engine {
     }
 
     fn open_client(&self, id: ConnId) -> Option<usize> {
-        self.client_index(id).filter(|ix| self.clients[*ix].state == State::Open)
+        self.client_index(id)
+            .filter(|ix| self.clients[*ix].state == State::Open)
     }
 
     fn serve_inbox(&mut self, ix: usize) {
@@ -139,10 +173,10 @@ impl Engine {
         inbox.consume(used);
         match self.open_client(id) {
             Some(ix) => {
-                inbox.release(&mut self.pool);
+                inbox.release(&mut self.inbox_pool);
                 self.clients[ix].inbox = inbox;
             }
-            None => inbox.discard(&mut self.pool),
+            None => inbox.discard(&mut self.inbox_pool),
         }
         self.after_serving(id);
     }
@@ -167,14 +201,20 @@ impl Engine {
             }
             let more = used < bytes.len();
             let client = &mut self.clients[ix];
-            client.head_since = if more { client.head_since.or(Some(self.now)) } else { None };
+            client.head_since = if more {
+                client.head_since.or(Some(self.now))
+            } else {
+                None
+            };
         }
         used
     }
 
     /// What follows from having served: replies leave, and a client that will send no more is shown out.
     fn after_serving(&mut self, id: ConnId) {
-        let Some(ix) = self.client_index(id) else { return };
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
         let client = &self.clients[ix];
         if client.state == State::Open && client.hold == Hold::None && !client.ready_listed {
             if client.peer_closed {
@@ -205,7 +245,10 @@ impl Engine {
             client.flush_listed = true;
             self.outputs.push_back(Output::Flush(client.id));
         }
-        if client.hold == Hold::Outbox && client.bytes_owed() < OUTBOX_LOW_BYTES && client.owed.len() <= owed_max / 2 {
+        if client.hold == Hold::Outbox
+            && client.bytes_owed() < OUTBOX_LOW_BYTES
+            && client.owed.len() <= owed_max / 2
+        {
             self.unhold(ix, Hold::Outbox);
         }
         let client = &mut self.clients[ix];
@@ -232,7 +275,9 @@ impl Engine {
     }
 
     pub(super) fn client_sent(&mut self, id: ConnId, n: usize) {
-        let Some(ix) = self.client_index(id) else { return };
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
         self.stats.add(Counter::BytesOut, n as u64);
         let client = &mut self.clients[ix];
         client.outbox.sent(n, &mut self.pool);
@@ -245,7 +290,9 @@ impl Engine {
     }
 
     pub(super) fn client_peer_closed(&mut self, id: ConnId) {
-        let Some(ix) = self.client_index(id) else { return };
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
         self.clients[ix].peer_closed = true;
         match self.clients[ix].state {
             State::Lingering => self.close_client(ix, CloseReason::Asked),
@@ -277,21 +324,28 @@ impl Engine {
             client.state = State::Finishing(reason);
             client.hold = Hold::None;
             let mut inbox = std::mem::take(&mut client.inbox);
-            inbox.discard(&mut self.pool);
+            inbox.discard(&mut self.inbox_pool);
         }
         self.log_close(ix, reason);
     }
 
     fn log_close(&mut self, ix: usize, reason: CloseReason) {
         let level = match reason {
-            CloseReason::Asked | CloseReason::Shutdown | CloseReason::SocketFailed => LogLevel::Debug,
+            CloseReason::Asked | CloseReason::Shutdown | CloseReason::SocketFailed => {
+                LogLevel::Debug
+            }
             _ => LogLevel::Warn,
         };
         if level > self.config.log_level {
             return;
         }
         let client = &self.clients[ix];
-        let line = format!("close client={} peer={} reason={}", client.number, client.peer, reason.name());
+        let line = format!(
+            "close client={} peer={} reason={}",
+            client.number,
+            client.peer,
+            reason.name()
+        );
         self.log(level, line);
     }
 
@@ -302,13 +356,16 @@ impl Engine {
             self.log_close(ix, reason);
         }
         self.leave_admission(ix);
-        let Place::Client(index) = self.clients[ix].id.place else { return };
+        let Place::Client(index) = self.clients[ix].id.place else {
+            return;
+        };
         let mut client = self.clients.remove(ix);
-        self.client_generations[index as usize] = self.client_generations[index as usize].wrapping_add(1);
+        self.client_generations[index as usize] =
+            self.client_generations[index as usize].wrapping_add(1);
         if let Some(timer) = client.timer {
             self.timers.cancel(timer);
         }
-        client.inbox.discard(&mut self.pool);
+        client.inbox.discard(&mut self.inbox_pool);
         client.outbox.clear(&mut self.pool);
         self.outputs.push_back(Output::Close(client.id));
         self.stats.count(Counter::ClientsClosed);
@@ -319,22 +376,30 @@ impl Engine {
 
     /// The client's timer fired: close it if its time is really over, else run the timer to the next moment that could be.
     pub(super) fn client_timer_fired(&mut self, id: ConnId) {
-        let Some(ix) = self.client_index(id) else { return };
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
         self.clients[ix].timer = None;
         let client = &self.clients[ix];
-        let head_due = client.head_since.map(|since| since + self.config.http_head_timeout);
+        let head_due = client
+            .head_since
+            .map(|since| since + self.config.http_head_timeout);
         let idle_due = client.active + self.config.http_idle_timeout;
         let next = match client.state {
             State::Lingering => return self.close_client(ix, CloseReason::Asked),
             // What is owed keeps a connection alive; so does a hold, which somebody else ends.
-            _ if !client.is_settled() || client.hold != Hold::None => self.now + self.config.http_head_timeout,
+            _ if !client.is_settled() || client.hold != Hold::None => {
+                self.now + self.config.http_head_timeout
+            }
             State::Open if head_due.is_some_and(|due| due <= self.now) => {
                 return self.time_out_client(ix, CloseReason::HeadTimeout);
             }
             State::Open if head_due.is_none() && idle_due <= self.now => {
                 return self.time_out_client(ix, CloseReason::IdleTimeout);
             }
-            _ => head_due.unwrap_or(idle_due).max(self.now + Duration::from_millis(1)),
+            _ => head_due
+                .unwrap_or(idle_due)
+                .max(self.now + Duration::from_millis(1)),
         };
         // A request head may begin at any moment, so its time-out is looked for at its own pace.
         let next = next.min(self.now + self.config.http_head_timeout);

@@ -8,10 +8,12 @@ use crate::cache::Content;
 use crate::client::{Client, CloseReason, Framing, HttpAsk, HttpWay, State};
 use crate::fetch::FetchError;
 use crate::hash::KeyHasher;
-use crate::protocol::http::response::{self, CacheStatus, DATE_BYTES, Envelope, ErrorAnswer, ValueAnswer};
+use crate::outbox::Pool;
+use crate::protocol::http::response::{
+    self, CacheStatus, DATE_BYTES, Envelope, ErrorAnswer, ValueAnswer,
+};
 use crate::protocol::http::route::{Manner, Policy, Route, route};
 use crate::protocol::http::{IfNoneMatch, Refusal, Request, RequestParser, Step};
-use crate::buffer::Pool;
 use crate::stats::Counter;
 use std::sync::Arc;
 
@@ -29,7 +31,8 @@ impl Engine {
     /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
     pub(super) fn serve_http(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
         let blank = Framing::Http(RequestParser::default());
-        let Framing::Http(mut parser) = std::mem::replace(&mut self.clients[ix].framing, blank) else {
+        let Framing::Http(mut parser) = std::mem::replace(&mut self.clients[ix].framing, blank)
+        else {
             return bytes.len();
         };
         let id = self.clients[ix].id;
@@ -79,11 +82,28 @@ impl Engine {
                 self.answer_refusal(ix, refusal, manner);
                 Handled::Done
             }
-            Route::Get { key, no_cache, if_none_match, manner } => {
-                let (freshness, way) =
-                    if no_cache { (Freshness::Forced, HttpWay::Request) } else { (Freshness::Cached, HttpWay::Miss) };
+            Route::Get {
+                key,
+                no_cache,
+                if_none_match,
+                manner,
+            } => {
+                let (freshness, way) = if no_cache {
+                    (Freshness::Forced, HttpWay::Request)
+                } else {
+                    (Freshness::Cached, HttpWay::Miss)
+                };
                 let if_none_match = if_none_match.map(|values| values.to_vec());
-                self.get(ix, key, freshness, Some(HttpAsk { manner, if_none_match, way }))
+                self.get(
+                    ix,
+                    key,
+                    freshness,
+                    Some(HttpAsk {
+                        manner,
+                        if_none_match,
+                        way,
+                    }),
+                )
             }
         };
         self.http_key = scratch;
@@ -93,7 +113,9 @@ impl Engine {
     fn answer_refusal(&mut self, ix: usize, refusal: Refusal, manner: Manner) {
         let (paper, pool, client) = self.paper(ix);
         let envelope = paper.envelope(manner);
-        client.reply_with(pool, |out| response::error(out, &ErrorAnswer::from(refusal), &envelope));
+        client.reply_with(pool, |out| {
+            response::error(out, &ErrorAnswer::from(refusal), &envelope)
+        });
     }
 
     /// A request head did not come in time: 408, before the close.
@@ -119,7 +141,14 @@ impl Engine {
     }
 
     /// An error instead of an answer, for a slot that waits.
-    pub(super) fn http_error(&mut self, ix: usize, slot: u64, ask: &HttpAsk, status: u16, text: &[u8]) {
+    pub(super) fn http_error(
+        &mut self,
+        ix: usize,
+        slot: u64,
+        ask: &HttpAsk,
+        status: u16,
+        text: &[u8],
+    ) {
         let (paper, pool, client) = self.paper(ix);
         client.fill_with(slot, pool, |out| paper.error(out, ask, status, text));
     }
@@ -133,15 +162,21 @@ impl Engine {
             hasher: &self.hasher,
         };
         let (client, pool, now) = (&mut self.clients[ix], &mut self.pool, self.now);
-        let Some(stamp) = self.cache.stamp(client.db, key, hash, now) else { return };
-        let status = CacheStatus::Hit { ttl_secs: stamp.deadline.since(now).as_secs() };
+        let Some(stamp) = self.cache.stamp(client.db, key, hash, now) else {
+            return;
+        };
+        let status = CacheStatus::Hit {
+            ttl_secs: stamp.deadline.since(now).as_secs(),
+        };
         let age_secs = Some(now.since(stamp.stored_at).as_secs());
         match self.cache.peek(client.db, key, hash, now) {
             Some(Content::Value(value)) => {
                 let (bytes, shared) = (value.value(), value.shared());
                 let answer = paper.value(ask, bytes, status, age_secs);
                 let mut follows = response::Content::Absent;
-                client.reply_with(pool, |out| follows = response::value_head(out, &answer, bytes.len()));
+                client.reply_with(pool, |out| {
+                    follows = response::value_head(out, &answer, bytes.len())
+                });
                 match (follows, shared) {
                     (response::Content::Absent, _) => {}
                     (response::Content::Follows, Some(shared)) => {
@@ -152,7 +187,11 @@ impl Engine {
                 }
             }
             Some(Content::Missing) => client.reply_with(pool, |out| {
-                let answer = ErrorAnswer { cache_status: Some(status), age_secs, ..Refusal::NoSuchKey.into() };
+                let answer = ErrorAnswer {
+                    cache_status: Some(status),
+                    age_secs,
+                    ..Refusal::NoSuchKey.into()
+                };
                 response::error(out, &answer, &paper.envelope(ask.manner));
             }),
             Some(Content::TooLarge) | None => debug_assert!(false, "the caller has seen an entry"),
@@ -160,7 +199,14 @@ impl Engine {
     }
 
     /// The answer to a read that was fetched.
-    pub(super) fn http_fetched(&mut self, ix: usize, slot: u64, ask: &HttpAsk, value: Option<&Arc<Vec<u8>>>, stored: bool) {
+    pub(super) fn http_fetched(
+        &mut self,
+        ix: usize,
+        slot: u64,
+        ask: &HttpAsk,
+        value: Option<&Arc<Vec<u8>>>,
+        stored: bool,
+    ) {
         let status = match (ask.way, stored) {
             (HttpWay::Collapsed, _) => CacheStatus::Collapsed,
             (HttpWay::Request, _) => CacheStatus::Forced,
@@ -170,15 +216,24 @@ impl Engine {
         };
         let (paper, pool, client) = self.paper(ix);
         let Some(value) = value else {
-            let answer = ErrorAnswer { cache_status: Some(status), ..Refusal::NoSuchKey.into() };
-            return client.fill_with(slot, pool, |out| response::error(out, &answer, &paper.envelope(ask.manner)));
+            let answer = ErrorAnswer {
+                cache_status: Some(status),
+                ..Refusal::NoSuchKey.into()
+            };
+            return client.fill_with(slot, pool, |out| {
+                response::error(out, &answer, &paper.envelope(ask.manner))
+            });
         };
         let answer = paper.value(ask, value, status, None);
         let mut follows = response::Content::Absent;
-        client.fill_with(slot, pool, |out| follows = response::value_head(out, &answer, value.len()));
+        client.fill_with(slot, pool, |out| {
+            follows = response::value_head(out, &answer, value.len())
+        });
         match follows {
             response::Content::Absent => {}
-            response::Content::Follows if value.len() >= SHARED_BYTES_MIN => client.fill_shared(slot, value),
+            response::Content::Follows if value.len() >= SHARED_BYTES_MIN => {
+                client.fill_shared(slot, value)
+            }
             response::Content::Follows => client.fill(slot, value, pool),
         }
     }
@@ -197,10 +252,19 @@ impl Engine {
         }
     }
 
-    pub(super) fn http_fetch_error(&mut self, ix: usize, slot: Option<u64>, ask: &HttpAsk, error: &FetchError) {
+    pub(super) fn http_fetch_error(
+        &mut self,
+        ix: usize,
+        slot: Option<u64>,
+        ask: &HttpAsk,
+        error: &FetchError,
+    ) {
         let text = error_text(error);
         let status = status_of(error);
-        let body = text.strip_prefix("ERR nearcache: ").unwrap_or(&text).as_bytes();
+        let body = text
+            .strip_prefix("ERR nearcache: ")
+            .unwrap_or(&text)
+            .as_bytes();
         match slot {
             Some(slot) => self.http_error(ix, slot, ask, status, body),
             None => self.http_error_now(ix, ask, status, body),
@@ -210,10 +274,20 @@ impl Engine {
 
 impl Paper<'_> {
     fn envelope(&self, manner: Manner) -> Envelope<'_> {
-        Envelope { manner, allow_origin: self.policy.allow_origin(manner.grant), date: self.date }
+        Envelope {
+            manner,
+            allow_origin: self.policy.allow_origin(manner.grant),
+            date: self.date,
+        }
     }
 
-    fn value<'a>(&'a self, ask: &'a HttpAsk, value: &[u8], status: CacheStatus, age_secs: Option<u64>) -> ValueAnswer<'a> {
+    fn value<'a>(
+        &'a self,
+        ask: &'a HttpAsk,
+        value: &[u8],
+        status: CacheStatus,
+        age_secs: Option<u64>,
+    ) -> ValueAnswer<'a> {
         ValueAnswer {
             envelope: self.envelope(ask.manner),
             utf8: std::str::from_utf8(value).is_ok(),
@@ -278,8 +352,14 @@ mod tests {
     fn each_failure_has_its_status() {
         assert_eq!(status_of(&FetchError::TimedOut), 504);
         assert_eq!(status_of(&FetchError::Unreachable(String::new())), 503);
-        assert_eq!(status_of(&FetchError::Upstream("WRONGTYPE x".to_owned())), 409);
-        assert_eq!(status_of(&FetchError::Upstream("LOADING x".to_owned())), 503);
+        assert_eq!(
+            status_of(&FetchError::Upstream("WRONGTYPE x".to_owned())),
+            409
+        );
+        assert_eq!(
+            status_of(&FetchError::Upstream("LOADING x".to_owned())),
+            503
+        );
         assert_eq!(status_of(&FetchError::Upstream("OOM x".to_owned())), 502);
     }
 }

@@ -14,13 +14,14 @@ use crate::stats::Counter;
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Redis's answer to a name it does not know: nothing was executed, so nothing can have changed.
 const UNKNOWN_COMMAND: &[u8] = b"-ERR unknown command";
-const OUTCOME_UNKNOWN: &str =
-    "ERR nearcache: the connection to Redis was lost; whether the command was executed is not known";
+const OUTCOME_UNKNOWN: &str = "ERR nearcache: the connection to Redis was lost; whether the command was executed is not known";
 
 impl Engine {
     /// The place of a link in its table, unless the id is stale.
     pub(super) fn link_index(&self, id: ConnId) -> Option<usize> {
-        let Place::Link(index) = id.place else { return None };
+        let Place::Link(index) = id.place else {
+            return None;
+        };
         let link = self.links.get(index as usize)?;
         (link.id == id).then_some(index as usize)
     }
@@ -37,7 +38,10 @@ impl Engine {
             self.link_generations.push(0);
         }
         let place = Place::Link(u32::try_from(index).expect("links are bounded by links_max"));
-        let id = ConnId { place, generation: self.link_generations[index] };
+        let id = ConnId {
+            place,
+            generation: self.link_generations[index],
+        };
         entry.insert(Link::new(id, role, self.now));
         if let Role::Shared(pool) = role {
             self.pools.entry(pool).or_default().push(id);
@@ -55,13 +59,19 @@ impl Engine {
         if let Some(password) = &url.password {
             let password = password.as_bytes();
             match &url.username {
-                Some(user) => self.ask(ix, Purpose::Required, &[b"AUTH", user.as_bytes(), password]),
+                Some(user) => {
+                    self.ask(ix, Purpose::Required, &[b"AUTH", user.as_bytes(), password])
+                }
                 None => self.ask(ix, Purpose::Required, &[b"AUTH", password]),
             }
         }
         let (Role::Shared(pool) | Role::OneShot(pool)) = role else {
             let name = format!("nearcache:{}:control", self.pid);
-            self.ask(ix, Purpose::Ignored, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+            self.ask(
+                ix,
+                Purpose::Ignored,
+                &[b"CLIENT", b"SETNAME", name.as_bytes()],
+            );
             self.ask(ix, Purpose::Server, &[b"INFO", b"server"]);
             self.ask(ix, Purpose::CommandTable, &[b"COMMAND"]);
             return;
@@ -70,10 +80,18 @@ impl Engine {
             self.ask(ix, Purpose::Required, &[b"HELLO", b"3"]);
         }
         if pool.db != 0 {
-            self.ask(ix, Purpose::Required, &[b"SELECT", pool.db.to_string().as_bytes()]);
+            self.ask(
+                ix,
+                Purpose::Required,
+                &[b"SELECT", pool.db.to_string().as_bytes()],
+            );
         }
         let name = format!("nearcache:{}:link{ix}", self.pid);
-        self.ask(ix, Purpose::Ignored, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+        self.ask(
+            ix,
+            Purpose::Ignored,
+            &[b"CLIENT", b"SETNAME", name.as_bytes()],
+        );
     }
 
     /// Sends a command of the proxy's own on a link.
@@ -82,8 +100,16 @@ impl Engine {
         if link.owed.is_empty() {
             link.heard = self.now;
         }
-        link.owed.push_back(Owed { to: None, purpose, touch: Touch::Keys(0), poison: false, counted: false });
-        link.outbox.append_with(&mut self.pool, |out| write::command(out, args.iter().copied()));
+        link.owed.push_back(Owed {
+            to: None,
+            purpose,
+            touch: Touch::Keys(0),
+            poison: false,
+            counted: false,
+        });
+        link.outbox.append_with(&mut self.pool, |out| {
+            write::command(out, args.iter().copied())
+        });
         self.flush_link(ix);
     }
 
@@ -97,7 +123,9 @@ impl Engine {
 
     /// The outcome of [`Output::Connect`].
     pub fn connected(&mut self, id: ConnId, result: Result<(), String>) {
-        let Some(ix) = self.link_index(id) else { return };
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
         if let Err(why) = result {
             return self.link_lost(id, &why);
         }
@@ -109,7 +137,9 @@ impl Engine {
     }
 
     pub(super) fn link_sent(&mut self, id: ConnId, n: usize) {
-        let Some(ix) = self.link_index(id) else { return };
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
         let link = &mut self.links[ix];
         link.outbox.sent(n, &mut self.pool);
         if link.outbox.is_empty() {
@@ -124,7 +154,9 @@ impl Engine {
 
     /// Finds the replies in what a link received and brings each to whom it is owed.
     pub(super) fn link_received(&mut self, id: ConnId, n: usize) {
-        let Some(ix) = self.link_index(id) else { return };
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
         self.links[ix].heard = self.now;
         let scratch = std::mem::take(&mut self.scratch);
         self.read_replies(id, &scratch[..n]);
@@ -135,7 +167,9 @@ impl Engine {
         let mut at = 0;
         while at < bytes.len() {
             // A reply may have ended the link.
-            let Some(ix) = self.link_index(id) else { return };
+            let Some(ix) = self.link_index(id) else {
+                return;
+            };
             let link = &mut self.links[ix];
             if link.owed.is_empty() {
                 return self.link_lost(id, "Redis sent what nobody asked for");
@@ -158,7 +192,11 @@ impl Engine {
 
     /// A part of the front reply that is not its end.
     fn reply_part(&mut self, ix: usize, chunk: &[u8], begins: bool) {
-        let owed = self.links[ix].owed.front().expect("read_replies has looked").clone();
+        let owed = self.links[ix]
+            .owed
+            .front()
+            .expect("read_replies has looked")
+            .clone();
         if begins {
             // The command was executed before its first byte was sent, so this is early enough; the end does it again
             // for what was fetched meanwhile.
@@ -179,21 +217,33 @@ impl Engine {
 
     /// The front reply is complete with this chunk.
     fn reply_ends(&mut self, ix: usize, chunk: &[u8], whole: bool) {
-        let owed = self.links[ix].owed.front().expect("read_replies has looked").clone();
+        let owed = self.links[ix]
+            .owed
+            .front()
+            .expect("read_replies has looked")
+            .clone();
         self.poison_front(ix, &owed, if whole { chunk } else { b"" });
         self.links[ix].owed.pop_front();
         let mut collected = std::mem::take(&mut self.links[ix].collected);
         let reply: &[u8] = if whole {
             chunk
         } else {
-            collected.extend_from_slice(if owed.purpose == Purpose::Pass { b"" } else { chunk });
+            collected.extend_from_slice(if owed.purpose == Purpose::Pass {
+                b""
+            } else {
+                chunk
+            });
             &collected
         };
         match owed.purpose {
             Purpose::Pass => self.pass(&owed, chunk),
             Purpose::Info => self.pass_info(&owed, reply),
             Purpose::Http => self.pass_http(&owed, reply),
-            Purpose::Required | Purpose::Ignored | Purpose::Server | Purpose::CommandTable | Purpose::Heartbeat => {
+            Purpose::Required
+            | Purpose::Ignored
+            | Purpose::Server
+            | Purpose::CommandTable
+            | Purpose::Heartbeat => {
                 let id = self.links[ix].id;
                 self.greeted(id, owed.purpose, reply);
             }
@@ -223,8 +273,12 @@ impl Engine {
     }
 
     fn pass(&mut self, owed: &Owed, bytes: &[u8]) {
-        let Some((client, slot)) = owed.to else { return };
-        let Some(ix) = self.client_index(client) else { return };
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
+        let Some(ix) = self.client_index(client) else {
+            return;
+        };
         let client = &mut self.clients[ix];
         if client.bytes_owed() + bytes.len() > self.config.outbox_max_bytes {
             return self.close_client(ix, CloseReason::OutboxOverflow);
@@ -241,8 +295,12 @@ impl Engine {
     }
 
     fn pass_http(&mut self, owed: &Owed, reply: &[u8]) {
-        let Some((client, slot)) = owed.to else { return };
-        let Some(ix) = self.client_index(client) else { return };
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
+        let Some(ix) = self.client_index(client) else {
+            return;
+        };
         let client = &mut self.clients[ix];
         if client.bytes_owed() + reply.len() > self.config.outbox_max_bytes {
             return self.close_client(ix, CloseReason::OutboxOverflow);
@@ -256,10 +314,15 @@ impl Engine {
     /// A relayed command is over: the counts go down, the reply in its slot is complete. `link` is where its hashes stand
     /// at the front; `None` when the caller has taken care of them.
     fn settle_relayed(&mut self, link: Option<usize>, owed: &Owed) {
-        let Some((client, slot)) = owed.to else { return };
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
         if let (Some(link), Touch::Keys(n)) = (link, owed.touch) {
             for _ in 0..n {
-                let hash = self.links[link].touched.pop_front().expect("each hash belongs to a request");
+                let hash = self.links[link]
+                    .touched
+                    .pop_front()
+                    .expect("each hash belongs to a request");
                 self.uncount(client, hash, |counts| counts.relayed -= 1);
             }
         }
@@ -293,7 +356,9 @@ impl Engine {
 
     /// Rule L12: every command outstanding on the link ends with an error; nothing is sent again.
     pub(super) fn link_lost(&mut self, id: ConnId, why: &str) {
-        let Some(ix) = self.link_index(id) else { return };
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
         let role = self.links[ix].role;
         let begun = self.links[ix].reply_begun;
         let greeted = self.links[ix].state == State::Up;
@@ -301,7 +366,11 @@ impl Engine {
         let mut touched = std::mem::take(&mut self.links[ix].touched);
         self.close_link(ix);
         self.stats.count(Counter::LinksLost);
-        let text = if greeted { OUTCOME_UNKNOWN.to_owned() } else { format!("ERR nearcache: Redis is not reachable: {why}") };
+        let text = if greeted {
+            OUTCOME_UNKNOWN.to_owned()
+        } else {
+            format!("ERR nearcache: Redis is not reachable: {why}")
+        };
         for (at, owed) in owed.drain(..).enumerate() {
             self.lost_command(&owed, &mut touched, &text, at == 0 && begun);
         }
@@ -310,8 +379,16 @@ impl Engine {
         }
     }
 
-    fn lost_command(&mut self, owed: &Owed, touched: &mut std::collections::VecDeque<u64>, text: &str, begun: bool) {
-        let Some((client, slot)) = owed.to else { return };
+    fn lost_command(
+        &mut self,
+        owed: &Owed,
+        touched: &mut std::collections::VecDeque<u64>,
+        text: &str,
+        begun: bool,
+    ) {
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
         if let Touch::Keys(n) = owed.touch {
             for hash in touched.drain(..n as usize) {
                 if owed.poison {
@@ -333,7 +410,9 @@ impl Engine {
                     let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
                     self.http_error(ix, slot, &ask, 503, body.as_bytes());
                 } else {
-                    client.fill_with(slot, &mut self.pool, |out| write::error(out, text.as_bytes()));
+                    client.fill_with(slot, &mut self.pool, |out| {
+                        write::error(out, text.as_bytes())
+                    });
                 }
             }
         }
@@ -342,9 +421,12 @@ impl Engine {
 
     /// Ends a link on which nothing is owed any more.
     pub(super) fn close_link(&mut self, ix: usize) {
-        let Place::Link(index) = self.links[ix].id.place else { return };
+        let Place::Link(index) = self.links[ix].id.place else {
+            return;
+        };
         let mut link = self.links.remove(ix);
-        self.link_generations[index as usize] = self.link_generations[index as usize].wrapping_add(1);
+        self.link_generations[index as usize] =
+            self.link_generations[index as usize].wrapping_add(1);
         if let Role::Shared(pool) = link.role
             && let Some(links) = self.pools.get_mut(&pool)
         {
@@ -364,7 +446,9 @@ impl Engine {
 
     /// Looks at a link when it may have been silent, or idle, for too long.
     pub(super) fn link_timer_fired(&mut self, id: ConnId) {
-        let Some(ix) = self.link_index(id) else { return };
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
         let link = &mut self.links[ix];
         link.timer = None;
         if link.state == State::Connecting {
@@ -382,9 +466,15 @@ impl Engine {
 
     fn run_link_timer(&mut self, ix: usize) {
         let link = &self.links[ix];
-        let patience = if link.owed.is_empty() { self.config.link_idle } else { self.config.link_dead };
+        let patience = if link.owed.is_empty() {
+            self.config.link_idle
+        } else {
+            self.config.link_dead
+        };
         // Whatever becomes owed meanwhile must be watched too, so the shorter of the two is looked at.
-        let check = patience.min(self.config.link_dead).min(self.config.link_idle);
+        let check = patience
+            .min(self.config.link_dead)
+            .min(self.config.link_idle);
         let (id, old) = (link.id, link.timer);
         if let Some(old) = old {
             self.timers.cancel(old);

@@ -12,19 +12,27 @@ use std::fmt::Write;
 
 const NO_CLUSTER: &[u8] = b"ERR This instance has cluster support disabled";
 const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
-const NO_PASSWORD: &[u8] = b"ERR AUTH <password> called without any password configured for the default user. \
+const NO_PASSWORD: &[u8] =
+    b"ERR AUTH <password> called without any password configured for the default user. \
 Are you sure your configuration is correct?";
 const WRONG_PASSWORD: &[u8] = b"WRONGPASS invalid username-password pair or user is disabled.";
 const SYNTAX: &[u8] = b"ERR syntax error";
 
 impl Engine {
     /// Answers one of the proxy's own commands. Its number of arguments is right.
-    pub(super) fn answer_local(&mut self, ix: usize, command: LocalCommand, request: &Request<'_>) -> Handled {
+    pub(super) fn answer_local(
+        &mut self,
+        ix: usize,
+        command: LocalCommand,
+        request: &Request<'_>,
+    ) -> Handled {
         self.stats.count(Counter::Local);
         let first = request.args().nth(1).unwrap_or_default();
         match command {
             LocalCommand::Ping => self.ping(ix, request),
-            LocalCommand::Echo => self.clients[ix].reply_with(&mut self.pool, |out| write::bulk(out, first)),
+            LocalCommand::Echo => {
+                self.clients[ix].reply_with(&mut self.pool, |out| write::bulk(out, first))
+            }
             LocalCommand::Quit => {
                 self.clients[ix].reply(b"+OK\r\n", &mut self.pool);
                 self.finish_client(ix, CloseReason::Asked);
@@ -39,7 +47,10 @@ impl Engine {
                 client.name = None;
                 client.reply(b"+RESET\r\n", &mut self.pool);
             }
-            LocalCommand::Readonly | LocalCommand::Readwrite | LocalCommand::Asking | LocalCommand::Cluster => {
+            LocalCommand::Readonly
+            | LocalCommand::Readwrite
+            | LocalCommand::Asking
+            | LocalCommand::Cluster => {
                 self.reply_error(ix, NO_CLUSTER);
             }
             LocalCommand::ClientId => {
@@ -54,7 +65,9 @@ impl Engine {
                     Err(text) => self.reply_error(ix, text),
                 }
             }
-            LocalCommand::ClientSetinfo => self.setinfo(ix, request.args().nth(2).unwrap_or_default()),
+            LocalCommand::ClientSetinfo => {
+                self.setinfo(ix, request.args().nth(2).unwrap_or_default())
+            }
             LocalCommand::ClientNoEvict | LocalCommand::ClientNoTouch => {
                 let mode = request.args().nth(2).unwrap_or_default();
                 if mode.eq_ignore_ascii_case(b"on") || mode.eq_ignore_ascii_case(b"off") {
@@ -69,8 +82,14 @@ impl Engine {
             | LocalCommand::ClientKill
             | LocalCommand::ClientUnblock
             | LocalCommand::ClientReply => {
-                let name = self.table.find(request.args()).name().replace('|', " ").to_uppercase();
-                let text = format!("ERR nearcache: command '{name}' is not offered by this version");
+                let name = self
+                    .table
+                    .find(request.args())
+                    .name()
+                    .replace('|', " ")
+                    .to_uppercase();
+                let text =
+                    format!("ERR nearcache: command '{name}' is not offered by this version");
                 self.reply_error(ix, text.as_bytes());
             }
         }
@@ -106,7 +125,9 @@ impl Engine {
                 let client = &mut self.clients[ix];
                 client.version = version;
                 let number = i64::try_from(client.number).unwrap_or(i64::MAX);
-                client.reply_with(&mut self.pool, |out| write_hello(out, version, &server_version, number));
+                client.reply_with(&mut self.pool, |out| {
+                    write_hello(out, version, &server_version, number)
+                });
             }
         }
         Handled::Done
@@ -119,7 +140,9 @@ impl Engine {
             Some(b"2") => Version::Resp2,
             Some(b"3") => Version::Resp3,
             Some(text) => {
-                let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<i64>().ok());
+                let number = std::str::from_utf8(text)
+                    .ok()
+                    .and_then(|text| text.parse::<i64>().ok());
                 return Err(match number {
                     Some(_) => b"NOPROTO unsupported protocol version",
                     None => b"ERR Protocol version is not an integer or out of range",
@@ -129,7 +152,9 @@ impl Engine {
         let mut name = None;
         while let Some(option) = args.next() {
             if option.eq_ignore_ascii_case(b"auth") {
-                let (Some(user), Some(password)) = (args.next(), args.next()) else { return Err(hello_syntax(option)) };
+                let (Some(user), Some(password)) = (args.next(), args.next()) else {
+                    return Err(hello_syntax(option));
+                };
                 if !self.credentials_match(user, password) {
                     return Err(WRONG_PASSWORD);
                 }
@@ -148,7 +173,10 @@ impl Engine {
     fn auth(&mut self, ix: usize, request: &Request<'_>) {
         let (user, password) = match request.argc() {
             2 => (&b"default"[..], request.args().nth(1).unwrap_or_default()),
-            3 => (request.args().nth(1).unwrap_or_default(), request.args().nth(2).unwrap_or_default()),
+            3 => (
+                request.args().nth(1).unwrap_or_default(),
+                request.args().nth(2).unwrap_or_default(),
+            ),
             _ => return self.reply_error(ix, SYNTAX),
         };
         if request.argc() == 2 && self.config.redis_url.password.is_none() {
@@ -165,13 +193,21 @@ impl Engine {
     /// none, as in Redis. Compared in a time that depends on the lengths only.
     fn credentials_match(&self, user: &[u8], password: &[u8]) -> bool {
         let url = &self.config.redis_url;
-        let user_is_right = same(url.username.as_deref().unwrap_or("default").as_bytes(), user);
-        let password_is_right = url.password.as_ref().is_none_or(|ours| same(ours.as_bytes(), password));
+        let user_is_right = same(
+            url.username.as_deref().unwrap_or("default").as_bytes(),
+            user,
+        );
+        let password_is_right = url
+            .password
+            .as_ref()
+            .is_none_or(|ours| same(ours.as_bytes(), password));
         user_is_right & password_is_right
     }
 
     fn select(&mut self, ix: usize, db: &[u8]) {
-        let number = std::str::from_utf8(db).ok().and_then(|text| text.parse::<u32>().ok());
+        let number = std::str::from_utf8(db)
+            .ok()
+            .and_then(|text| text.parse::<u32>().ok());
         let served = self.config.redis_url.db;
         match number {
             Some(number) if number == served => self.clients[ix].reply(b"+OK\r\n", &mut self.pool),
@@ -201,7 +237,8 @@ impl Engine {
     }
 
     fn setinfo(&mut self, ix: usize, attribute: &[u8]) {
-        if attribute.eq_ignore_ascii_case(b"lib-name") || attribute.eq_ignore_ascii_case(b"lib-ver") {
+        if attribute.eq_ignore_ascii_case(b"lib-name") || attribute.eq_ignore_ascii_case(b"lib-ver")
+        {
             return self.clients[ix].reply(b"+OK\r\n", &mut self.pool);
         }
         let mut text = b"ERR Unrecognized option '".to_vec();
@@ -268,7 +305,10 @@ fn write_hello(out: &mut Vec<u8>, version: Version, server_version: &str, number
 
 /// The reply to INFO with `section` behind what Redis said; an error is left as it is.
 pub(super) fn extend_info(reply: &[u8], section: &[u8]) -> Vec<u8> {
-    let (Some(head), true) = (reply.windows(2).position(|pair| pair == b"\r\n"), reply.ends_with(b"\r\n")) else {
+    let (Some(head), true) = (
+        reply.windows(2).position(|pair| pair == b"\r\n"),
+        reply.ends_with(b"\r\n"),
+    ) else {
         return reply.to_vec();
     };
     let kind = reply[0];
@@ -293,8 +333,14 @@ mod tests {
 
     #[test]
     fn info_is_extended_in_either_form_and_errors_are_not() {
-        assert_eq!(extend_info(b"$3\r\na:1\r\n", b"# N\r\n"), b"$10\r\na:1\r\n# N\r\n\r\n");
-        assert_eq!(extend_info(b"=7\r\ntxt:a:1\r\n", b"# N\r\n"), b"=14\r\ntxt:a:1\r\n# N\r\n\r\n");
+        assert_eq!(
+            extend_info(b"$3\r\na:1\r\n", b"# N\r\n"),
+            b"$10\r\na:1\r\n# N\r\n\r\n"
+        );
+        assert_eq!(
+            extend_info(b"=7\r\ntxt:a:1\r\n", b"# N\r\n"),
+            b"=14\r\ntxt:a:1\r\n# N\r\n\r\n"
+        );
         assert_eq!(extend_info(b"-NOAUTH x\r\n", b"# N\r\n"), b"-NOAUTH x\r\n");
         assert_eq!(extend_info(b"$-1\r\n", b"# N\r\n"), b"$-1\r\n");
     }

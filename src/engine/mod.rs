@@ -24,14 +24,15 @@ mod resp;
 mod timers;
 mod upstream;
 
-use crate::buffer::Pool;
+use crate::buffer;
 use crate::cache::{Cache, Limits};
 use crate::client::Client;
-use crate::command::Table;
+use crate::command::table::Table;
 use crate::config::{Config, LogLevel};
 use crate::fetch::{Completion, Fetches, Job};
 use crate::hash::{KeyHasher, PrehashedMap};
 use crate::link::{self, Link};
+use crate::outbox;
 use crate::protocol::resp::request::RequestLimits;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -165,7 +166,10 @@ pub struct Engine {
     timers: Timers,
     admission: Admission,
     outputs: VecDeque<Output>,
-    pool: Pool,
+    /// Blocks for outboxes.
+    pool: outbox::Pool,
+    /// Blocks for inboxes.
+    inbox_pool: buffer::Pool,
     /// Where most reads go; taken out while its bytes are handled.
     scratch: Vec<u8>,
     /// Whether the last `recv_slice` gave the scratch.
@@ -191,10 +195,16 @@ impl ConnId {
 impl Engine {
     /// An engine with nothing open. Its first outputs connect it to Redis.
     pub fn new(config: Config, origin: Origin) -> Engine {
-        let limits = Limits { keys_max: config.cache_capacity, bytes_max: config.cache_max_bytes };
+        let limits = Limits {
+            keys_max: config.cache_capacity,
+            bytes_max: config.cache_max_bytes,
+        };
         let mut engine = Engine {
             hasher: KeyHasher::new(origin.seed),
-            request_limits: RequestLimits { request_bytes_max: config.request_bytes_max, ..RequestLimits::default() },
+            request_limits: RequestLimits {
+                request_bytes_max: config.request_bytes_max,
+                ..RequestLimits::default()
+            },
             http_limits: crate::protocol::http::Limits::DEFAULT,
             http_policy: crate::protocol::http::route::Policy::default(),
             now: origin.now,
@@ -218,7 +228,8 @@ impl Engine {
             timers: Timers::new(origin.now),
             admission: Admission::new(config.max_concurrent_requests),
             outputs: VecDeque::new(),
-            pool: Pool::new(POOL_BLOCKS),
+            pool: outbox::Pool::new(POOL_BLOCKS),
+            inbox_pool: buffer::Pool::new(POOL_BLOCKS),
             scratch: vec![0; READ_BYTES],
             receiving_scratch: false,
             touch: Vec::new(),
@@ -264,8 +275,12 @@ impl Engine {
     /// Fills `slices` with what is to be sent, front first; returns how many were filled (0: nothing to send).
     pub fn send_slices<'a>(&'a self, id: ConnId, slices: &mut [IoSlice<'a>]) -> usize {
         match id.place {
-            Place::Client(_) => self.client_index(id).map_or(0, |ix| self.clients[ix].outbox.slices(slices)),
-            Place::Link(_) => self.link_index(id).map_or(0, |ix| self.links[ix].outbox.slices(slices)),
+            Place::Client(_) => self
+                .client_index(id)
+                .map_or(0, |ix| self.clients[ix].outbox.slices(slices)),
+            Place::Link(_) => self
+                .link_index(id)
+                .map_or(0, |ix| self.links[ix].outbox.slices(slices)),
         }
     }
 
@@ -303,13 +318,20 @@ impl Engine {
         let mut left = budget;
         while left > 0 {
             let before = left;
-            let Some(timer) = self.timers.pop_due(self.now, &mut left) else { break };
+            let Some(timer) = self.timers.pop_due(self.now, &mut left) else {
+                break;
+            };
             left = left.min(before - 1);
             self.fire(timer);
         }
         let expired = self.cache.advance(self.now, budget);
-        self.stats.add(crate::stats::Counter::Expirations, expired.count as u64);
-        if left == 0 || expired.more { Work::Left } else { Work::Finished }
+        self.stats
+            .add(crate::stats::Counter::Expirations, expired.count as u64);
+        if left == 0 || expired.more {
+            Work::Left
+        } else {
+            Work::Finished
+        }
     }
 
     /// When [`Engine::advance`] wants to be called next, `None` when nothing is timed.
@@ -346,7 +368,10 @@ impl Engine {
             client.check();
             fetching += client.fetching;
             if client.hold == crate::client::Hold::Limit {
-                assert!(self.admission.is_queued(client.id), "a client waits for an admission nobody will give");
+                assert!(
+                    self.admission.is_queued(client.id),
+                    "a client waits for an admission nobody will give"
+                );
             }
         }
         for (_, link) in &self.links {
@@ -354,18 +379,47 @@ impl Engine {
             relayed += link.owed.iter().filter(|owed| owed.counted).count();
             keys += link.touched.len();
         }
-        let admitted = self.clients.iter().filter(|(_, client)| client.admitted).count();
-        assert_eq!(self.admission.in_flight(), relayed + self.fetches.len() + admitted, "requests in flight");
+        let admitted = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.admitted)
+            .count();
+        assert_eq!(
+            self.admission.in_flight(),
+            relayed + self.fetches.len() + admitted,
+            "requests in flight"
+        );
         let counted: u32 = self.outstanding.values().map(|counts| counts.relayed).sum();
         assert_eq!(counted as usize, keys, "keys touched by relayed commands");
-        let waiters: usize = self.fetches.iter_by_age().map(|(_, flight, _)| flight.waiters.len()).sum();
-        let waited: u32 = self.outstanding.values().map(|counts| counts.fetching).sum();
+        let waiters: usize = self
+            .fetches
+            .iter_by_age()
+            .map(|(_, flight, _)| flight.waiters.len())
+            .sum();
+        let waited: u32 = self
+            .outstanding
+            .values()
+            .map(|counts| counts.fetching)
+            .sum();
         assert_eq!(waited as usize, waiters, "keys waited for");
-        assert!(fetching as usize <= waiters, "a client waits for a fetch that does not exist");
-        assert!(self.outstanding.values().all(|counts| *counts != Outstanding::default()));
+        assert!(
+            fetching as usize <= waiters,
+            "a client waits for a fetch that does not exist"
+        );
+        assert!(
+            self.outstanding
+                .values()
+                .all(|counts| *counts != Outstanding::default())
+        );
         for (_, flight, marked) in self.fetches.iter_by_age() {
-            let kept = self.cache.peek(flight.db, &flight.key, flight.hash, self.now).is_some();
-            assert!(!(marked && kept), "rule L2: an entry exists while a fetch of its key holds the mark");
+            let kept = self
+                .cache
+                .peek(flight.db, &flight.key, flight.hash, self.now)
+                .is_some();
+            assert!(
+                !(marked && kept),
+                "rule L2: an entry exists while a fetch of its key holds the mark"
+            );
         }
     }
 

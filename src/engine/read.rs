@@ -4,7 +4,7 @@
 use super::admission::Admit;
 use super::clients::Handled;
 use super::timers::Timer;
-use super::{ConnId, Engine, Outstanding, Output};
+use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
 use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Waiter};
@@ -42,7 +42,10 @@ impl Engine {
         let client = &self.clients[ix];
         client.relayed > 0
             && (client.relayed_all > 0
-                || self.outstanding.get(&(client.id.packed(), hash)).is_some_and(|counts| counts.relayed > 0))
+                || self
+                    .outstanding
+                    .get(&(client.id.packed(), hash))
+                    .is_some_and(|counts| counts.relayed > 0))
     }
 
     /// A GET of one key. Rule L5 has been looked at before: nothing outstanding of this client touches the key.
@@ -76,7 +79,9 @@ impl Engine {
             return self.http_hit(ix, ask, read.key, read.hash);
         }
         let client = &mut self.clients[ix];
-        let Some(content) = self.cache.peek(client.db, read.key, read.hash, self.now) else { return };
+        let Some(content) = self.cache.peek(client.db, read.key, read.hash, self.now) else {
+            return;
+        };
         match content {
             Content::Value(value) => match value.shared() {
                 Some(shared) => client.reply_shared(shared, 0..shared.len()),
@@ -92,11 +97,20 @@ impl Engine {
 
     /// A fetch that is older than an entry may become is not joined: its value could be too old when it comes.
     fn may_join(&self, id: FetchId) -> bool {
-        self.fetches.dispatched(id).is_some_and(|dispatched| self.now < dispatched + self.config.cache_ttl)
+        self.fetches
+            .dispatched(id)
+            .is_some_and(|dispatched| self.now < dispatched + self.config.cache_ttl)
     }
 
     fn join(&mut self, ix: usize, id: FetchId, read: Read<'_>) -> Handled {
-        let waiter = self.owe_fetch(ix, read.hash, read.http.map(|ask| HttpAsk { way: HttpWay::Collapsed, ..ask }));
+        let waiter = self.owe_fetch(
+            ix,
+            read.hash,
+            read.http.map(|ask| HttpAsk {
+                way: HttpWay::Collapsed,
+                ..ask
+            }),
+        );
         self.fetches.join(id, waiter);
         self.stats.count(Counter::Joined);
         Handled::Done
@@ -120,10 +134,21 @@ impl Engine {
         // Rule L2: what is kept goes, so that nobody is answered from before this fetch while it is under way.
         self.cache.remove(db, read.key, read.hash);
         let waiter = self.owe_fetch(ix, read.hash, read.http);
-        let timer = self.timers.set(self.now + self.config.redis_timeout, Timer::Fetch(self.fetches.next_id()));
-        let id = self.fetches.start(db, read.key, read.hash, self.now, timer, waiter);
+        let timer = self.timers.set(
+            self.now + self.config.redis_timeout,
+            Timer::Fetch(self.fetches.next_id()),
+        );
+        let id = self
+            .fetches
+            .start(db, read.key, read.hash, self.now, timer, waiter);
         let worker = (read.hash % self.config.redis_workers.max(1) as u64) as usize;
-        self.outputs.push_back(Output::Submit(Job { id, worker, db, key: read.key.to_vec(), dispatched: self.now }));
+        self.outputs.push_back(Output::Submit(Job {
+            id,
+            worker,
+            db,
+            key: read.key.to_vec(),
+            dispatched: self.now,
+        }));
         self.stats.count(Counter::Misses);
         Handled::Done
     }
@@ -136,14 +161,24 @@ impl Engine {
         };
         let slot = client.owe(Some(render));
         client.fetching += 1;
-        self.outstanding.entry((client.id.packed(), hash)).or_default().fetching += 1;
-        Waiter { client: client.id, slot }
+        self.outstanding
+            .entry((client.id.packed(), hash))
+            .or_default()
+            .fetching += 1;
+        Waiter {
+            client: client.id,
+            slot,
+        }
     }
 
     /// The end of a fetch: it is kept if it may be, its waiters are answered.
     pub(super) fn fetch_completed(&mut self, id: FetchId, result: Result<Fetched, FetchError>) {
-        let Some((mut flight, current)) = self.fetches.finish(id) else { return };
-        if result != Err(FetchError::TimedOut) || flight.dispatched + self.config.redis_timeout > self.now {
+        let Some((mut flight, current)) = self.fetches.finish(id) else {
+            return;
+        };
+        if result != Err(FetchError::TimedOut)
+            || flight.dispatched + self.config.redis_timeout > self.now
+        {
             self.timers.cancel(flight.timer);
         }
         let waiters = std::mem::take(&mut flight.waiters);
@@ -171,7 +206,9 @@ impl Engine {
             self.stats.count(Counter::FetchVoided);
             return false;
         }
-        let Some(deadline) = self.deadline(flight.dispatched, fetched) else { return false };
+        let Some(deadline) = self.deadline(flight.dispatched, fetched) else {
+            return false;
+        };
         let content = match &fetched.value {
             None => NewContent::Missing,
             Some(value) if value.len() > self.config.cache_max_value_bytes => {
@@ -190,7 +227,8 @@ impl Engine {
             tag: 0,
         };
         let stored = self.cache.put(put, self.now);
-        self.stats.add(Counter::Evictions, u64::from(stored.evicted));
+        self.stats
+            .add(Counter::Evictions, u64::from(stored.evicted));
         stored.kept && !matches!(content, NewContent::TooLarge)
     }
 
@@ -208,7 +246,11 @@ impl Engine {
             // GET and PTTL saw different things: the key changed between them.
             _ => return None,
         };
-        let jitter = if lifetime == cap { self.random() % 1024 * (cap.as_micros() as u64 / 10) / 1024 } else { 0 };
+        let jitter = if lifetime == cap {
+            self.random() % 1024 * (cap.as_micros() as u64 / 10) / 1024
+        } else {
+            0
+        };
         let lifetime = lifetime - Duration::from_micros(jitter);
         (!lifetime.is_zero()).then_some(dispatched + lifetime)
     }
@@ -221,8 +263,16 @@ impl Engine {
         Some(ix)
     }
 
-    fn answer_value(&mut self, waiter: Waiter, hash: u64, value: Option<&Arc<Vec<u8>>>, stored: bool) {
-        let Some(ix) = self.settle_waiter(waiter, hash) else { return };
+    fn answer_value(
+        &mut self,
+        waiter: Waiter,
+        hash: u64,
+        value: Option<&Arc<Vec<u8>>>,
+        stored: bool,
+    ) {
+        let Some(ix) = self.settle_waiter(waiter, hash) else {
+            return;
+        };
         let slot = waiter.slot;
         let render = self.clients[ix].render(slot).cloned();
         let client = &mut self.clients[ix];
@@ -231,23 +281,34 @@ impl Engine {
             Some(Render::Resp(version)) => match value {
                 None => client.fill_with(slot, &mut self.pool, |out| write::null(out, version)),
                 Some(value) if value.len() >= SHARED_BYTES_MIN => {
-                    client.fill_with(slot, &mut self.pool, |out| write::bulk_head(out, value.len()));
+                    client.fill_with(slot, &mut self.pool, |out| {
+                        write::bulk_head(out, value.len())
+                    });
                     client.fill_shared(slot, value);
                     client.fill(slot, b"\r\n", &mut self.pool);
                 }
-                Some(value) => client.fill_with(slot, &mut self.pool, |out| write::bulk(out, value)),
+                Some(value) => {
+                    client.fill_with(slot, &mut self.pool, |out| write::bulk(out, value))
+                }
             },
-            None => debug_assert!(false, "a slot that waits for a fetch knows how to be written"),
+            None => debug_assert!(
+                false,
+                "a slot that waits for a fetch knows how to be written"
+            ),
         }
         self.end_wait(ix, slot);
     }
 
     fn answer_error(&mut self, waiter: Waiter, hash: u64, error: &FetchError) {
-        let Some(ix) = self.settle_waiter(waiter, hash) else { return };
+        let Some(ix) = self.settle_waiter(waiter, hash) else {
+            return;
+        };
         let slot = waiter.slot;
         match self.clients[ix].render(slot).cloned() {
             Some(Render::Http(ask)) => self.http_fetch_error(ix, Some(slot), &ask, error),
-            _ => self.clients[ix].fill_with(slot, &mut self.pool, |out| write::error(out, error_text(error).as_bytes())),
+            _ => self.clients[ix].fill_with(slot, &mut self.pool, |out| {
+                write::error(out, error_text(error).as_bytes())
+            }),
         }
         self.end_wait(ix, slot);
     }
@@ -263,13 +324,22 @@ impl Engine {
         self.stats.count(Counter::FetchErrors);
         match http {
             Some(ask) => self.http_fetch_error(ix, None, ask, error),
-            None => self.clients[ix].reply_with(&mut self.pool, |out| write::error(out, error_text(error).as_bytes())),
+            None => self.clients[ix].reply_with(&mut self.pool, |out| {
+                write::error(out, error_text(error).as_bytes())
+            }),
         }
     }
 
     /// One command fewer of this client touches the key.
-    pub(super) fn uncount(&mut self, client: ConnId, hash: u64, change: impl FnOnce(&mut Outstanding)) {
-        if let std::collections::hash_map::Entry::Occupied(mut entry) = self.outstanding.entry((client.packed(), hash)) {
+    pub(super) fn uncount(
+        &mut self,
+        client: ConnId,
+        hash: u64,
+        change: impl FnOnce(&mut Outstanding),
+    ) {
+        if let std::collections::hash_map::Entry::Occupied(mut entry) =
+            self.outstanding.entry((client.packed(), hash))
+        {
             change(entry.get_mut());
             if *entry.get() == Outstanding::default() {
                 entry.remove();

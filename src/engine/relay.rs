@@ -50,7 +50,12 @@ pub(super) enum Road {
 
 impl Engine {
     /// Sends a command to Redis, or says why not, or holds the client until it may be sent.
-    pub(super) fn relay(&mut self, ix: usize, command: Relayed<'_>, http: Option<&HttpAsk>) -> Handled {
+    pub(super) fn relay(
+        &mut self,
+        ix: usize,
+        command: Relayed<'_>,
+        http: Option<&HttpAsk>,
+    ) -> Handled {
         if let Some(why) = self.upstream.away() {
             let text = format!("ERR nearcache: Redis is not reachable: {why}");
             self.refuse_relay(ix, http, &text);
@@ -61,12 +66,21 @@ impl Engine {
             return Handled::Held;
         }
         let client = &self.clients[ix];
-        let version = if http.is_some() { Version::Resp2 } else { client.version };
-        let pool = Pool { version, db: client.db };
+        let version = if http.is_some() {
+            Version::Resp2
+        } else {
+            client.version
+        };
+        let pool = Pool {
+            version,
+            db: client.db,
+        };
         let link = match (client.link, command.road) {
             (None, Road::Shared) => self.shared_link(pool),
             (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),
-            (Some(link), Road::Shared) if self.link_role(link) == Some(Role::Shared(pool)) => Some(link),
+            (Some(link), Road::Shared) if self.link_role(link) == Some(Role::Shared(pool)) => {
+                Some(link)
+            }
             // Rule L4: what is outstanding on the other link is waited for.
             (Some(_), _) => {
                 self.clients[ix].hold = Hold::Relays;
@@ -91,7 +105,11 @@ impl Engine {
             }
             Admit::Refused => {
                 self.close_if_unused(link);
-                self.refuse_relay(ix, http, "ERR nearcache: too many requests at the same time");
+                self.refuse_relay(
+                    ix,
+                    http,
+                    "ERR nearcache: too many requests at the same time",
+                );
                 return Handled::Done;
             }
         }
@@ -106,7 +124,11 @@ impl Engine {
             return false;
         }
         let client_id = client.id.packed();
-        let fetched = |hash: &u64| self.outstanding.get(&(client_id, *hash)).is_some_and(|counts| counts.fetching > 0);
+        let fetched = |hash: &u64| {
+            self.outstanding
+                .get(&(client_id, *hash))
+                .is_some_and(|counts| counts.fetching > 0)
+        };
         match touch {
             Scope::All => true,
             Scope::Keys => self.touch.iter().any(fetched),
@@ -116,10 +138,18 @@ impl Engine {
     /// The least busy shared link of the pool; a fresh one while all are busy and the pool may grow.
     fn shared_link(&mut self, pool: Pool) -> Option<ConnId> {
         let links = self.pools.get(&pool).map_or(&[][..], Vec::as_slice);
-        let owed = |id: &ConnId| self.link_index(*id).map_or(usize::MAX, |ix| self.links[ix].owed.len());
+        let owed = |id: &ConnId| {
+            self.link_index(*id)
+                .map_or(usize::MAX, |ix| self.links[ix].owed.len())
+        };
         let best = links.iter().copied().min_by_key(owed);
         match best {
-            Some(link) if owed(&link) < LINK_OWED_BUSY || links.len() >= self.config.shared_links_per_pool => Some(link),
+            Some(link)
+                if owed(&link) < LINK_OWED_BUSY
+                    || links.len() >= self.config.shared_links_per_pool =>
+            {
+                Some(link)
+            }
             _ if self.links.len() >= self.config.links_max => best,
             _ => Some(self.open_link(Role::Shared(pool))),
         }
@@ -133,7 +163,13 @@ impl Engine {
         }
     }
 
-    fn dispatch(&mut self, ix: usize, link_ix: usize, command: Relayed<'_>, http: Option<&HttpAsk>) {
+    fn dispatch(
+        &mut self,
+        ix: usize,
+        link_ix: usize,
+        command: Relayed<'_>,
+        http: Option<&HttpAsk>,
+    ) {
         let client = &mut self.clients[ix];
         let link = &mut self.links[link_ix];
         let slot = client.owe(http.map(|ask| Render::Http(Box::new(ask.clone()))));
@@ -146,10 +182,15 @@ impl Engine {
             }
             Scope::Keys => {
                 for hash in &self.touch {
-                    self.outstanding.entry((client.id.packed(), *hash)).or_default().relayed += 1;
+                    self.outstanding
+                        .entry((client.id.packed(), *hash))
+                        .or_default()
+                        .relayed += 1;
                     link.touched.push_back(*hash);
                 }
-                Touch::Keys(u32::try_from(self.touch.len()).expect("a request's length bounds its keys"))
+                Touch::Keys(
+                    u32::try_from(self.touch.len()).expect("a request's length bounds its keys"),
+                )
             }
         };
         if link.owed.is_empty() {
@@ -175,9 +216,22 @@ impl Engine {
         let mut frame = std::mem::take(&mut self.canonical);
         frame.clear();
         write::command(&mut frame, [&b"GET"[..], read.key]);
-        let http = read.http.map(|ask| HttpAsk { way: HttpWay::Bypass, ..ask });
-        let purpose = if http.is_some() { Purpose::Http } else { Purpose::Pass };
-        let command = Relayed { frame: &frame, touch: Scope::Keys, poison: true, purpose, road: Road::Shared };
+        let http = read.http.map(|ask| HttpAsk {
+            way: HttpWay::Bypass,
+            ..ask
+        });
+        let purpose = if http.is_some() {
+            Purpose::Http
+        } else {
+            Purpose::Pass
+        };
+        let command = Relayed {
+            frame: &frame,
+            touch: Scope::Keys,
+            poison: true,
+            purpose,
+            road: Road::Shared,
+        };
         let handled = self.relay(ix, command, http.as_ref());
         self.canonical = frame;
         if handled == Handled::Done {
@@ -187,9 +241,20 @@ impl Engine {
     }
 
     /// A GET in either protocol: rule L5 first, then the cache.
-    pub(super) fn get(&mut self, ix: usize, key: &[u8], freshness: Freshness, http: Option<HttpAsk>) -> Handled {
+    pub(super) fn get(
+        &mut self,
+        ix: usize,
+        key: &[u8],
+        freshness: Freshness,
+        http: Option<HttpAsk>,
+    ) -> Handled {
         let hash = self.hasher.hash(key);
-        let read = Read { key, hash, freshness, http };
+        let read = Read {
+            key,
+            hash,
+            freshness,
+            http,
+        };
         if self.relayed_touches(ix, hash) {
             return self.relay_read(ix, read);
         }
@@ -214,7 +279,8 @@ impl Engine {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
                 self.http_error_now(ix, ask, 503, body.as_bytes());
             }
-            None => self.clients[ix].reply_with(&mut self.pool, |out| write::error(out, text.as_bytes())),
+            None => self.clients[ix]
+                .reply_with(&mut self.pool, |out| write::error(out, text.as_bytes())),
         }
     }
 }

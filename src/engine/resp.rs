@@ -27,8 +27,10 @@ struct Judgement {
 impl Engine {
     /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
     pub(super) fn serve_resp(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
-        let Framing::Resp(mut parser) = std::mem::replace(&mut self.clients[ix].framing, Framing::Resp(RequestParser::default()))
-        else {
+        let Framing::Resp(mut parser) = std::mem::replace(
+            &mut self.clients[ix].framing,
+            Framing::Resp(RequestParser::default()),
+        ) else {
             return bytes.len();
         };
         let id = self.clients[ix].id;
@@ -77,9 +79,13 @@ impl Engine {
         }
         let (mut at, mut hits) = (0, 0);
         while *budget > hits {
-            let Some((key, used)) = get_at_start(&bytes[at..]) else { break };
+            let Some((key, used)) = get_at_start(&bytes[at..]) else {
+                break;
+            };
             let hash = self.hasher.hash(key);
-            let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else { break };
+            let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
+                break;
+            };
             if client.bytes_owed() >= OUTBOX_HIGH_BYTES {
                 break;
             }
@@ -155,7 +161,10 @@ impl Engine {
                 Handled::Done
             }
             Way::Refuse(Refusal::MaintNotifications) => {
-                self.reply_error(ix, b"ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.");
+                self.reply_error(
+                    ix,
+                    b"ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.",
+                );
                 Handled::Done
             }
         }
@@ -171,17 +180,33 @@ impl Engine {
         let touched = match effect {
             Effect::None => Touch::Keys,
             Effect::Everything => Touch::All,
-            Effect::Read | Effect::Write => spec.touch(args.clone(), argc, &mut |key| touch.push(hasher.hash(key))),
+            Effect::Read | Effect::Write => {
+                spec.touch(args.clone(), argc, &mut |key| touch.push(hasher.hash(key)))
+            }
         };
         let scope = match touched {
             Touch::Keys => Scope::Keys,
             Touch::All => Scope::All,
         };
-        Judgement { way: spec.way(args, argc), effect, scope }
+        Judgement {
+            way: spec.way(args, argc),
+            effect,
+            scope,
+        }
     }
 
-    fn relay_command(&mut self, ix: usize, request: &Request<'_>, judgement: Judgement, road: Road) -> Handled {
-        let road = if request.len() > self.config.shared_request_bytes_max { Road::OneShot } else { road };
+    fn relay_command(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+        judgement: Judgement,
+        road: Road,
+    ) -> Handled {
+        let road = if request.len() > self.config.shared_request_bytes_max {
+            Road::OneShot
+        } else {
+            road
+        };
         let command = Relayed {
             frame: request.bytes(),
             touch: judgement.scope,
@@ -217,11 +242,20 @@ impl Engine {
             return Handled::Done;
         }
         let ours = request.argc() == 1
-            || sections().any(|section| ["nearcache", "default", "all", "everything"].iter().any(|word| is(section, word)));
+            || sections().any(|section| {
+                ["nearcache", "default", "all", "everything"]
+                    .iter()
+                    .any(|word| is(section, word))
+            });
         self.touch.clear();
         let purpose = if ours { Purpose::Info } else { Purpose::Pass };
-        let command =
-            Relayed { frame: request.bytes(), touch: Scope::Keys, poison: false, purpose, road: Road::Shared };
+        let command = Relayed {
+            frame: request.bytes(),
+            touch: Scope::Keys,
+            poison: false,
+            purpose,
+            road: Road::Shared,
+        };
         self.relay(ix, command, None)
     }
 
@@ -236,7 +270,9 @@ impl Engine {
                 text.extend(arg.iter().take(64).map(u8::to_ascii_uppercase));
             }
         }
-        text.extend_from_slice(b"' needs a connection of its own to Redis, which this version does not offer");
+        text.extend_from_slice(
+            b"' needs a connection of its own to Redis, which this version does not offer",
+        );
         self.reply_error(ix, &text);
     }
 

@@ -33,12 +33,16 @@ pub(super) struct Timers {
 
 impl Timers {
     pub(super) fn new(now: Time) -> Timers {
-        Timers { wheel: Wheel::new(now), owners: Slab::new() }
+        Timers {
+            wheel: Wheel::new(now),
+            owners: Slab::new(),
+        }
     }
 
     /// Runs a timer that fires at `deadline` or a little later, never earlier.
     pub(super) fn set(&mut self, deadline: Time, timer: Timer) -> u32 {
-        let id = u32::try_from(self.owners.insert(timer)).expect("timers are bounded by clients, links and fetches");
+        let id = u32::try_from(self.owners.insert(timer))
+            .expect("timers are bounded by clients, links and fetches");
         self.wheel.schedule(id, deadline);
         id
     }
@@ -65,6 +69,10 @@ impl Timers {
 
     pub(super) fn check(&self) {
         self.wheel.check();
-        assert_eq!(self.wheel.len(), self.owners.len(), "each timer has an owner");
+        assert_eq!(
+            self.wheel.len(),
+            self.owners.len(),
+            "each timer has an owner"
+        );
     }
 }

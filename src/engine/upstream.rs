@@ -8,11 +8,12 @@
 use super::timers::Timer;
 use super::{ConnId, Engine};
 use crate::client::Hold;
-use crate::command::Table;
+use crate::command::row::{REPLY_DEPTH_MAX, rows_from_reply};
+use crate::command::table::Table;
 use crate::config::LogLevel;
 use crate::link::{Purpose, Role, State};
-use crate::protocol::resp::value::{self, Value};
 use crate::protocol::Parse;
+use crate::protocol::resp::value::{self, Value};
 use crate::stats::Counter;
 use std::time::Duration;
 
@@ -21,8 +22,6 @@ const HEARTBEAT: Duration = Duration::from_millis(1000);
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// With a quarter of jitter on top this stays under 250 ms.
 const PAUSE_MAX: Duration = Duration::from_millis(190);
-/// How deep the reply to COMMAND nests in the versions known, with room to spare.
-const VALUE_DEPTH_MAX: usize = 16;
 
 /// What is known of Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,7 +86,10 @@ impl Engine {
             return self.connect_control();
         }
         if !matches!(self.upstream.availability, Availability::Away(_)) {
-            self.log(LogLevel::Warn, format!("Redis is not reachable: {why}; trying again until it is"));
+            self.log(
+                LogLevel::Warn,
+                format!("Redis is not reachable: {why}; trying again until it is"),
+            );
         }
         self.upstream.availability = Availability::Away(why.to_owned());
         self.wake_waiting();
@@ -99,7 +101,9 @@ impl Engine {
 
     /// A reply to one of the proxy's own commands on a link.
     pub(super) fn greeted(&mut self, id: ConnId, purpose: Purpose, reply: &[u8]) {
-        let Some(ix) = self.link_index(id) else { return };
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
         match purpose {
             Purpose::Required if reply.starts_with(b"-") => {
                 let text = String::from_utf8_lossy(&reply[1..]);
@@ -120,7 +124,12 @@ impl Engine {
     }
 
     fn control_up(&mut self) {
-        let version = self.upstream.version.as_deref().unwrap_or("of unknown version").to_owned();
+        let version = self
+            .upstream
+            .version
+            .as_deref()
+            .unwrap_or("of unknown version")
+            .to_owned();
         self.log(LogLevel::Info, format!("Redis {version} is reached"));
         self.upstream.availability = Availability::Up;
         self.upstream.pause = Duration::ZERO;
@@ -138,7 +147,9 @@ impl Engine {
 
     /// Asks the control link for a sign of life, unless one is owed already.
     pub(super) fn heartbeat(&mut self) {
-        let Some(ix) = self.upstream.control.and_then(|id| self.link_index(id)) else { return };
+        let Some(ix) = self.upstream.control.and_then(|id| self.link_index(id)) else {
+            return;
+        };
         if self.links[ix].state != State::Up {
             return;
         }
@@ -151,14 +162,21 @@ impl Engine {
     fn read_server(&mut self, reply: &[u8]) {
         let text = String::from_utf8_lossy(reply);
         let field = |name: &str| {
-            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(|value| value.trim().to_owned()))
+            text.lines().find_map(|line| {
+                line.strip_prefix(name)?
+                    .strip_prefix(':')
+                    .map(|value| value.trim().to_owned())
+            })
         };
         let (version, run_id) = (field("redis_version"), field("run_id"));
         if version.is_some() {
             self.upstream.version = version;
         }
         if run_id.is_some() && self.upstream.run_id.is_some() && run_id != self.upstream.run_id {
-            self.log(LogLevel::Warn, "Redis was restarted or is another one; everything kept is dropped".to_owned());
+            self.log(
+                LogLevel::Warn,
+                "Redis was restarted or is another one; everything kept is dropped".to_owned(),
+            );
             self.poison_all();
         }
         if run_id.is_some() {
@@ -167,14 +185,19 @@ impl Engine {
     }
 
     fn read_table(&mut self, reply: &[u8]) {
-        let table = match value::decode(reply, VALUE_DEPTH_MAX) {
+        let table = match value::decode(reply, REPLY_DEPTH_MAX) {
             Parse::Done((Value::Error(text), _)) => Err(String::from_utf8_lossy(text).into_owned()),
-            Parse::Done((value, _)) => Table::from_reply(&value).map_err(|error| error.to_string()),
+            Parse::Done((value, _)) => rows_from_reply(&value)
+                .map(Table::from_rows)
+                .map_err(|error| error.to_string()),
             Parse::More | Parse::Bad(_) => Err("it cannot be decoded".to_owned()),
         };
         match table {
             Ok(table) => self.table = table,
-            Err(why) => self.log(LogLevel::Warn, format!("the reply to COMMAND is of no use ({why}); the built-in table serves")),
+            Err(why) => self.log(
+                LogLevel::Warn,
+                format!("the reply to COMMAND is of no use ({why}); the built-in table serves"),
+            ),
         }
     }
 }

@@ -5,6 +5,5 @@
 #![forbid(unsafe_code)]
 
 pub mod cache_ops;
-pub mod wheel_ops;
-//! (being written)
 pub mod http_request;
+pub mod wheel_ops;

@@ -75,18 +75,38 @@ pub struct IfNoneMatch<'b> {
     rest: &'b [u8],
 }
 
-impl IfNoneMatch<'_> {
+impl<'b> IfNoneMatch<'b> {
+    /// The condition of one field value, as [`IfNoneMatch::to_vec`] gives it.
+    pub fn of_value(value: &'b [u8]) -> IfNoneMatch<'b> {
+        IfNoneMatch {
+            first: value,
+            rest: b"",
+        }
+    }
+
+    /// All values as one list, to be kept while the answer is waited for.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut list = self.first.to_vec();
+        for value in self.more() {
+            list.extend_from_slice(b", ");
+            list.extend_from_slice(value.trim_ascii());
+        }
+        list
+    }
+
+    /// The values of the further lines.
+    fn more(&self) -> impl Iterator<Item = &'b [u8]> {
+        const NAME: &[u8] = b"if-none-match:";
+        self.rest.split(|&byte| byte == b'\n').filter_map(|line| {
+            let (name, value) = line.split_at_checked(NAME.len())?;
+            name.eq_ignore_ascii_case(NAME).then_some(value)
+        })
+    }
+
     /// Whether the condition names the entity tag `"opaque"`, by weak comparison, or is `*` (RFC 9110 section 13.1.2):
     /// then the answer is 304. A malformed list matches what stands before the fault.
     pub fn matches(&self, opaque: &[u8]) -> bool {
-        const NAME: &[u8] = b"if-none-match:";
-        list_matches(self.first, opaque)
-            || self.rest.split(|&byte| byte == b'\n').any(|line| {
-                line.split_at_checked(NAME.len())
-                    .is_some_and(|(name, value)| {
-                        name.eq_ignore_ascii_case(NAME) && list_matches(value, opaque)
-                    })
-            })
+        list_matches(self.first, opaque) || self.more().any(|value| list_matches(value, opaque))
     }
 }
 

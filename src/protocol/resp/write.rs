@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 /// The version a connection speaks, chosen by HELLO.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Version {
     /// What every connection speaks at first.
     #[default]

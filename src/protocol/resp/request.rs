@@ -264,7 +264,7 @@ enum Step {
     Count,
     /// Before the line with the length of an argument.
     LengthStart,
-    /// In it.
+    /// In that line.
     Length,
     /// In an argument of this length.
     Bulk(usize),

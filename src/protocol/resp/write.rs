@@ -115,25 +115,24 @@ const HEAD_BYTES_MAX: usize = 1 + DIGITS_MAX + 2;
 #[inline(always)]
 fn head(out: &mut Vec<u8>, kind: u8, n: u64) {
     const CRLF: u64 = u16::from_le_bytes(*b"\r\n") as u64;
+    let high = n / 100;
+    let low = two_digits(n % 100);
     let (behind_kind, head_len) = match n {
-        0..=9 => ((n | 0x30) | CRLF << 8, 4),
-        10..=99 => (two_digits(n) | CRLF << 16, 5),
-        100..=999 => ((n / 100 | 0x30) | two_digits(n % 100) << 8 | CRLF << 24, 6),
-        1000..=9999 => (
-            two_digits(n / 100) | two_digits(n % 100) << 16 | CRLF << 32,
-            7,
-        ),
+        0..=9 => (0x30 | n | (CRLF << 8), 4),
+        10..=99 => (low | (CRLF << 16), 5),
+        100..=999 => (0x30 | high | (low << 8) | (CRLF << 24), 6),
+        1000..=9999 => (two_digits(high) | (low << 16) | (CRLF << 32), 7),
         _ => return long_head(out, kind, n),
     };
     let end = out.len() + head_len;
-    out.extend_from_slice(&(u64::from(kind) | behind_kind << 8).to_le_bytes());
+    out.extend_from_slice(&(u64::from(kind) | (behind_kind << 8)).to_le_bytes());
     out.truncate(end);
 }
 
 /// The two digits of `n < 100`, the tens in the low byte.
 #[inline(always)]
 fn two_digits(n: u64) -> u64 {
-    0x3030 | n / 10 | (n % 10) << 8
+    0x3030 | (n / 10) | ((n % 10) << 8)
 }
 
 #[cold]

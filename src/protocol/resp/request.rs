@@ -1,8 +1,8 @@
 //! Requests of clients, parsed in place.
 //!
-//! One index moves over the buffer: header lines are read byte by byte, bulks are jumped over. What is known of a request
-//! that is not complete is the few words in [`RequestParser`], so parsing goes on where it stopped and a request is never
-//! read again from its start.
+//! One index moves over the buffer: header lines are read byte by byte (whole short ones at once), bulks are jumped over.
+//! What is known of a request that is not complete is the few words in [`RequestParser`], so parsing goes on where it
+//! stopped and a request is never read again from its start.
 //!
 //! ```text
 //! buf   *2\r\n$3\r\nGET\r\n$5\r\nhel        then the client sends  lo\r\n...

@@ -4,4 +4,7 @@
 //! targets in `fuzz/fuzz_targets` only call them. Nothing else does, so a release binary does not contain them.
 #![forbid(unsafe_code)]
 
+pub mod cache_ops;
+pub mod http_request;
 pub mod resp_parser;
+pub mod wheel_ops;

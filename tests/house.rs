@@ -194,13 +194,14 @@ fn names_crate(code: &str, name: &str) -> bool {
 /// Each place where `name` stands free, as the code before and after it.
 fn occurrences<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let free = move |(before, after): &(&str, &str)| {
+        let longer_before = before.ends_with(word) || before.ends_with('.');
+        let longer_after = name.ends_with(word) && after.starts_with(word);
+        !longer_before && !longer_after
+    };
     code.match_indices(name)
         .map(move |(at, _)| (&code[..at], &code[at + name.len()..]))
-        .filter(move |(before, after)| {
-            !before.ends_with(word)
-                && !before.ends_with('.')
-                && !(name.ends_with(word) && after.starts_with(word))
-        })
+        .filter(free)
 }
 
 /// The modules of this crate that `code` names: `crate::x`, `use crate::{x, y::z}`; for main.rs, `nearcache::x`.

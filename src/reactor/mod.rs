@@ -521,6 +521,7 @@ impl Reactor {
                     }
                 }
                 Output::Connect(id) => self.connect(id),
+                Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
                 Output::Log(level, text) => self.log.log(level, text),
             }
@@ -534,6 +535,18 @@ impl Reactor {
         if !std::mem::replace(&mut socket.listed, true) {
             ready_list(&mut self.ready_links, &mut self.ready_clients, id).push_back(id);
         }
+    }
+
+    /// Ends our side; the peer's bytes are read and dropped from here on, those that were paused included.
+    fn shut(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if let Stage::Open(transport) = &socket.stage {
+            // It fails only when the peer is gone already, which the next read says.
+            let _ = transport.shutdown_write();
+        }
+        self.list_ready(id);
     }
 
     fn close(&mut self, id: ConnId) {

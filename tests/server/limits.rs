@@ -17,6 +17,7 @@ fn out_of_descriptors_it_serves_who_is_there_without_spinning_and_accepts_again_
     redis.call(&["SET", "k", "v"]);
     let mut early = proxy.resp();
     assert_eq!(early.line("GET k"), Reply::bulk("v"));
+    assert_eq!(early.line("SET other w"), Reply::ok());
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.resp_port));
     let crowd: Vec<_> = (0..200)
         .filter_map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok())
@@ -88,6 +89,7 @@ fn start_narrow(queue_wait_ms: u32) -> (Proxy, Relay, RedisServer) {
     let relay = Relay::to(redis.port());
     let proxy = Proxy::through(&relay)
         .env("MAX_CONCURRENT_REQUESTS", 1)
+        .env("REDIS_WORKERS", 1)
         .env("QUEUE_WAIT_MS", queue_wait_ms)
         .env("REDIS_TIMEOUT_MS", 60_000)
         .start();
@@ -117,6 +119,9 @@ fn above_the_limit_requests_wait_in_order_while_hits_and_joins_are_answered() {
     second.send(&encode(&["GET", "second"]));
     let mut third = proxy.resp();
     third.send(&encode(&["INCR", "third"]));
+    eventually("two wait", PATIENCE, || {
+        proxy.counter(info::QUEUED_NOW) == 2
+    });
     let mut joining = proxy.resp();
     joining.send(&encode(&["GET", "first"]));
     eventually("it has joined", PATIENCE, || {
@@ -177,6 +182,9 @@ fn a_client_that_leaves_the_queue_keeps_nobody_waiting() {
     }
     let mut last = proxy.resp();
     last.send(&encode(&["INCR", "last"]));
+    eventually("those who left are forgotten", PATIENCE, || {
+        proxy.counter(info::QUEUED_NOW) == 1
+    });
     assert_eq!(proxy.resp().line("GET hot"), Reply::bulk("h"));
     relay.resume(Way::Down);
     assert_eq!(first.reply(), Reply::bulk("1"));

@@ -87,7 +87,7 @@ fn what_is_outstanding_at_redis_when_sigterm_comes_is_still_answered() {
     for signal in ["TERM", "INT"] {
         let redis = RedisServer::start();
         let relay = Relay::to(redis.port());
-        let mut proxy = Proxy::through(&relay).start();
+        let mut proxy = Proxy::through(&relay).env("REDIS_WORKERS", 1).start();
         redis.call(&["MSET", "k", "v", "w", "x"]);
         let (mut fetch, mut write, mut http) = (proxy.resp(), proxy.resp(), proxy.http());
         assert_eq!(write.line("DEL warm"), Reply::Int(0));
@@ -105,7 +105,9 @@ fn what_is_outstanding_at_redis_when_sigterm_comes_is_still_answered() {
         eventually("nobody is accepted any more", PATIENCE, || {
             RespClient::try_connect(proxy.resp_port).is_none()
         });
-        assert!(HttpClient::try_connect(proxy.http_port).is_none());
+        eventually("neither over HTTP", PATIENCE, || {
+            HttpClient::try_connect(proxy.http_port).is_none()
+        });
         relay.resume(Way::Down);
         assert_eq!(
             fetch.replies(2),
@@ -141,7 +143,9 @@ fn a_second_signal_ends_at_once_what_the_first_is_waiting_for() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
     let mut proxy = Proxy::through(&relay)
+        .env("REDIS_WORKERS", 1)
         .env("REDIS_TIMEOUT_MS", 600_000)
+        .env("DRAIN_MS", 600_000)
         .start();
     let mut client = proxy.resp();
     assert_eq!(client.line("GET warm"), Reply::NullBulk);

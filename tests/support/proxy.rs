@@ -31,8 +31,12 @@ pub mod info {
     pub const ENTRIES: &str = "nearcache_entries";
     /// What they cost now.
     pub const BYTES: &str = "nearcache_bytes";
-    /// Whether Redis can be reached and how coherence is kept.
+    /// Whether Redis can be reached.
     pub const STATE: &str = "nearcache_state";
+    /// Clients that wait because of `MAX_CONCURRENT_REQUESTS`, now.
+    pub const QUEUED_NOW: &str = "nearcache_queued_now";
+    /// The process that answers.
+    pub const PID: &str = "nearcache_pid";
 }
 
 /// Of the environment this much is handed on.
@@ -144,15 +148,16 @@ impl ProxyBuilder {
             resp_port,
             directory,
         };
+        // Somebody else's proxy may answer on this port while ours fails to bind it: its process id tells.
+        let mine = format!("{}:{}\r\n", info::PID, proxy.pid());
         let answers = within(PATIENCE, || {
             if proxy.has_ended().is_some() {
                 return Some(false);
             }
-            let pong = RespClient::try_connect(resp_port)?.call(&["PING"]);
-            assert_eq!(pong, Reply::Simple("PONG".to_string()));
+            let info = RespClient::try_connect(resp_port)?.call(&["INFO", "nearcache"]);
             HttpClient::try_connect(http_port)?.get_target("/");
-            // Who answered may have been somebody else, while ours failed to bind.
-            Some(proxy.has_ended().is_none())
+            matches!(info, Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&mine))
+                .then_some(true)
         });
         if answers == Some(true) {
             return Ok(proxy);

@@ -8,7 +8,7 @@
 //! - [`walkthrough`]: what a newcomer does with curl, redis-cli and a client library
 //! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
-//! - [`http`]: what HTTP clients see
+//! - [`http`]: what HTTP clients see; [`together`]: many clients of both kinds at once
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -26,5 +26,6 @@ mod pipelining;
 mod refusals;
 mod session;
 mod shutdown;
+mod together;
 mod tools;
 mod walkthrough;

@@ -164,6 +164,8 @@ impl ProxyBuilder {
         }
         let words = proxy.stderr();
         proxy.end_by_force();
+        // Another port may help one that has ended; one that runs and does not answer is broken.
+        assert!(answers.is_some(), "nearcache does not answer: {words}");
         Err(words)
     }
 }

@@ -1,8 +1,15 @@
-//! Misses in flight.
+//! Misses in flight: what is asked of the workers, who waits for it, and which fetch of a key may be kept.
+//!
+//! It never touches the cache and never talks to a worker. Two things are kept apart (rules L2, L3 and R2 of the
+//! coherence rules): a *flight*, which lives from dispatch until its completion or time-out and has waiters, and the
+//! *mark* of a key, which names the one flight that readers may join and whose result may be kept. An invalidation
+//! removes the mark; the flight goes on for those who wait already. Invariant: a mark names a live flight of its key.
+//! Costs: O(1) for every call but [`Fetches::forget_all`], which is O(marks).
 #![forbid(unsafe_code)]
 
+use crate::engine::ConnId;
+use crate::hash::PrehashedMap;
 use crate::time::Time;
-use std::time::Duration;
 
 /// Names one fetch for ever: ids are never used twice within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,5 +64,268 @@ pub enum FetchError {
     WorkerLost,
 }
 
-/// How long a fetch may take, counted from dispatch, when no configuration says otherwise.
-pub const REDIS_TIMEOUT_DEFAULT: Duration = Duration::from_millis(3000);
+/// A slot of a client that waits for a flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Waiter {
+    /// The client.
+    pub client: ConnId,
+    /// The slot.
+    pub slot: u64,
+}
+
+/// One fetch under way.
+#[derive(Debug, Clone)]
+pub struct Flight {
+    /// The database of the key.
+    pub db: u32,
+    /// The key's name.
+    pub key: Vec<u8>,
+    /// Its hash.
+    pub hash: u64,
+    /// When it was handed to its worker.
+    pub dispatched: Time,
+    /// Who waits, in the order of arrival.
+    pub waiters: Vec<Waiter>,
+    /// The timer of its deadline.
+    pub timer: u32,
+    /// Whether the key's mark names this flight.
+    marked: bool,
+    /// The next marked flight whose key has the same hash.
+    next: Option<FetchId>,
+}
+
+/// All fetches under way.
+#[derive(Debug, Clone, Default)]
+pub struct Fetches {
+    flights: PrehashedMap<u64, Flight>,
+    /// The first marked flight for each hash of a key name.
+    marks: PrehashedMap<u64, FetchId>,
+    started: u64,
+}
+
+impl Fetches {
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Whether none is under way.
+    pub fn is_empty(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// The id that the next [`Fetches::start`] gives.
+    pub fn next_id(&self) -> FetchId {
+        FetchId(self.started)
+    }
+
+    /// Begins a flight and sets the key's mark to it; an older flight of the key loses the mark.
+    pub fn start(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        hash: u64,
+        now: Time,
+        timer: u32,
+        first: Waiter,
+    ) -> FetchId {
+        if let Some(old) = self.current(db, key, hash) {
+            self.unmark(old);
+        }
+        let id = self.next_id();
+        self.started += 1;
+        let next = self.marks.insert(hash, id);
+        let waiters = vec![first];
+        self.flights.insert(
+            id.0,
+            Flight {
+                db,
+                key: key.to_vec(),
+                hash,
+                dispatched: now,
+                waiters,
+                timer,
+                marked: true,
+                next,
+            },
+        );
+        id
+    }
+
+    /// The flight that holds the key's mark.
+    pub fn current(&self, db: u32, key: &[u8], hash: u64) -> Option<FetchId> {
+        let mut at = self.marks.get(&hash).copied();
+        while let Some(id) = at {
+            let flight = &self.flights[&id.0];
+            if flight.db == db && flight.key == key {
+                return Some(id);
+            }
+            at = flight.next;
+        }
+        None
+    }
+
+    /// When the flight was dispatched.
+    pub fn dispatched(&self, id: FetchId) -> Option<Time> {
+        Some(self.flights.get(&id.0)?.dispatched)
+    }
+
+    /// One more waits for a flight that is under way.
+    pub fn join(&mut self, id: FetchId, waiter: Waiter) {
+        if let Some(flight) = self.flights.get_mut(&id.0) {
+            flight.waiters.push(waiter);
+        }
+    }
+
+    /// Ends a flight: its record, and whether it still held the mark of its key. `None` when it ended before.
+    pub fn finish(&mut self, id: FetchId) -> Option<(Flight, bool)> {
+        let current = self.flights.get(&id.0)?.marked;
+        if current {
+            self.unmark(id);
+        }
+        self.flights.remove(&id.0).map(|flight| (flight, current))
+    }
+
+    /// Removes the marks of a key name in every database (a name with the same hash loses its mark too, harmlessly).
+    pub fn forget_name(&mut self, hash: u64) {
+        let mut at = self.marks.remove(&hash);
+        while let Some(id) = at {
+            let flight = self
+                .flights
+                .get_mut(&id.0)
+                .expect("a mark names a live flight");
+            flight.marked = false;
+            at = flight.next.take();
+        }
+    }
+
+    /// Removes every mark.
+    pub fn forget_all(&mut self) {
+        let heads: Vec<u64> = self.marks.keys().copied().collect();
+        for hash in heads {
+            self.forget_name(hash);
+        }
+    }
+
+    /// The flights with their ids and whether they hold their mark, oldest first. O(n log n), for fingerprints and tests.
+    pub fn iter_by_age(&self) -> impl Iterator<Item = (FetchId, &Flight, bool)> {
+        let mut ids: Vec<u64> = self.flights.keys().copied().collect();
+        ids.sort_unstable();
+        ids.into_iter()
+            .map(|id| (FetchId(id), &self.flights[&id], self.flights[&id].marked))
+    }
+
+    /// Panics where the invariant does not hold.
+    pub fn check(&self) {
+        let mut marked = 0;
+        for (hash, head) in &self.marks {
+            let mut at = Some(*head);
+            while let Some(id) = at {
+                let flight = &self.flights[&id.0];
+                assert!(flight.marked && flight.hash == *hash);
+                assert_eq!(
+                    self.current(flight.db, &flight.key, *hash),
+                    Some(id),
+                    "two marks for one key"
+                );
+                marked += 1;
+                at = flight.next;
+            }
+        }
+        assert_eq!(
+            marked,
+            self.flights.values().filter(|flight| flight.marked).count()
+        );
+    }
+
+    fn unmark(&mut self, id: FetchId) {
+        let flight = self
+            .flights
+            .get_mut(&id.0)
+            .expect("only live flights are unmarked");
+        let (hash, next) = (flight.hash, flight.next.take());
+        flight.marked = false;
+        let head = self.marks[&hash];
+        if head == id {
+            match next {
+                Some(next) => self.marks.insert(hash, next),
+                None => self.marks.remove(&hash),
+            };
+            return;
+        }
+        let mut at = head;
+        loop {
+            let flight = self
+                .flights
+                .get_mut(&at.0)
+                .expect("a chain holds live flights");
+            if flight.next == Some(id) {
+                flight.next = next;
+                return;
+            }
+            at = flight
+                .next
+                .expect("a marked flight is in the chain of its hash");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Place;
+
+    fn waiter(slot: u64) -> Waiter {
+        Waiter {
+            client: ConnId {
+                place: Place::Client(0),
+                generation: 0,
+            },
+            slot,
+        }
+    }
+
+    #[test]
+    fn an_invalidated_flight_is_answered_but_not_kept() {
+        let mut fetches = Fetches::default();
+        let id = fetches.start(0, b"k", 7, Time::ZERO, 0, waiter(0));
+        fetches.forget_name(7);
+        fetches.check();
+        assert_eq!(fetches.current(0, b"k", 7), None);
+        let (flight, current) = fetches.finish(id).expect("still under way");
+        assert!(!current);
+        assert_eq!(flight.waiters, [waiter(0)]);
+        assert!(fetches.finish(id).is_none(), "a flight ends once");
+    }
+
+    #[test]
+    fn names_with_one_hash_keep_their_own_marks_until_it_is_forgotten() {
+        let mut fetches = Fetches::default();
+        let ids: Vec<FetchId> = [(0, b"a"), (1, b"a"), (0, b"b"), (2, b"b")]
+            .iter()
+            .map(|(db, key)| fetches.start(*db, *key, 7, Time::ZERO, 0, waiter(0)))
+            .collect();
+        fetches.check();
+        assert_eq!(fetches.current(0, b"b", 7), Some(ids[2]));
+        assert!(fetches.finish(ids[1]).expect("under way").1);
+        fetches.check();
+        assert_eq!(fetches.current(1, b"a", 7), None);
+        assert_eq!(fetches.current(0, b"a", 7), Some(ids[0]));
+        fetches.forget_name(7);
+        fetches.check();
+        assert!(!fetches.finish(ids[0]).expect("under way").1);
+    }
+
+    #[test]
+    fn a_fresh_fetch_takes_the_mark_from_an_older_one() {
+        let mut fetches = Fetches::default();
+        let old = fetches.start(0, b"k", 7, Time::ZERO, 0, waiter(0));
+        let new = fetches.start(0, b"k", 7, Time::ZERO, 0, waiter(1));
+        fetches.check();
+        assert_eq!(fetches.current(0, b"k", 7), Some(new));
+        assert!(!fetches.finish(old).expect("under way").1);
+        assert!(fetches.finish(new).expect("under way").1);
+        assert!(fetches.is_empty());
+        fetches.check();
+    }
+}

@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 use ahash::RandomState;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Hashes key names to 64 bits under a secret seed (the `ahash` crate).
 #[derive(Debug, Clone)]
@@ -19,5 +21,35 @@ impl KeyHasher {
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
         self.0.hash_one(key)
+    }
+}
+
+/// A map whose keys are hashes or counters of our own: nobody outside chooses them, so mixing is all that is needed.
+pub type PrehashedMap<K, V> = HashMap<K, V, BuildHasherDefault<Mixer>>;
+
+/// Mixes the few words it is given with a multiplication (the constant is 2^64 divided by the golden ratio).
+#[derive(Debug, Clone, Default)]
+pub struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    #[inline]
+    fn write_u32(&mut self, word: u32) {
+        self.write_u64(u64::from(word));
+    }
+
+    #[inline]
+    fn write_u64(&mut self, word: u64) {
+        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = mixed ^ (mixed >> 32);
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod buffer;
 pub mod cache;
+pub mod client;
 pub mod command;
 pub mod config;
 pub mod engine;
@@ -12,6 +13,8 @@ pub mod fetcher;
 pub mod fuzzing;
 pub mod hash;
 pub mod helper;
+pub mod link;
+pub mod outbox;
 pub mod protocol;
 pub mod reactor;
 pub mod socket;

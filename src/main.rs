@@ -1,1 +1,225 @@
-fn main(){}
+//! The process: reads the configuration, builds the shell, runs the reactor, chooses the exit code.
+//!
+//! Exit codes: 0 after a drain (or `--help`, `--version`, `--check`), 1 when it cannot start or go on, 2 for a command
+//! line or configuration that is wrong, 101 after a panic of the loop, 128 plus the signal's number after a second signal.
+#![forbid(unsafe_code)]
+
+use nearcache::config::args::Args;
+use nearcache::config::text;
+use nearcache::config::{Config, Loaded, LogLevel, Sources};
+use nearcache::engine::Port;
+use nearcache::helper::Helper;
+use nearcache::reactor::{Ended, Reactor};
+use nearcache::socket;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const EXIT_FAILURE: u8 = 1;
+const EXIT_USAGE: u8 = 2;
+
+/// Descriptors needed beside those of clients and links: listeners, poll, waker, workers, log, look-ups, with room.
+const DESCRIPTORS_RESERVED: usize = 64;
+/// How long the end waits for the last log lines.
+const LOG_PATIENCE: Duration = Duration::from_millis(150);
+/// cgroup v1 says "no limit" with a number near 2^63.
+const NO_LIMIT: u64 = 1 << 60;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    let (config_file, check) = match Args::parse(&args) {
+        Ok(Args::Run { config_file }) => (config_file, false),
+        Ok(Args::Check { config_file }) => (config_file, true),
+        Ok(Args::Help) => return print(&text::help_text()),
+        Ok(Args::Version) => return print(concat!("nearcache ", env!("CARGO_PKG_VERSION"), "\n")),
+        Err(why) => return fail(EXIT_USAGE, &why),
+    };
+    let loaded = match load(config_file.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(lines) => return fail(EXIT_USAGE, &lines.join("\nnearcache: ")),
+    };
+    if check {
+        loaded
+            .warnings
+            .iter()
+            .for_each(|warning| eprintln!("nearcache: {warning}"));
+        return print(&text::check_text(&loaded));
+    }
+    match run(loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(EXIT_FAILURE, &why),
+    }
+}
+
+fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
+    let contents = match config_file {
+        None => None,
+        Some(name) => {
+            Some(read_file(name).map_err(|why| vec![format!("cannot read {name}: {why}")])?)
+        }
+    };
+    let env: Vec<(String, String)> = std::env::vars_os()
+        .map(|(name, value)| {
+            (
+                name.to_string_lossy().into_owned(),
+                value.to_string_lossy().into_owned(),
+            )
+        })
+        .collect();
+    let sources = Sources {
+        file: config_file.zip(contents.as_deref()),
+        env: &env,
+        memory_limit: memory_limit(),
+        read_file: &read_file,
+    };
+    Config::load(&sources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+fn run(loaded: Loaded) -> Result<(), String> {
+    let Loaded {
+        config, warnings, ..
+    } = loaded;
+    let helper = Helper::start(&config).map_err(|e| match &config.log_file {
+        Some(path) => format!("cannot open the log file {}: {e}", path.display()),
+        None => format!("cannot start the helper thread: {e}"),
+    })?;
+    let log = helper.handle();
+    warnings
+        .into_iter()
+        .for_each(|warning| log.log(LogLevel::Warn, warning));
+    let logs_to_file = config.log_file.is_some();
+    let result = serve(config, &helper);
+    if let Err(why) = &result
+        && logs_to_file
+    {
+        // On stderr it appears anyway.
+        log.log(LogLevel::Error, why.as_str());
+    }
+    helper.stop(LOG_PATIENCE);
+    result
+}
+
+fn serve(config: Config, helper: &Helper) -> Result<(), String> {
+    let log = helper.handle();
+    let wanted = config
+        .max_clients
+        .saturating_add(config.links_max)
+        .saturating_add(DESCRIPTORS_RESERVED);
+    match socket::raise_fd_limit() {
+        Ok(limit) if limit < wanted as u64 => {
+            let text = format!(
+                "open files are limited to {limit}; MAX_CLIENTS and LINKS_MAX may need {wanted}"
+            );
+            log.log(LogLevel::Warn, text);
+        }
+        Ok(_) => {}
+        Err(e) => log.log(
+            LogLevel::Warn,
+            format!("cannot raise the limit on open files: {e}"),
+        ),
+    }
+    let redis = config.redis_url.to_string();
+    let mut reactor = Reactor::new(config, log.clone())?;
+    reactor
+        .catch_signals()
+        .map_err(|e| format!("cannot catch signals: {e}"))?;
+    let mut text = format!(
+        "nearcache {} pid={} redis={redis}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id()
+    );
+    for (port, address) in reactor.addresses() {
+        let name = match port {
+            Port::Http => "http",
+            Port::Resp => "resp",
+        };
+        text.push_str(&format!(" {name}={address}"));
+    }
+    log.log(LogLevel::Info, text);
+    let ended = reactor
+        .run()
+        .map_err(|e| format!("cannot wait for events: {e}"))?;
+    let text = match ended {
+        Ended::Drained => "ended: every client got what was owed",
+        Ended::DrainTimedOut => "ended: the time to drain ran out, the rest was closed",
+    };
+    log.log(LogLevel::Info, text);
+    Ok(())
+}
+
+fn read_file(name: &str) -> Result<String, String> {
+    std::fs::read_to_string(name).map_err(|e| e.to_string())
+}
+
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    // `nearcache --help | head` closes the pipe early; that is no failure of ours.
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, why: &str) -> ExitCode {
+    eprintln!("nearcache: {why}");
+    ExitCode::from(code)
+}
+
+/// The least memory limit of the control groups this process is in, `None` without one.
+fn memory_limit() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let limits = groups
+        .lines()
+        .filter_map(limit_files)
+        .flat_map(|(root, group, file)| {
+            // A limit on any group above counts too. Inside a container the group often reads `/`.
+            let group = Path::new(group.trim_start_matches('/'));
+            group
+                .ancestors()
+                .map(move |above| Path::new(root).join(above).join(file))
+                .collect::<Vec<_>>()
+        });
+    limits
+        .filter_map(|path| {
+            std::fs::read_to_string(path)
+                .ok()?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+        .filter(|&bytes| bytes < NO_LIMIT)
+        .min()
+}
+
+/// For one line of `/proc/self/cgroup` (`id:controllers:group`): the tree's mount point, the group, the limit's file.
+fn limit_files(line: &str) -> Option<(&'static str, &str, &'static str)> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (controllers, group) = (parts.next()?, parts.next()?);
+    if controllers.is_empty() {
+        return Some(("/sys/fs/cgroup", group, "memory.max"));
+    }
+    let memory = controllers
+        .split(',')
+        .any(|controller| controller == "memory");
+    memory.then_some(("/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_found_in_both_generations_of_cgroups() {
+        let v2 = Some(("/sys/fs/cgroup", "/user.slice/a:b", "memory.max"));
+        assert_eq!(limit_files("0::/user.slice/a:b"), v2);
+        let v1 = Some((
+            "/sys/fs/cgroup/memory",
+            "/docker/x",
+            "memory.limit_in_bytes",
+        ));
+        assert_eq!(limit_files("4:cpu,memory:/docker/x"), v1);
+        assert_eq!(limit_files("3:cpuset:/docker/x"), None);
+        assert_eq!(limit_files(""), None);
+    }
+}

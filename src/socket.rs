@@ -1,1 +1,412 @@
-//! (being written)
+//! What the kernel offers and std does not: the clock that runs through suspend, listeners with options set before
+//! `bind`, socket options, the limit on open files, and the classes of errors that `accept` may return.
+//!
+//! It never decides anything: the reactor asks, this file calls. It is the only file of the project in which `unsafe`
+//! may stand: one call per block, each with the reason why it is sound, each reached by a test below.
+//!
+//! Invariant: a raw descriptor is wrapped in an owner in the statement after the call that made it, so no path leaks it.
+//!
+//! Costs: [`now`] is a vDSO call on Linux (no kernel entry); everything else is one system call per option, paid when a
+//! socket is made and never again.
+
+use crate::time::Time;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::mem::size_of;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+/// Connections the kernel completes for us before we accept them. The kernel caps it at `net.core.somaxconn` (4096 by
+/// default since Linux 5.4); more than one turn's accepts, so that a burst of reconnecting clients is not refused.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// Linux's clock that counts suspended time too; `std::time::Instant` stands still while the machine sleeps.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const CLOCK: libc::clockid_t = libc::CLOCK_BOOTTIME;
+/// On macOS CLOCK_MONOTONIC is the one that goes on during sleep (CLOCK_UPTIME_RAW is the one that stops). The BSDs
+/// have nothing better.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;
+
+/// What a failed `accept` means for the listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcceptError {
+    /// No connection waits: wait for the next event.
+    Again,
+    /// This one connection is lost (its peer gave up, a firewall forbade it, a signal came): try the next at once.
+    Retry,
+    /// Out of descriptors or memory. The connection still waits in the backlog and no event will remind us of it:
+    /// pause, and retry by a timer and whenever a descriptor is given back.
+    Exhausted,
+    /// The listener itself is unusable. Nothing but a bug of ours leads here.
+    Fatal,
+}
+
+/// Sorts an error of `accept` by what to do about it.
+pub fn classify_accept_error(error: &io::Error) -> AcceptError {
+    let Some(code) = error.raw_os_error() else {
+        return match error.kind() {
+            io::ErrorKind::WouldBlock => AcceptError::Again,
+            io::ErrorKind::Interrupted => AcceptError::Retry,
+            _ => AcceptError::Fatal,
+        };
+    };
+    match code {
+        c if c == libc::EAGAIN || c == libc::EWOULDBLOCK => AcceptError::Again,
+        libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => AcceptError::Exhausted,
+        // accept(2): Linux hands pending network errors of the new socket on through accept; they are to be treated
+        // like EAGAIN on the next connection.
+        libc::ECONNABORTED | libc::EINTR | libc::EPROTO | libc::EPERM => AcceptError::Retry,
+        libc::ENETDOWN | libc::ENOPROTOOPT | libc::EHOSTDOWN => AcceptError::Retry,
+        libc::EHOSTUNREACH | libc::EOPNOTSUPP | libc::ENETUNREACH | libc::ETIMEDOUT => {
+            AcceptError::Retry
+        }
+        #[cfg(target_os = "linux")]
+        libc::ENONET => AcceptError::Retry,
+        _ => AcceptError::Fatal,
+    }
+}
+
+/// The current instant. Read once per turn by the reactor, and by the workers for the age of their jobs.
+#[inline]
+pub fn now() -> Time {
+    let mut spec = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `spec` is a live, writable timespec for the whole call, which writes nothing else.
+    let rc = unsafe { libc::clock_gettime(CLOCK, &mut spec) };
+    debug_assert_eq!(rc, 0, "the clock exists on every kernel this builds for");
+    // Both fields are non-negative: the clock starts at boot.
+    Time::from_micros(spec.tv_sec as u64 * 1_000_000 + spec.tv_nsec as u64 / 1000)
+}
+
+/// A secret for hashing and jitter. std's `RandomState` takes its keys from the operating system's generator; hashing
+/// four constants under these keys yields four numbers that nobody outside can guess.
+pub fn random_seed() -> [u64; 4] {
+    let keys = RandomState::new();
+    [1u8, 2, 3, 4].map(|part| keys.hash_one(part))
+}
+
+/// Raises the limit on open descriptors to the hard limit and returns what is in force afterwards.
+pub fn raise_fd_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a live, writable rlimit for the whole call.
+    cvt(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    // macOS reports "infinity" as the hard limit and refuses more than OPEN_MAX.
+    let wanted = if cfg!(target_os = "macos") {
+        limit.rlim_max.min(10_240)
+    } else {
+        limit.rlim_max
+    };
+    if limit.rlim_cur < wanted {
+        limit.rlim_cur = wanted;
+        // SAFETY: `limit` is initialised and only read by the call.
+        cvt(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    }
+    Ok(limit.rlim_cur)
+}
+
+/// A listening, non-blocking TCP socket. With SO_REUSEADDR, so that a restart does not wait for old connections in
+/// TIME_WAIT; IPv6 sockets take IPv6 only, so that `::` and `0.0.0.0` can be bound side by side.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let family = if addr.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // Elsewhere the flag does not exist. We never start another program, so nothing inherits the descriptor.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let kind = libc::SOCK_STREAM;
+    // SAFETY: takes three integers and touches no memory of ours.
+    let raw = cvt(unsafe { libc::socket(family, kind, 0) })?;
+    // SAFETY: `raw` was returned by socket() just now, is open, and nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    set_option(fd.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if addr.is_ipv6() {
+        set_option(fd.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)?;
+    }
+    match addr {
+        SocketAddr::V4(v4) => {
+            // SAFETY: sockaddr_in is plain integers and arrays of them, for which all zeros is a valid value.
+            let mut sa: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+            sa.sin_family = libc::AF_INET as libc::sa_family_t;
+            sa.sin_port = v4.port().to_be();
+            sa.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+            let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            // SAFETY: the pointer is to a live sockaddr_in of `len` bytes, which bind() only reads.
+            cvt(unsafe { libc::bind(fd.as_raw_fd(), (&raw const sa).cast(), len) })?;
+        }
+        SocketAddr::V6(v6) => {
+            // SAFETY: sockaddr_in6 is plain integers and arrays of them, for which all zeros is a valid value.
+            let mut sa: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+            sa.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            sa.sin6_port = v6.port().to_be();
+            sa.sin6_addr.s6_addr = v6.ip().octets();
+            sa.sin6_scope_id = v6.scope_id();
+            let len = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+            // SAFETY: the pointer is to a live sockaddr_in6 of `len` bytes, which bind() only reads.
+            cvt(unsafe { libc::bind(fd.as_raw_fd(), (&raw const sa).cast(), len) })?;
+        }
+    }
+    // SAFETY: takes two integers and touches no memory of ours.
+    cvt(unsafe { libc::listen(fd.as_raw_fd(), LISTEN_BACKLOG) })?;
+    let listener = TcpListener::from(fd);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// How patient TCP is with a silent peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Unanswered probes after which the connection is dead.
+    pub probes: u32,
+}
+
+/// For clients: pools sit idle for hours, so this only finds peers that vanished without a word. The first probe goes
+/// out after five minutes, as in Redis.
+pub const KEEPALIVE_CLIENT: Keepalive = Keepalive {
+    idle: Duration::from_secs(300),
+    interval: Duration::from_secs(100),
+    probes: 3,
+};
+
+/// For links to Redis: also keeps firewalls and NAT tables from forgetting an idle link.
+pub const KEEPALIVE_LINK: Keepalive = Keepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(20),
+    probes: 3,
+};
+
+/// Turns on TCP keepalive.
+pub fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Keepalive) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    #[cfg(any(target_os = "macos", target_os = "ios"))]
+    set_option(
+        fd,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPALIVE,
+        secs(keepalive.idle),
+    )?;
+    #[cfg(not(any(target_os = "macos", target_os = "ios")))]
+    set_option(
+        fd,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPIDLE,
+        secs(keepalive.idle),
+    )?;
+    set_option(
+        fd,
+        libc::IPPROTO_TCP,
+        libc::TCP_KEEPINTVL,
+        secs(keepalive.interval),
+    )?;
+    let probes = i32::try_from(keepalive.probes).unwrap_or(i32::MAX);
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, probes)
+}
+
+/// Bounds how long sent data may stay unacknowledged before the connection is dead (Linux only; elsewhere nothing is
+/// done). For links only: since Linux 5.11 it also ends connections whose peer merely stops reading, which a client
+/// may do for as long as it likes.
+pub fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        let ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        set_option(fd, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, ms)
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (fd, timeout);
+        Ok(())
+    }
+}
+
+/// Sends small writes at once instead of waiting for the acknowledgement of the last one.
+pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)
+}
+
+fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the pointer is to a live c_int of `len` bytes, which setsockopt() only reads; `fd` is open while borrowed.
+    let rc =
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) };
+    cvt(rc).map(drop)
+}
+
+fn secs(duration: Duration) -> i32 {
+    i32::try_from(duration.as_secs()).unwrap_or(i32::MAX).max(1)
+}
+
+fn cvt(rc: libc::c_int) -> io::Result<libc::c_int> {
+    if rc < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(rc)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> libc::c_int {
+        let mut value: libc::c_int = 0;
+        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: `value` and `len` are live and writable, and `len` says how large `value` is.
+        let rc = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                level,
+                name,
+                (&raw mut value).cast(),
+                &mut len,
+            )
+        };
+        cvt(rc).expect("the option exists on this kernel");
+        value
+    }
+
+    #[test]
+    fn the_clock_moves_forward_and_counts_from_boot() {
+        let first = now();
+        let mut last = first;
+        for _ in 0..10_000 {
+            let next = now();
+            assert!(next >= last);
+            last = next;
+        }
+        assert!(last > first, "10,000 readings take more than a microsecond");
+        #[cfg(target_os = "linux")]
+        {
+            let uptime = std::fs::read_to_string("/proc/uptime").unwrap();
+            let booted: f64 = uptime.split(' ').next().unwrap().parse().unwrap();
+            assert!(
+                (now().micros() as f64 / 1e6 - booted).abs() < 2.0,
+                "/proc/uptime counts suspended time too"
+            );
+        }
+    }
+
+    #[test]
+    fn accept_errors_fall_into_their_classes() {
+        let check = |code: i32, class: AcceptError| {
+            assert_eq!(
+                classify_accept_error(&io::Error::from_raw_os_error(code)),
+                class,
+                "errno {code}"
+            );
+        };
+        check(libc::EAGAIN, AcceptError::Again);
+        for code in [
+            libc::ECONNABORTED,
+            libc::EINTR,
+            libc::EPROTO,
+            libc::ENETDOWN,
+            libc::ETIMEDOUT,
+        ] {
+            check(code, AcceptError::Retry);
+        }
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            check(code, AcceptError::Exhausted);
+        }
+        for code in [libc::EBADF, libc::EINVAL, libc::ENOTSOCK] {
+            check(code, AcceptError::Fatal);
+        }
+        assert_eq!(
+            classify_accept_error(&io::ErrorKind::WouldBlock.into()),
+            AcceptError::Again
+        );
+        assert_eq!(
+            classify_accept_error(&io::ErrorKind::Interrupted.into()),
+            AcceptError::Retry
+        );
+    }
+
+    #[test]
+    fn both_families_share_a_port_and_an_occupied_one_is_refused() {
+        let v4 = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = v4.local_addr().unwrap();
+        assert_eq!(v4.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(listen(addr).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let any4 = listen("0.0.0.0:0".parse().unwrap()).unwrap();
+        let port = any4.local_addr().unwrap().port();
+        match listen(SocketAddr::new("::".parse().unwrap(), port)) {
+            Ok(any6) => assert_eq!(
+                option(any6.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+                1
+            ),
+            Err(e) => assert!(
+                matches!(
+                    e.raw_os_error(),
+                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+                ),
+                "a machine without IPv6 says so: {e}"
+            ),
+        }
+        TcpStream::connect(addr).unwrap();
+    }
+
+    #[test]
+    fn options_are_set_on_the_socket() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            0
+        );
+        set_nodelay(stream.as_fd()).unwrap();
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            1
+        );
+        set_keepalive(stream.as_fd(), KEEPALIVE_LINK).unwrap();
+        assert_eq!(
+            option(stream.as_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            1
+        );
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+            3
+        );
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+            20
+        );
+        set_user_timeout(stream.as_fd(), Duration::from_secs(15)).unwrap();
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            option(stream.as_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT),
+            15_000
+        );
+    }
+
+    #[test]
+    fn the_descriptor_limit_goes_up_and_stays_up() {
+        let limit = raise_fd_limit().unwrap();
+        assert!(limit >= 256);
+        assert_eq!(
+            raise_fd_limit().unwrap(),
+            limit,
+            "raising again changes nothing"
+        );
+    }
+
+    #[test]
+    fn seeds_differ() {
+        let (a, b) = (random_seed(), random_seed());
+        assert_ne!(a, b);
+        assert!(a.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+}

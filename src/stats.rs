@@ -1,1 +1,246 @@
-//! (being written)
+//! Counters: one row each, with its name and help in one place.
+//!
+//! Plain adds on memory that the loop owns; nobody else writes them. Reading a counter costs nothing, listing all is
+//! O(rows). The module never formats a reply: `INFO` and the metrics page ask for [`ROWS`].
+#![forbid(unsafe_code)]
+
+/// What is counted. The order is that of [`ROWS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Counter {
+    /// See [`ROWS`]; the same for the rest.
+    Hits,
+    #[allow(missing_docs)]
+    Misses,
+    #[allow(missing_docs)]
+    Joined,
+    #[allow(missing_docs)]
+    Relayed,
+    #[allow(missing_docs)]
+    RelayedReads,
+    #[allow(missing_docs)]
+    Local,
+    #[allow(missing_docs)]
+    FetchErrors,
+    #[allow(missing_docs)]
+    FetchVoided,
+    #[allow(missing_docs)]
+    RelayErrors,
+    #[allow(missing_docs)]
+    Evictions,
+    #[allow(missing_docs)]
+    Expirations,
+    #[allow(missing_docs)]
+    Invalidations,
+    #[allow(missing_docs)]
+    Flushes,
+    #[allow(missing_docs)]
+    TooLarge,
+    #[allow(missing_docs)]
+    Queued,
+    #[allow(missing_docs)]
+    QueueTimeouts,
+    #[allow(missing_docs)]
+    ClientsOpened,
+    #[allow(missing_docs)]
+    ClientsClosed,
+    #[allow(missing_docs)]
+    ClientsRefused,
+    #[allow(missing_docs)]
+    ProtocolErrors,
+    #[allow(missing_docs)]
+    OutboxOverflows,
+    #[allow(missing_docs)]
+    LinksOpened,
+    #[allow(missing_docs)]
+    LinksLost,
+    #[allow(missing_docs)]
+    UpstreamLost,
+    #[allow(missing_docs)]
+    BytesIn,
+    #[allow(missing_docs)]
+    BytesOut,
+}
+
+/// One counter as the operator sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Which counter.
+    pub counter: Counter,
+    /// Its name in `INFO`, behind `nearcache_`.
+    pub name: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+const fn row(counter: Counter, name: &'static str, help: &'static str) -> Row {
+    Row {
+        counter,
+        name,
+        help,
+    }
+}
+
+/// Every counter, in the order of [`Counter`].
+pub const ROWS: [Row; 26] = [
+    row(
+        Counter::Hits,
+        "hits",
+        "cacheable reads answered from memory",
+    ),
+    row(
+        Counter::Misses,
+        "misses",
+        "cacheable reads that started a fetch",
+    ),
+    row(
+        Counter::Joined,
+        "joined",
+        "cacheable reads that joined a fetch under way",
+    ),
+    row(
+        Counter::Relayed,
+        "relayed",
+        "commands passed through to Redis on a link",
+    ),
+    row(
+        Counter::RelayedReads,
+        "relayed_reads",
+        "relayed commands that only read keys",
+    ),
+    row(
+        Counter::Local,
+        "local",
+        "commands answered by the proxy itself",
+    ),
+    row(
+        Counter::FetchErrors,
+        "fetch_errors",
+        "fetches that brought an error",
+    ),
+    row(
+        Counter::FetchVoided,
+        "fetch_voided",
+        "fetches whose result was answered but not kept, because the key had changed",
+    ),
+    row(
+        Counter::RelayErrors,
+        "relay_errors",
+        "relayed commands answered with an error of the proxy's own",
+    ),
+    row(Counter::Evictions, "evictions", "entries dropped for room"),
+    row(
+        Counter::Expirations,
+        "expirations",
+        "entries freed because their time was over",
+    ),
+    row(
+        Counter::Invalidations,
+        "invalidations",
+        "entries dropped because of a write",
+    ),
+    row(
+        Counter::Flushes,
+        "flushes",
+        "times everything kept was dropped at once",
+    ),
+    row(
+        Counter::TooLarge,
+        "too_large",
+        "values passed on but too large to keep",
+    ),
+    row(
+        Counter::Queued,
+        "queued",
+        "requests that waited because of MAX_CONCURRENT_REQUESTS",
+    ),
+    row(
+        Counter::QueueTimeouts,
+        "queue_timeouts",
+        "requests that waited for QUEUE_WAIT_MS and got an error",
+    ),
+    row(
+        Counter::ClientsOpened,
+        "clients_opened",
+        "client connections taken",
+    ),
+    row(
+        Counter::ClientsClosed,
+        "clients_closed",
+        "client connections ended",
+    ),
+    row(
+        Counter::ClientsRefused,
+        "clients_refused",
+        "client connections refused because of MAX_CLIENTS",
+    ),
+    row(
+        Counter::ProtocolErrors,
+        "protocol_errors",
+        "client connections closed for breaking their protocol",
+    ),
+    row(
+        Counter::OutboxOverflows,
+        "outbox_overflows",
+        "client connections closed because replies piled up",
+    ),
+    row(
+        Counter::LinksOpened,
+        "links_opened",
+        "connections to Redis made by the loop",
+    ),
+    row(
+        Counter::LinksLost,
+        "links_lost",
+        "connections to Redis that failed or were closed by it",
+    ),
+    row(
+        Counter::UpstreamLost,
+        "upstream_lost",
+        "times Redis went away",
+    ),
+    row(Counter::BytesIn, "bytes_in", "bytes received from clients"),
+    row(Counter::BytesOut, "bytes_out", "bytes sent to clients"),
+];
+
+/// The values of all counters. All start at zero and only grow.
+#[derive(Debug, Clone)]
+pub struct Stats([u64; ROWS.len()]);
+
+impl Default for Stats {
+    fn default() -> Stats {
+        Stats([0; ROWS.len()])
+    }
+}
+
+impl Stats {
+    /// Counts one.
+    #[inline]
+    pub fn count(&mut self, counter: Counter) {
+        self.add(counter, 1);
+    }
+
+    /// Counts `n`.
+    #[inline]
+    pub fn add(&mut self, counter: Counter, n: u64) {
+        self.0[counter as usize] = self.0[counter as usize].wrapping_add(n);
+    }
+
+    /// How many so far.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_row_stands_at_the_place_of_its_counter() {
+        for (at, row) in ROWS.iter().enumerate() {
+            assert_eq!(row.counter as usize, at, "{}", row.name);
+            assert!(!row.help.is_empty());
+        }
+    }
+}

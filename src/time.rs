@@ -67,7 +67,13 @@ mod tests {
         assert_eq!(Time::NEVER + Duration::from_secs(1), Time::NEVER);
         assert_eq!(Time::ZERO - Duration::from_secs(1), Time::ZERO);
         assert_eq!(Time::from_millis(5) + Duration::MAX, Time::NEVER);
-        assert_eq!(Time::from_millis(5).since(Time::from_millis(7)), Duration::ZERO);
-        assert_eq!(Time::from_millis(7).since(Time::from_millis(5)), Duration::from_millis(2));
+        assert_eq!(
+            Time::from_millis(5).since(Time::from_millis(7)),
+            Duration::ZERO
+        );
+        assert_eq!(
+            Time::from_millis(7).since(Time::from_millis(5)),
+            Duration::from_millis(2)
+        );
     }
 }

@@ -1,1 +1,575 @@
-//! (being written)
+//! The cache: entries by database and key, strictly least recently used first out, each with a deadline.
+//!
+//! It owns what it keeps and decides only what leaves: by time (expired), for room (evicted), when told (removed). It
+//! never reads the clock, never hashes (the hash of the key's *name* comes with each call, computed once per request),
+//! never speaks to Redis, and never answers with an entry whose deadline has passed, whether or not the timers have
+//! come by. `arena.rs` holds the slots, `index.rs` finds them, `lru.rs` orders them, `wheel.rs` expires them; all are
+//! linked through the one slot an entry has.
+//!
+//! Invariant: the same entries are in the index, in the recency list and in the wheel; their costs add up to `bytes()`
+//! less what is lent; and there are at most `keys_max` of them in at most `bytes_max` bytes.
+//!
+//! What counts as bytes: an entry costs its slot, its share of the index and its allocations as the allocator rounds
+//! them: 84 bytes beyond a key of 16 and a value of 64. Two things beside the entries use memory:
+//! - *Lent replies.* A value of [`SHARED_VALUE_BYTES_MIN`] or more is counted ([`ValueRef::shared`]); when its entry
+//!   goes while an outbox still holds it, its bytes stay in the budget until the last holder has dropped it, as noticed
+//!   by the next `advance`, or by the next `put` that needs room. (Clones of the whole cache count as holders.)
+//! - *Rubble.* [`Cache::clear`] frees nothing at once: the old table waits and is taken apart by `advance`, and by each
+//!   `put` to the extent of what it adds. So the sum of both never exceeds the budget that the old entries were in.
+//!
+//! Vacant slots stay for reuse, 68 bytes for each of the most entries there ever were, until a `clear`.
+//!
+//! Costs: `get`, `peek`, `put` without eviction, `remove` O(1); a hit takes about 70 instructions, allocates nothing and
+//! writes at most four slots. `put` frees as many entries as its bytes need; `advance` at most its budget.
+#![forbid(unsafe_code)]
+
+mod arena;
+mod index;
+mod lru;
+
+use crate::time::Time;
+use crate::wheel::{Links, Rings};
+use arena::{Block, ENTRY_COST_MIN, NONE, Slot, Slots};
+pub use arena::{DB_MAX, KEY_BYTES_MAX, SHARED_VALUE_BYTES_MIN, SharedReply};
+use index::Index;
+use lru::Lru;
+use std::sync::Arc;
+
+/// Lent replies looked at by one call, so that a crowd of slow readers costs no call much.
+const LENT_SWEEP_MAX: usize = 64;
+/// Rubble gives its table back in portions of this many slots, 1 MiB: unmapping all at once would be a pause.
+const RUBBLE_SHRINK_SLOTS: usize = 16 * 1024;
+
+/// How much may be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries, of all contents.
+    pub keys_max: usize,
+    /// Bytes that the entries cost, see the module's documentation.
+    pub bytes_max: usize,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, Copy)]
+pub enum Content<'c> {
+    /// Its value.
+    Value(ValueRef<'c>),
+    /// Redis has no such key.
+    Missing,
+    /// Redis has a value too large to keep: reads of it are relayed.
+    TooLarge,
+}
+
+/// A value in the cache.
+#[derive(Debug, Clone, Copy)]
+pub struct ValueRef<'c> {
+    slot: &'c Slot,
+    reply: &'c [u8],
+    now: Time,
+}
+
+/// When and as what an entry was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// As given to `put`, rounded down to 1.024 ms. Right for entries up to 50 days old.
+    pub stored_at: Time,
+    /// From here on the entry acts as if it had never been.
+    pub deadline: Time,
+    /// The number given to `put`.
+    pub tag: u64,
+}
+
+impl<'c> ValueRef<'c> {
+    /// The ready reply `$<len>\r\n<value>\r\n`.
+    #[inline]
+    pub fn reply(&self) -> &'c [u8] {
+        self.reply
+    }
+
+    /// The value alone.
+    pub fn value(&self) -> &'c [u8] {
+        let head = self
+            .reply
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        &self.reply[head..self.reply.len() - 2]
+    }
+
+    /// A counted reference to the reply, for values of [`SHARED_VALUE_BYTES_MIN`] bytes or more: an outbox that keeps a
+    /// clone of it can send without copying, whatever becomes of the entry. The bytes stay in the cache's budget as
+    /// long as anybody holds them.
+    #[inline]
+    pub fn shared(&self) -> Option<&'c SharedReply> {
+        match &self.slot.block {
+            Block::Small(_) => None,
+            Block::Large(large) => Some(&large.reply),
+        }
+    }
+
+    /// When it was stored, see [`Stamp::stored_at`].
+    #[inline]
+    pub fn stored_at(&self) -> Time {
+        self.slot.stamp(self.now).stored_at
+    }
+
+    /// From here on the entry acts as if it had never been.
+    #[inline]
+    pub fn deadline(&self) -> Time {
+        self.slot.deadline
+    }
+
+    /// The number given to [`Cache::put`].
+    #[inline]
+    pub fn tag(&self) -> u64 {
+        self.slot.tag
+    }
+}
+
+/// What to keep of a key.
+#[derive(Debug, Clone, Copy)]
+pub enum NewContent<'a> {
+    /// Its value. Copied, with the head and tail of a RESP bulk around it.
+    Value(&'a [u8]),
+    /// Redis has no such key.
+    Missing,
+    /// Its value is too large to keep.
+    TooLarge,
+}
+
+/// An entry to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Put<'a> {
+    /// The database. Above [`DB_MAX`] nothing is kept.
+    pub db: u32,
+    /// The key's name. Longer than [`KEY_BYTES_MAX`] it is not kept.
+    pub key: &'a [u8],
+    /// The hash of the name.
+    pub hash: u64,
+    /// What is known.
+    pub content: NewContent<'a>,
+    /// The instant it was true: when the fetch was dispatched. At most `now`.
+    pub stored_at: Time,
+    /// From when on it must not be used.
+    pub deadline: Time,
+    /// Any number; comes back with the entry.
+    pub tag: u64,
+}
+
+/// What [`Cache::put`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// Whether the entry is there now. If not, nothing is under its name.
+    pub kept: bool,
+    /// How many other entries left for room.
+    pub evicted: u32,
+}
+
+/// What [`Cache::advance`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expired {
+    /// How many entries expired.
+    pub count: usize,
+    /// The budget ran out first: call again next turn, without waiting.
+    pub more: bool,
+}
+
+/// The entries. See the module's documentation.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    slots: Slots,
+    index: Index,
+    lru: Lru,
+    rings: Rings,
+    limits: Limits,
+    len: usize,
+    /// The cost of all entries, and of what is lent.
+    bytes: usize,
+    /// Replies whose entries are gone, held by others at that time.
+    lent: Vec<SharedReply>,
+    /// Where the next sweep of `lent` begins.
+    lent_cursor: usize,
+    /// Tables of cleared caches, to be taken apart from the end of the last.
+    rubble: Vec<Vec<Slot>>,
+}
+
+impl Cache {
+    /// An empty cache; `start` is the present instant.
+    pub fn new(limits: Limits, start: Time) -> Cache {
+        let limits = bounded(limits);
+        let room = room_for(limits);
+        Cache {
+            slots: Slots::new(room),
+            index: Index::new(room),
+            lru: Lru::EMPTY,
+            rings: Rings::new(start),
+            limits,
+            len: 0,
+            bytes: 0,
+            lent: Vec::new(),
+            lent_cursor: 0,
+            rubble: Vec::new(),
+        }
+    }
+
+    /// What is known of `key`, which becomes the most recently used. An entry at or past its deadline is removed.
+    #[inline]
+    pub fn get(&mut self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Content<'_>> {
+        let id = self.find(db, key, hash)?;
+        if self.slots.at(id).deadline <= now {
+            self.drop_expired(id);
+            return None;
+        }
+        self.lru.touch(&mut self.slots, id);
+        Some(self.slots.at(id).content(now))
+    }
+
+    /// What is known of `key`, without a use of it.
+    pub fn peek(&self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Content<'_>> {
+        let slot = self.slots.at(self.find(db, key, hash)?);
+        (slot.deadline > now).then(|| slot.content(now))
+    }
+
+    /// When and as what the entry of `key` was put, whatever its content. Not a use of it.
+    pub fn stamp(&self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Stamp> {
+        let slot = self.slots.at(self.find(db, key, hash)?);
+        (slot.deadline > now).then(|| slot.stamp(now))
+    }
+
+    /// Keeps an entry in place of an earlier one and makes it the most recently used; the least recently used leave
+    /// until both limits hold. Not kept, and any earlier one removed, when its deadline has passed, when it alone (with
+    /// what is lent) exceeds a limit, or when [`DB_MAX`] or [`KEY_BYTES_MAX`] does not allow it.
+    pub fn put(&mut self, put: Put<'_>, now: Time) -> Stored {
+        let Put {
+            db,
+            key,
+            hash,
+            content,
+            stored_at,
+            deadline,
+            tag,
+        } = put;
+        let old = self.find(db, key, hash);
+        let cost = arena::cost_of(key.len(), &content);
+        let name = arena::name_of(db, key.len(), hash);
+        let (Some(name), true) = (name, cost <= self.limits.bytes_max && deadline > now) else {
+            if let Some(id) = old {
+                self.take_out(id);
+            }
+            return Stored {
+                kept: false,
+                evicted: 0,
+            };
+        };
+        self.free_rubble_bytes(cost);
+        let block = Block::new(key, &content);
+        let stored = (stored_at.min(now).micros() >> 10) as u32;
+        let id = match old {
+            Some(id) => {
+                self.rings.cancel(&mut self.slots, id);
+                let slot = self.slots.at_mut(id);
+                let old_cost = slot.cost();
+                let old_block = std::mem::replace(&mut slot.block, block);
+                (slot.deadline, slot.stored, slot.tag) = (deadline, stored, tag);
+                self.bytes -= old_cost;
+                self.retire(old_block);
+                self.lru.touch(&mut self.slots, id);
+                id
+            }
+            None => {
+                let (chain, newer, older, timer) = (NONE, NONE, NONE, Links::UNLINKED);
+                let id = self.slots.insert(Slot {
+                    name,
+                    block,
+                    deadline,
+                    chain,
+                    newer,
+                    older,
+                    stored,
+                    timer,
+                    tag,
+                });
+                self.len += 1;
+                self.index.insert(&mut self.slots, id, self.len);
+                self.lru.push(&mut self.slots, id);
+                id
+            }
+        };
+        self.bytes += cost;
+        self.rings.schedule(&mut self.slots, id);
+        let evicted = self.make_room();
+        if self.lru.newest == id {
+            Stored {
+                kept: true,
+                evicted,
+            }
+        } else {
+            // Even alone it did not fit beside what is lent: it was the last to be evicted.
+            Stored {
+                kept: false,
+                evicted: evicted - 1,
+            }
+        }
+    }
+
+    /// Removes the entry of `key`; whether there was one (expired or not).
+    pub fn remove(&mut self, db: u32, key: &[u8], hash: u64) -> bool {
+        let found = self.find(db, key, hash);
+        if let Some(id) = found {
+            self.take_out(id);
+        }
+        found.is_some()
+    }
+
+    /// Removes every entry whose key has this hash, in every database, in one walk, and counts them. Looks at the 32
+    /// bits of the hash that are stored: with a million entries, one call in 4000 also drops an innocent one.
+    pub fn remove_name(&mut self, hash: u64) -> usize {
+        let mut removed = 0;
+        let mut id = self.index.first(hash as u32);
+        while let Some(slot) = self.slots.get(id) {
+            let next = slot.chain;
+            if slot.hash() == hash as u32 {
+                self.take_out(id);
+                removed += 1;
+            }
+            id = next;
+        }
+        removed
+    }
+
+    /// Removes everything, in O(1): see *rubble* in the module's documentation.
+    pub fn clear(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        let room = room_for(self.limits);
+        self.rubble
+            .push(std::mem::replace(&mut self.slots, Slots::new(room)).into_slots());
+        self.index = Index::new(room);
+        self.lru = Lru::EMPTY;
+        self.rings.forget();
+        self.len = 0;
+        self.bytes = self
+            .lent
+            .iter()
+            .map(|reply| arena::reply_cost(reply.len()))
+            .sum();
+    }
+
+    /// Frees what has expired at `now`, and what `clear` left, in at most `budget` steps.
+    pub fn advance(&mut self, now: Time, budget: usize) -> Expired {
+        let mut left = budget;
+        let mut count = 0;
+        while let Some(id) = self.rings.pop_due(&mut self.slots, now, &mut left) {
+            self.take_out(id);
+            count += 1;
+        }
+        self.sweep_lent();
+        while left > 0 && self.free_rubble().is_some() {
+            left -= 1;
+        }
+        Expired {
+            count,
+            more: !self.rubble.is_empty() || self.rings.is_due(now),
+        }
+    }
+
+    /// When to call [`Cache::advance`] next; in the past when it has work already.
+    pub fn next_deadline(&self) -> Option<Time> {
+        if self.rubble.is_empty() {
+            self.rings.next_deadline()
+        } else {
+            Some(Time::ZERO)
+        }
+    }
+
+    /// How many entries there are; those that expired but were not met since are counted.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What the entries cost, and what is lent.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Puts other limits in force; returns how many entries had to leave. They leave at once, and so does all rubble:
+    /// this is for a rare reload, not for a busy turn.
+    pub fn set_limits(&mut self, limits: Limits) -> u32 {
+        self.limits = bounded(limits);
+        self.free_rubble_bytes(usize::MAX);
+        self.make_room()
+    }
+
+    /// Database and key of every entry, most recently used first.
+    pub fn iter_recent(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let mut id = self.lru.newest;
+        std::iter::from_fn(move || {
+            let slot = self.slots.get(id)?;
+            id = slot.older;
+            Some((slot.db(), slot.key()))
+        })
+    }
+
+    /// What an entry with such a key and content would add to [`Cache::bytes`].
+    pub fn cost(key_len: usize, content: &NewContent<'_>) -> usize {
+        arena::cost_of(key_len, content)
+    }
+
+    /// Walks everything and panics where an invariant does not hold.
+    pub fn check(&self) {
+        self.slots.check(self.len);
+        self.index.check(&self.slots, self.len);
+        self.lru.check(&self.slots, self.len);
+        self.rings.check(&self.slots);
+        assert_eq!(self.rings.len(), self.len, "every entry is timed");
+        let mut bytes: usize = self
+            .lent
+            .iter()
+            .map(|reply| arena::reply_cost(reply.len()))
+            .sum();
+        let mut id = self.lru.newest;
+        while let Some(slot) = self.slots.get(id) {
+            let hash = u64::from(slot.hash());
+            assert_eq!(
+                self.find(slot.db(), slot.key(), hash),
+                Some(id),
+                "slot {id} is not what its key finds"
+            );
+            bytes += slot.cost();
+            id = slot.older;
+        }
+        assert_eq!(bytes, self.bytes, "bytes");
+        assert!(self.len <= self.limits.keys_max, "keys_max");
+        assert!(
+            self.len == 0 || self.bytes <= self.limits.bytes_max,
+            "bytes_max"
+        );
+        assert!(self.lent_cursor <= self.lent.len());
+    }
+
+    #[inline(always)]
+    fn find(&self, db: u32, key: &[u8], hash: u64) -> Option<u32> {
+        let name = arena::name_of(db, key.len(), hash)?;
+        let mut id = self.index.first(hash as u32);
+        loop {
+            let slot = self.slots.get(id)?;
+            if slot.name == name && slot.has_key(key) {
+                return Some(id);
+            }
+            id = slot.chain;
+        }
+    }
+
+    /// Apart from `get`, so that a hit stays short.
+    #[cold]
+    #[inline(never)]
+    fn drop_expired(&mut self, id: u32) {
+        self.take_out(id);
+    }
+
+    fn take_out(&mut self, id: u32) {
+        self.index.remove(&mut self.slots, id);
+        self.lru.unlink(&mut self.slots, id);
+        self.rings.cancel(&mut self.slots, id);
+        let slot = self.slots.remove(id);
+        self.len -= 1;
+        self.bytes -= slot.cost();
+        self.retire(slot.block);
+    }
+
+    /// Frees a block that is no longer in the sum of bytes, or puts it down as lent.
+    fn retire(&mut self, block: Block) {
+        if let Block::Large(large) = block
+            && Arc::strong_count(&large.reply) > 1
+        {
+            self.bytes += arena::reply_cost(large.reply.len());
+            self.lent.push(large.reply);
+        }
+    }
+
+    /// Evicts until both limits hold.
+    fn make_room(&mut self) -> u32 {
+        let mut evicted = 0;
+        if self.bytes > self.limits.bytes_max {
+            self.sweep_lent();
+        }
+        while self.len > 0
+            && (self.len > self.limits.keys_max || self.bytes > self.limits.bytes_max)
+        {
+            self.take_out(self.lru.oldest);
+            evicted += 1;
+        }
+        evicted
+    }
+
+    /// Takes lent replies that nobody else holds any more out of the sum.
+    fn sweep_lent(&mut self) {
+        for _ in 0..self.lent.len().min(LENT_SWEEP_MAX) {
+            if self.lent_cursor >= self.lent.len() {
+                self.lent_cursor = 0;
+            }
+            if Arc::strong_count(&self.lent[self.lent_cursor]) == 1 {
+                let reply = self.lent.swap_remove(self.lent_cursor);
+                self.bytes -= arena::reply_cost(reply.len());
+            } else {
+                self.lent_cursor += 1;
+            }
+        }
+        self.lent_cursor = self.lent_cursor.min(self.lent.len());
+    }
+
+    /// Frees rubble worth at least `bytes`, or all there is.
+    fn free_rubble_bytes(&mut self, bytes: usize) {
+        let mut freed = 0;
+        while freed < bytes
+            && let Some(more) = self.free_rubble()
+        {
+            freed += more;
+        }
+    }
+
+    /// Frees one slot of rubble; returns how many bytes that gave back, `None` when there is none.
+    fn free_rubble(&mut self) -> Option<usize> {
+        let table = self.rubble.last_mut()?;
+        let slot = table.pop();
+        if table.is_empty() {
+            self.rubble.pop();
+        } else if table.len() % RUBBLE_SHRINK_SLOTS == 0 {
+            table.shrink_to_fit();
+        }
+        // A vacant slot gives nothing back.
+        let Some(slot) = slot.filter(|slot| slot.timer.is_linked()) else {
+            return Some(0);
+        };
+        let cost = slot.cost();
+        let before = self.bytes;
+        self.retire(slot.block);
+        Some(cost - (self.bytes - before))
+    }
+}
+
+/// More entries than this are never kept: ids stay below 2^31, with one to spare while `put` is at work.
+const ENTRIES_MAX: usize = i32::MAX as usize - 1;
+
+fn bounded(limits: Limits) -> Limits {
+    Limits {
+        keys_max: limits.keys_max.min(ENTRIES_MAX),
+        ..limits
+    }
+}
+
+/// How many slots can be in use under these limits, one more while `put` is at work.
+fn room_for(limits: Limits) -> usize {
+    limits.keys_max.min(limits.bytes_max / ENTRY_COST_MIN) + 1
+}

@@ -1,10 +1,59 @@
-//! The decisions (contract only, so far).
+//! The decisions: hit, join, fetch, relay, keep, forget, expire.
+//!
+//! The engine owns every client, link, entry, fetch and timer. It has no socket, no clock, no thread and no randomness:
+//! a driver (the reactor, or a test) calls it with bytes, completions and the time, and carries out what
+//! [`Engine::poll_output`] says. The same calls with the same seed give the same bytes.
+//!
+//! The order of a turn: [`Engine::begin_turn`]; completions and links; clients; [`Engine::advance`]; then the outputs.
+//! Where to read on: `read.rs` (GET by either protocol), `relay.rs` (everything else), `links.rs` (what Redis answers),
+//! `upstream.rs` (whether Redis is there), `local.rs` (what the proxy answers itself).
+//!
+//! Invariants beside those of the parts: an entry of a key exists only while no fetch of it holds its mark; a client on
+//! hold has someone who will put it on the ready list; `in_flight` counts exactly the fetches under way, the relayed
+//! commands that count, and the admissions given out. [`Engine::check`] walks all of them.
 #![forbid(unsafe_code)]
 
-use crate::config::Config;
-use crate::fetch::{Completion, Job};
+mod admission;
+mod clients;
+mod http;
+mod links;
+mod local;
+mod read;
+mod relay;
+mod resp;
+mod timers;
+mod upstream;
+
+use crate::buffer;
+use crate::cache::{Cache, Limits};
+use crate::client::Client;
+use crate::command::table::Table;
+use crate::config::{Config, LogLevel};
+use crate::fetch::{Completion, Fetches, Job};
+use crate::hash::{KeyHasher, PrehashedMap};
+use crate::link::{self, Link};
+use crate::outbox;
+use crate::protocol::resp::request::RequestLimits;
+use crate::stats::Stats;
 use crate::time::Time;
+use admission::Admission;
+use slab::Slab;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use timers::{Timer, Timers};
+use upstream::Upstream;
+
+/// Bytes read from a socket at once.
+const READ_BYTES: usize = 64 * 1024;
+/// Commands of one client handled in one turn; the rest waits for the others.
+const COMMANDS_PER_TURN: usize = 2048;
+/// From here on a client's next commands wait until it has read what it asked for.
+const OUTBOX_HIGH_BYTES: usize = 1024 * 1024;
+/// Below this they go on.
+const OUTBOX_LOW_BYTES: usize = OUTBOX_HIGH_BYTES / 2;
+
+/// Blocks kept for reuse by inboxes and outboxes, 4 MiB of each.
+const POOL_BLOCKS: usize = 256;
 
 /// Names one connection for as long as the process lives: a slot of the engine's tables, and how often it was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,18 +87,21 @@ pub enum Port {
 pub enum Output {
     /// Hand this to worker `job.worker` before the turn ends.
     Submit(Job),
-    /// The connection has bytes to send: gather with [`Engine::send_slices`] and write once at the end of the turn, or
-    /// when the socket becomes writable. Said once until the outbox has been empty again.
+    /// The connection has bytes to send: gather with [`Engine::send_slices`] and write once at the end of the turn, and
+    /// whenever the socket becomes writable, until there is nothing left. Said again only after that.
     Flush(ConnId),
     /// There is work left that needs no new bytes (or reading may go on after a pause): call [`Engine::serve`], then
     /// read the socket if its last readiness was not used up. Put it at the end of the ready list.
     Ready(ConnId),
     /// Open a non-blocking connection to Redis and report with [`Engine::connected`].
     Connect(ConnId),
+    /// Everything was sent and nothing more will be: shut the socket's write side, and go on reading (the bytes are
+    /// dropped) until the peer closes or [`Output::Close`] comes, so that the last reply is not lost to a reset.
+    Shut(ConnId),
     /// Close the socket now and forget the id. Nothing more is said of it.
     Close(ConnId),
     /// Something worth a log line, said once.
-    Log(crate::config::LogLevel, String),
+    Log(LogLevel, String),
 }
 
 /// What a time-bound call left undone.
@@ -74,68 +126,326 @@ pub struct Origin {
     pub pid: u32,
 }
 
-/// The core of the proxy. See the module documentation for the order in which its calls come.
-pub struct Engine {}
+/// How many of a client's outstanding commands touch a key (by the hash of its name).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Outstanding {
+    relayed: u32,
+    fetching: u32,
+}
 
-#[allow(unused_variables)]
+/// The core of the proxy. See the module documentation for the order in which its calls come.
+#[derive(Clone)]
+pub struct Engine {
+    config: Config,
+    hasher: KeyHasher,
+    request_limits: RequestLimits,
+    http_limits: crate::protocol::http::Limits,
+    http_policy: crate::protocol::http::route::Policy,
+    now: Time,
+    started: Time,
+    unix_secs: u64,
+    date: [u8; 29],
+    pid: u32,
+    /// State of the jitter's generator.
+    random: u64,
+    cache: Cache,
+    fetches: Fetches,
+    /// What each client has outstanding, by client and key hash.
+    outstanding: PrehashedMap<(u64, u64), Outstanding>,
+    clients: Slab<Client>,
+    client_generations: Vec<u32>,
+    clients_opened: u64,
+    links: Slab<Link>,
+    link_generations: Vec<u32>,
+    /// The shared links, by the clients they serve.
+    pools: BTreeMap<link::Pool, Vec<ConnId>>,
+    upstream: Upstream,
+    table: Table,
+    /// Relayed reads by command, for INFO.
+    relayed_reads: BTreeMap<String, u64>,
+    timers: Timers,
+    admission: Admission,
+    outputs: VecDeque<Output>,
+    /// Blocks for outboxes.
+    pool: outbox::Pool,
+    /// Blocks for inboxes.
+    inbox_pool: buffer::Pool,
+    /// Where most reads go; taken out while its bytes are handled.
+    scratch: Vec<u8>,
+    /// Whether the last `recv_slice` gave the scratch.
+    receiving_scratch: bool,
+    /// The key hashes of the command being handled.
+    touch: Vec<u64>,
+    /// The canonical form of the command being handled, where it came in another.
+    canonical: Vec<u8>,
+    /// The key of the HTTP request being handled, where it had to be decoded.
+    http_key: Vec<u8>,
+    stats: Stats,
+    draining: bool,
+}
+
+impl ConnId {
+    /// The id as one word, unique among the clients (or among the links) of a process.
+    fn packed(self) -> u64 {
+        let (Place::Client(index) | Place::Link(index)) = self.place;
+        u64::from(self.generation) << 32 | u64::from(index)
+    }
+}
+
 impl Engine {
     /// An engine with nothing open. Its first outputs connect it to Redis.
     pub fn new(config: Config, origin: Origin) -> Engine {
-        Engine {}
+        let limits = Limits {
+            keys_max: config.cache_capacity,
+            bytes_max: config.cache_max_bytes,
+        };
+        let mut engine = Engine {
+            hasher: KeyHasher::new(origin.seed),
+            request_limits: RequestLimits {
+                request_bytes_max: config.request_bytes_max,
+                ..RequestLimits::default()
+            },
+            http_limits: crate::protocol::http::Limits::DEFAULT,
+            http_policy: crate::protocol::http::route::Policy::default(),
+            now: origin.now,
+            started: origin.now,
+            unix_secs: origin.unix_secs,
+            date: crate::protocol::http::response::date(origin.unix_secs),
+            pid: origin.pid,
+            random: origin.seed[0],
+            cache: Cache::new(limits, origin.now),
+            fetches: Fetches::default(),
+            outstanding: PrehashedMap::default(),
+            clients: Slab::new(),
+            client_generations: Vec::new(),
+            clients_opened: 0,
+            links: Slab::new(),
+            link_generations: Vec::new(),
+            pools: BTreeMap::new(),
+            upstream: Upstream::default(),
+            table: Table::builtin(),
+            relayed_reads: BTreeMap::new(),
+            timers: Timers::new(origin.now),
+            admission: Admission::new(config.max_concurrent_requests),
+            outputs: VecDeque::new(),
+            pool: outbox::Pool::new(POOL_BLOCKS),
+            inbox_pool: buffer::Pool::new(POOL_BLOCKS),
+            scratch: vec![0; READ_BYTES],
+            receiving_scratch: false,
+            touch: Vec::new(),
+            canonical: Vec::new(),
+            http_key: Vec::new(),
+            stats: Stats::default(),
+            draining: false,
+            config,
+        };
+        engine.connect_control();
+        engine
     }
+
     /// The turn begins: `now` is the time of everything until the next call, `unix_secs` the wall clock for Date.
-    pub fn begin_turn(&mut self, now: Time, unix_secs: u64) {}
-    /// A client was accepted on `port`. `peer` is its address, for CLIENT LIST and the log. `None`: it is one too many;
-    /// write what [`Engine::refusal`] says (best effort) and close.
-    pub fn open(&mut self, port: Port, peer: std::net::SocketAddr) -> Option<ConnId> {
-        None
+    pub fn begin_turn(&mut self, now: Time, unix_secs: u64) {
+        debug_assert!(now >= self.now, "time does not go back");
+        self.now = now;
+        if unix_secs != self.unix_secs {
+            self.unix_secs = unix_secs;
+            self.date = crate::protocol::http::response::date(unix_secs);
+        }
     }
-    /// What a client that cannot be taken is told before its socket is closed.
-    pub fn refusal(&self, port: Port) -> &'static [u8] {
-        b""
-    }
+
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
-    /// The slice is zeroed memory of some other read; only what [`Engine::received`] counts is looked at.
+    /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
-        &mut []
+        self.receiving_scratch = true;
+        match id.place {
+            Place::Client(_) => self.client_recv_slice(id),
+            Place::Link(_) if self.link_index(id).is_some() => &mut self.scratch,
+            Place::Link(_) => &mut [],
+        }
     }
+
     /// `n` bytes were read into the slice that the last [`Engine::recv_slice`] of this id returned.
-    pub fn received(&mut self, id: ConnId, n: usize) {}
-    /// Goes on with what was received earlier, after [`Output::Ready`].
-    pub fn serve(&mut self, id: ConnId) {}
+    pub fn received(&mut self, id: ConnId, n: usize) {
+        match id.place {
+            Place::Client(_) => self.client_received(id, n),
+            Place::Link(_) => self.link_received(id, n),
+        }
+    }
+
     /// Fills `slices` with what is to be sent, front first; returns how many were filled (0: nothing to send).
     pub fn send_slices<'a>(&'a self, id: ConnId, slices: &mut [IoSlice<'a>]) -> usize {
-        0
+        match id.place {
+            Place::Client(_) => self
+                .client_index(id)
+                .map_or(0, |ix| self.clients[ix].outbox.slices(slices)),
+            Place::Link(_) => self
+                .link_index(id)
+                .map_or(0, |ix| self.links[ix].outbox.slices(slices)),
+        }
     }
+
     /// `n` bytes of those slices were written.
-    pub fn sent(&mut self, id: ConnId, n: usize) {}
-    /// The peer will send nothing more (its FIN). What is owed to it is still sent.
-    pub fn peer_closed(&mut self, id: ConnId) {}
+    pub fn sent(&mut self, id: ConnId, n: usize) {
+        match id.place {
+            Place::Client(_) => self.client_sent(id, n),
+            Place::Link(_) => self.link_sent(id, n),
+        }
+    }
+
+    /// The peer will send nothing more (its FIN). What is owed to a client is still sent.
+    pub fn peer_closed(&mut self, id: ConnId) {
+        match id.place {
+            Place::Client(_) => self.client_peer_closed(id),
+            Place::Link(_) => self.link_lost(id, "Redis closed the connection"),
+        }
+    }
+
     /// The socket failed (reset, broken pipe, time-out): nothing more can be sent or read. The engine answers with
     /// [`Output::Close`].
-    pub fn failed(&mut self, id: ConnId, why: &str) {}
-    /// The outcome of [`Output::Connect`].
-    pub fn connected(&mut self, id: ConnId, result: Result<(), String>) {}
-    /// A worker is done with a job.
-    pub fn complete(&mut self, completion: Completion) {}
+    pub fn failed(&mut self, id: ConnId, why: &str) {
+        match id.place {
+            Place::Client(_) => {
+                if let Some(ix) = self.client_index(id) {
+                    self.close_client(ix, crate::client::CloseReason::SocketFailed);
+                }
+            }
+            Place::Link(_) => self.link_lost(id, why),
+        }
+    }
+
     /// Fires the timers that are due, at most `budget` of them.
     pub fn advance(&mut self, budget: usize) -> Work {
-        Work::Finished
+        let mut left = budget;
+        while left > 0 {
+            let before = left;
+            let Some(timer) = self.timers.pop_due(self.now, &mut left) else {
+                break;
+            };
+            left = left.min(before - 1);
+            self.fire(timer);
+        }
+        let expired = self.cache.advance(self.now, budget);
+        self.stats
+            .add(crate::stats::Counter::Expirations, expired.count as u64);
+        if left == 0 || expired.more {
+            Work::Left
+        } else {
+            Work::Finished
+        }
     }
+
     /// When [`Engine::advance`] wants to be called next, `None` when nothing is timed.
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        match (self.timers.next_deadline(), self.cache.next_deadline()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
     }
+
     /// The next thing to do, oldest first.
+    #[inline]
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.outputs.pop_front()
     }
-    /// Shutting down: no request is begun that has not arrived yet; clients are closed as soon as nothing is owed to them.
-    pub fn drain(&mut self) {}
-    /// After [`Engine::drain`]: whether every client is gone.
-    pub fn is_drained(&self) -> bool {
-        true
+
+    /// The counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
+
+    /// A worker is done with a job. A completion whose fetch has timed out already is ignored.
+    pub fn complete(&mut self, completion: Completion) {
+        self.fetch_completed(completion.id, completion.result);
+    }
+
     /// Walks every structure and panics where an invariant does not hold. For tests; O(everything).
-    pub fn check(&self) {}
+    pub fn check(&self) {
+        self.cache.check();
+        self.fetches.check();
+        self.timers.check();
+        let (mut relayed, mut fetching, mut keys) = (0, 0, 0);
+        for (_, client) in &self.clients {
+            client.check();
+            fetching += client.fetching;
+            if client.hold == crate::client::Hold::Limit {
+                assert!(
+                    self.admission.is_queued(client.id),
+                    "a client waits for an admission nobody will give"
+                );
+            }
+        }
+        for (_, link) in &self.links {
+            link.check();
+            relayed += link.owed.iter().filter(|owed| owed.counted).count();
+            keys += link.touched.len();
+        }
+        let admitted = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.admitted)
+            .count();
+        assert_eq!(
+            self.admission.in_flight(),
+            relayed + self.fetches.len() + admitted,
+            "requests in flight"
+        );
+        let counted: u32 = self.outstanding.values().map(|counts| counts.relayed).sum();
+        assert_eq!(counted as usize, keys, "keys touched by relayed commands");
+        let waiters: usize = self
+            .fetches
+            .iter_by_age()
+            .map(|(_, flight, _)| flight.waiters.len())
+            .sum();
+        let waited: u32 = self
+            .outstanding
+            .values()
+            .map(|counts| counts.fetching)
+            .sum();
+        assert_eq!(waited as usize, waiters, "keys waited for");
+        assert!(
+            fetching as usize <= waiters,
+            "a client waits for a fetch that does not exist"
+        );
+        assert!(
+            self.outstanding
+                .values()
+                .all(|counts| *counts != Outstanding::default())
+        );
+        for (_, flight, marked) in self.fetches.iter_by_age() {
+            let kept = self
+                .cache
+                .peek(flight.db, &flight.key, flight.hash, self.now)
+                .is_some();
+            assert!(
+                !(marked && kept),
+                "rule L2: an entry exists while a fetch of its key holds the mark"
+            );
+        }
+    }
+
+    fn fire(&mut self, timer: Timer) {
+        match timer {
+            Timer::Fetch(id) => self.fetch_completed(id, Err(crate::fetch::FetchError::TimedOut)),
+            Timer::Client(id) => self.client_timer_fired(id),
+            Timer::Queue(id) => self.queue_timer_fired(id),
+            Timer::Link(id) => self.link_timer_fired(id),
+            Timer::Reconnect => self.connect_control(),
+            Timer::Heartbeat => self.heartbeat(),
+        }
+    }
+
+    fn log(&mut self, level: LogLevel, line: String) {
+        if level <= self.config.log_level {
+            self.outputs.push_back(Output::Log(level, line));
+        }
+    }
+
+    /// The next number of the jitter's generator (splitmix64, Steele, Lea and Flood 2014).
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
 }

@@ -1,0 +1,89 @@
+//! The order of last use: a doubly linked list through the slots, newest to oldest.
+//!
+//! It never allocates and never decides what leaves. Invariant: from `newest` along `older` every entry is met once and
+//! the last is `oldest`; `newer` is the same way back. Costs: all O(1), three slots written at most.
+#![forbid(unsafe_code)]
+
+use super::arena::{NONE, Slots};
+
+/// The two ends.
+#[derive(Debug, Clone)]
+pub(super) struct Lru {
+    pub(super) newest: u32,
+    pub(super) oldest: u32,
+}
+
+impl Lru {
+    pub(super) const EMPTY: Lru = Lru {
+        newest: NONE,
+        oldest: NONE,
+    };
+
+    /// Moves an entry of the list to its new end.
+    #[inline(always)]
+    pub(super) fn touch(&mut self, slots: &mut Slots, id: u32) {
+        if self.newest == id {
+            return;
+        }
+        let slot = slots.at_mut(id);
+        let (newer, older) = (slot.newer, slot.older);
+        slot.newer = NONE;
+        slot.older = self.newest;
+        // Not the newest, so it has a newer neighbour.
+        slots.at_mut(newer).older = older;
+        if older == NONE {
+            self.oldest = newer;
+        } else {
+            slots.at_mut(older).newer = newer;
+        }
+        slots.at_mut(self.newest).newer = id;
+        self.newest = id;
+    }
+
+    /// Puts an entry that is not in the list at its new end.
+    pub(super) fn push(&mut self, slots: &mut Slots, id: u32) {
+        let slot = slots.at_mut(id);
+        slot.newer = NONE;
+        slot.older = self.newest;
+        if self.newest == NONE {
+            self.oldest = id;
+        } else {
+            slots.at_mut(self.newest).newer = id;
+        }
+        self.newest = id;
+    }
+
+    /// Takes an entry out.
+    pub(super) fn unlink(&mut self, slots: &mut Slots, id: u32) {
+        let slot = slots.at(id);
+        let (newer, older) = (slot.newer, slot.older);
+        if newer == NONE {
+            self.newest = older;
+        } else {
+            slots.at_mut(newer).older = older;
+        }
+        if older == NONE {
+            self.oldest = newer;
+        } else {
+            slots.at_mut(older).newer = newer;
+        }
+    }
+
+    /// Panics unless the list has `len` entries and is linked both ways.
+    pub(super) fn check(&self, slots: &Slots, len: usize) {
+        let mut newer = NONE;
+        let mut id = self.newest;
+        let mut seen = 0;
+        while let Some(slot) = slots.get(id) {
+            assert_eq!(slot.newer, newer, "slot {id} does not point back");
+            seen += 1;
+            assert!(seen <= len, "the recency list is longer than the count");
+            (newer, id) = (id, slot.older);
+        }
+        assert_eq!(
+            (id, self.oldest, seen),
+            (NONE, newer, len),
+            "the recency list's end and length"
+        );
+    }
+}

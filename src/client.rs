@@ -1,0 +1,415 @@
+//! One client: what it has sent, the replies owed to it in order, what is to be sent to it, and what it waits for.
+//!
+//! It decides nothing about commands. Invariants: replies leave in the order of the commands (a reply that is early
+//! waits in its slot); the front slot is never done; when no slot is owed, a reply goes straight to the outbox.
+//! Costs: O(1) per reply; an idle client holds no buffer.
+#![forbid(unsafe_code)]
+
+use crate::buffer::Buffer;
+use crate::engine::{ConnId, Port};
+use crate::outbox::{Outbox, Pool};
+use crate::protocol::http;
+use crate::protocol::resp::request::RequestParser;
+use crate::protocol::resp::write::Version;
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Why a client's connection was ended. The text is for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// It said QUIT, or `Connection: close`, or half-closed after its last request.
+    Asked,
+    /// It broke its protocol.
+    ProtocolError,
+    /// Its socket failed.
+    SocketFailed,
+    /// More was to be sent to it than the outbox may hold.
+    OutboxOverflow,
+    /// Its request was larger than the inbox may hold.
+    RequestTooLarge,
+    /// It did not finish a request head in time.
+    HeadTimeout,
+    /// It was silent for too long.
+    IdleTimeout,
+    /// The proxy shuts down.
+    Shutdown,
+    /// The connection to Redis was lost in the middle of a reply to it.
+    UpstreamLost,
+}
+
+impl CloseReason {
+    /// The word in the log line.
+    pub fn name(self) -> &'static str {
+        match self {
+            CloseReason::Asked => "asked",
+            CloseReason::ProtocolError => "protocol_error",
+            CloseReason::SocketFailed => "socket_failed",
+            CloseReason::OutboxOverflow => "outbox_overflow",
+            CloseReason::RequestTooLarge => "request_too_large",
+            CloseReason::HeadTimeout => "head_timeout",
+            CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::Shutdown => "shutdown",
+            CloseReason::UpstreamLost => "upstream_lost",
+        }
+    }
+}
+
+/// Where a connection is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Requests are read and answered.
+    Open,
+    /// No further request is begun; closed once everything owed was sent.
+    Finishing(CloseReason),
+    /// Everything was sent and our side is shut; what still arrives is read and dropped, so that the peer gets the
+    /// last reply and not a reset.
+    Lingering,
+}
+
+/// Why a client's next command is not handled yet. Whoever ends the reason puts the client on the ready list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hold {
+    /// Nothing holds it.
+    None,
+    /// `MAX_CONCURRENT_REQUESTS` is reached; the client stands in the queue.
+    Limit,
+    /// Rule L7: its next command touches a key that a fetch of its own is under way for.
+    OwnFetch,
+    /// Rule L4: its next command needs another link than the one its outstanding commands are on.
+    Relays,
+    /// Too many bytes or replies are owed to it.
+    Outbox,
+    /// The link it must use has more unsent bytes than it may hold.
+    Link,
+    /// What Redis is has to be known first (HELLO).
+    Upstream,
+}
+
+/// How a reply to a cacheable read is written, as it was when the command was handled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Render {
+    /// As this version of RESP.
+    Resp(Version),
+    /// As an HTTP answer.
+    Http(Box<HttpAsk>),
+}
+
+/// What an HTTP request for a key wants to know, kept until the answer is there.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HttpAsk {
+    /// How the answer must be put.
+    pub manner: http::route::Manner,
+    /// The values of `If-None-Match`.
+    pub if_none_match: Option<Vec<u8>>,
+    /// How the answer came about, for `Cache-Status`.
+    pub way: HttpWay,
+}
+
+/// Which way an HTTP request for a key went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpWay {
+    /// It started a fetch because nothing was kept.
+    Miss,
+    /// It started a fetch because it asked for one (`no-cache`).
+    Request,
+    /// It joined a fetch under way.
+    Collapsed,
+    /// It was relayed: the value is too large to keep.
+    Bypass,
+}
+
+/// One reply owed.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Whether the reply is complete. (The front slot never is: it would have left.)
+    pub done: bool,
+    /// The part of the reply that came while the slot was not in front.
+    pub early: Outbox,
+    /// How to write the answer, for slots that wait for a fetch.
+    pub render: Option<Render>,
+}
+
+/// The framing state of the client's protocol.
+#[derive(Debug, Clone)]
+pub enum Framing {
+    /// RESP.
+    Resp(RequestParser),
+    /// HTTP.
+    Http(http::RequestParser),
+}
+
+/// One client connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Its name in calls.
+    pub id: ConnId,
+    /// What CLIENT ID says: unique, growing.
+    pub number: u64,
+    /// The port it came in by.
+    pub port: Port,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Where it is in its life.
+    pub state: State,
+    /// Why it waits.
+    pub hold: Hold,
+    /// The admission it was given after waiting for [`Hold::Limit`]: its next command need not wait again.
+    pub admitted: bool,
+    /// It waited for an admission as long as anyone may: its next command that needs one gets an error.
+    pub waited_in_vain: bool,
+    /// The version it is answered in.
+    pub version: Version,
+    /// The database its commands work in.
+    pub db: u32,
+    /// What was received and not handled.
+    pub inbox: Buffer,
+    /// Where in the request at the front of the inbox the parser is.
+    pub framing: Framing,
+    /// Bytes to send.
+    pub outbox: Outbox,
+    /// The replies owed, in the order of the commands.
+    pub owed: VecDeque<Slot>,
+    /// The number of the front slot.
+    pub owed_front: u64,
+    /// Bytes in the early parts of slots.
+    pub early_bytes: usize,
+    /// The link its outstanding relayed commands are on.
+    pub link: Option<ConnId>,
+    /// Relayed commands outstanding.
+    pub relayed: u32,
+    /// How many of those touch everything.
+    pub relayed_all: u32,
+    /// Slots that wait for a fetch.
+    pub fetching: u32,
+    /// What CLIENT SETNAME set.
+    pub name: Option<Box<[u8]>>,
+    /// Whether the peer's FIN was seen.
+    pub peer_closed: bool,
+    /// Whether `Flush` was said and not yet answered.
+    pub flush_listed: bool,
+    /// Whether `Ready` was said and not yet answered.
+    pub ready_listed: bool,
+    /// When it last sent something, or was opened.
+    pub active: Time,
+    /// When the first byte of an unfinished request came.
+    pub head_since: Option<Time>,
+    /// The timer that watches it.
+    pub timer: Option<u32>,
+    /// Its timer in the queue of the concurrency limit.
+    pub queue_timer: Option<u32>,
+}
+
+impl Client {
+    /// A client that has just been accepted.
+    pub fn new(
+        id: ConnId,
+        number: u64,
+        port: Port,
+        peer: SocketAddr,
+        db: u32,
+        now: Time,
+    ) -> Client {
+        Client {
+            id,
+            number,
+            port,
+            peer,
+            state: State::Open,
+            hold: Hold::None,
+            admitted: false,
+            waited_in_vain: false,
+            version: Version::Resp2,
+            db,
+            inbox: Buffer::default(),
+            framing: match port {
+                Port::Http => Framing::Http(http::RequestParser::default()),
+                Port::Resp => Framing::Resp(RequestParser::default()),
+            },
+            outbox: Outbox::default(),
+            owed: VecDeque::new(),
+            owed_front: 0,
+            early_bytes: 0,
+            link: None,
+            relayed: 0,
+            relayed_all: 0,
+            fetching: 0,
+            name: None,
+            peer_closed: false,
+            flush_listed: false,
+            ready_listed: false,
+            active: now,
+            head_since: None,
+            timer: None,
+            queue_timer: None,
+        }
+    }
+
+    /// Bytes held for sending: the outbox and the early replies.
+    pub fn bytes_owed(&self) -> usize {
+        self.outbox.len() + self.early_bytes
+    }
+
+    /// Takes a place in the order of replies; the number names it until the reply is complete.
+    pub fn owe(&mut self, render: Option<Render>) -> u64 {
+        self.owed.push_back(Slot {
+            done: false,
+            early: Outbox::default(),
+            render,
+        });
+        self.owed_front + (self.owed.len() as u64 - 1)
+    }
+
+    /// Appends a reply that is complete at once: to the outbox, or behind the replies that are owed before it.
+    #[inline]
+    pub fn reply_with(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.owed.is_empty() {
+            self.outbox.append_with(pool, write);
+        } else {
+            let early = self.early_slot();
+            let before = early.len();
+            early.append_with(pool, write);
+            self.early_bytes += self.owed.back().map_or(0, |slot| slot.early.len()) - before;
+        }
+    }
+
+    /// As [`Client::reply_with`], for bytes that are ready.
+    #[inline]
+    pub fn reply(&mut self, bytes: &[u8], pool: &mut Pool) {
+        if self.owed.is_empty() {
+            self.outbox.append(bytes, pool);
+        } else {
+            self.early_bytes += bytes.len();
+            self.early_slot().append(bytes, pool);
+        }
+    }
+
+    /// As [`Client::reply`], for a part of a large value that is not copied.
+    pub fn reply_shared(&mut self, shared: &Arc<Vec<u8>>, part: Range<usize>) {
+        let shared = Arc::clone(shared);
+        if self.owed.is_empty() {
+            self.outbox.append_shared(shared, part);
+        } else {
+            self.early_bytes += part.len();
+            self.early_slot().append_shared(shared, part);
+        }
+    }
+
+    /// The slot behind all that is owed, for replies that are complete at once; consecutive ones share it.
+    fn early_slot(&mut self) -> &mut Outbox {
+        if self.owed.back().is_none_or(|slot| !slot.done) {
+            self.owe(None);
+        }
+        let slot = self
+            .owed
+            .back_mut()
+            .expect("one was pushed just now or was there");
+        slot.done = true;
+        &mut slot.early
+    }
+
+    /// Whether the slot `number` is still owed.
+    fn place(&self, number: u64) -> Option<usize> {
+        let at = usize::try_from(number.checked_sub(self.owed_front)?).ok()?;
+        (at < self.owed.len()).then_some(at)
+    }
+
+    /// How the reply in slot `number` is to be written.
+    pub fn render(&self, number: u64) -> Option<&Render> {
+        self.owed.get(self.place(number)?)?.render.as_ref()
+    }
+
+    /// Adds bytes to the reply in slot `number`.
+    pub fn fill(&mut self, number: u64, bytes: &[u8], pool: &mut Pool) {
+        match self.place(number) {
+            Some(0) => self.outbox.append(bytes, pool),
+            Some(at) => {
+                self.early_bytes += bytes.len();
+                self.owed[at].early.append(bytes, pool);
+            }
+            None => debug_assert!(false, "a reply for a slot that is not owed"),
+        }
+    }
+
+    /// As [`Client::fill`] with what `write` appends.
+    pub fn fill_with(&mut self, number: u64, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        match self.place(number) {
+            Some(0) => self.outbox.append_with(pool, write),
+            Some(at) => {
+                let early = &mut self.owed[at].early;
+                let before = early.len();
+                early.append_with(pool, write);
+                self.early_bytes += early.len() - before;
+            }
+            None => debug_assert!(false, "a reply for a slot that is not owed"),
+        }
+    }
+
+    /// As [`Client::fill`] for a large value that is not copied.
+    pub fn fill_shared(&mut self, number: u64, shared: &Arc<Vec<u8>>) {
+        let (shared, part) = (Arc::clone(shared), 0..shared.len());
+        match self.place(number) {
+            Some(0) => self.outbox.append_shared(shared, part),
+            Some(at) => {
+                self.early_bytes += part.len();
+                self.owed[at].early.append_shared(shared, part);
+            }
+            None => debug_assert!(false, "a reply for a slot that is not owed"),
+        }
+    }
+
+    /// The reply in slot `number` is complete; it and whatever waited only for it goes to the outbox.
+    pub fn finish_slot(&mut self, number: u64, pool: &mut Pool) {
+        let Some(at) = self.place(number) else {
+            debug_assert!(false, "a reply ends for a slot that is not owed");
+            return;
+        };
+        self.owed[at].done = true;
+        while self.owed.front().is_some_and(|slot| slot.done) {
+            self.owed.pop_front();
+            self.owed_front += 1;
+            if let Some(next) = self.owed.front_mut() {
+                let early = std::mem::take(&mut next.early);
+                self.early_bytes -= early.len();
+                self.outbox.append_all(early, pool);
+            }
+        }
+        if self.owed.is_empty() && self.owed.capacity() > 64 {
+            self.owed = VecDeque::new();
+        }
+    }
+
+    /// Whether nothing is owed and nothing is to be sent.
+    pub fn is_settled(&self) -> bool {
+        self.owed.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Panics where an invariant does not hold.
+    pub fn check(&self) {
+        self.outbox.check();
+        assert!(
+            self.owed.front().is_none_or(|slot| !slot.done),
+            "a complete reply has not left"
+        );
+        assert!(
+            self.owed.front().is_none_or(|slot| slot.early.is_empty()),
+            "the front slot keeps bytes back"
+        );
+        let early: usize = self.owed.iter().map(|slot| slot.early.len()).sum();
+        assert_eq!(early, self.early_bytes);
+        assert_eq!(
+            self.link.is_some(),
+            self.relayed > 0,
+            "a link is kept exactly while something is outstanding on it"
+        );
+        assert!(self.relayed_all <= self.relayed);
+        let waiting = self.owed.iter().filter(|slot| !slot.done).count();
+        assert_eq!(
+            waiting,
+            (self.relayed + self.fetching) as usize,
+            "each open slot waits for one thing"
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! The configuration: one row per key, from which everything that speaks of keys is made.
+//!
+//! What it is: [`rows::ROWS`] (name, default, kind with its range, help, reloadable) is the only place where a key is
+//! described. [`Config::load`] reads sources by it; `--help`, `env.local` and the README's table are printed from it
+//! ([`text`]). What it never does: touch a file, the environment, a socket or a clock. The shell reads those and
+//! passes them as [`Sources`]; a secret that stands in a file is fetched through the function the shell passes.
+//! Invariant: a [`Config`] that exists has every key within its range and is consistent as a whole.
+//! Costs: at start only; O(keys × names) to look for the nearest name of a misspelt key.
+//!
+//! ```text
+//!   environment ─┐  names: NEARCACHE_<KEY> > <KEY> > alias, within each source
+//!   file ────────┼─▶ Config::load ─▶ Loaded { config, warnings, settings } ─▶ --check
+//!   defaults ────┘                └▶ every ConfigError at once; nothing starts
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod load;
+pub mod rows;
+pub mod text;
+pub mod value;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where Redis is and as whom to speak to it, from `REDIS_URL`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RedisUrl {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Database selected by the path, 0 when none.
+    pub db: u32,
+    /// ACL user name, if given.
+    pub username: Option<String>,
+    /// Password, if given. Never printed.
+    pub password: Option<String>,
+}
+
+impl fmt::Display for RedisUrl {
+    /// The URL with `***` for the password, whatever it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("redis://")?;
+        if self.password.is_some() {
+            write!(f, "{}:***@", self.username.as_deref().unwrap_or(""))?;
+        }
+        match self.host.contains(':') {
+            true => write!(f, "[{}]", self.host)?,
+            false => f.write_str(&self.host)?,
+        }
+        write!(f, ":{}/{}", self.port, self.db)
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    /// As it is displayed: a password must not reach a log by way of `{:?}` either.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// How coherence with Redis is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coherence {
+    /// Entries live at most `cache_ttl`; that is the bound.
+    Ttl,
+}
+
+/// How loud the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Something failed that nobody repairs.
+    Error,
+    /// Something failed and was dealt with.
+    Warn,
+    /// What an operator wants to read once.
+    Info,
+    /// Per connection.
+    Debug,
+}
+
+/// All that can be configured, with the defaults of DESIGN section 5.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)] // each field is its config row, where the help text stands
+pub struct Config {
+    pub http_port: Option<u16>,
+    pub resp_port: Option<u16>,
+    /// Addresses the data ports listen on: `localhost` (both families) or IP addresses.
+    pub bind: Vec<String>,
+    pub redis_url: RedisUrl,
+    pub coherence: Coherence,
+    pub cache_capacity: usize,
+    pub cache_max_bytes: usize,
+    pub cache_max_value_bytes: usize,
+    pub cache_max_key_bytes: usize,
+    pub cache_ttl: Duration,
+    pub cache_negative_ttl: Duration,
+    pub redis_workers: usize,
+    pub redis_timeout: Duration,
+    pub redis_connect_timeout: Duration,
+    pub link_dead: Duration,
+    pub shared_links_per_pool: usize,
+    pub links_max: usize,
+    pub link_idle: Duration,
+    pub shared_request_bytes_max: usize,
+    pub request_bytes_max: usize,
+    pub max_clients: usize,
+    pub max_concurrent_requests: usize,
+    pub queue_wait: Duration,
+    pub outbox_max_bytes: usize,
+    pub replies_owed_max: usize,
+    pub buffers_max_bytes: usize,
+    pub fetch_queue_max: usize,
+    pub fetch_batch_max: usize,
+    pub http_head_timeout: Duration,
+    pub http_idle_timeout: Duration,
+    /// The value of `Cache-Control` on HTTP replies; empty: the header is not sent.
+    pub http_cache_control: String,
+    pub drain: Duration,
+    pub log_file: Option<PathBuf>,
+    pub log_file_max_bytes: usize,
+    pub log_level: LogLevel,
+}
+
+impl Default for Config {
+    /// Every row at its default, on a machine whose memory nobody limits.
+    fn default() -> Config {
+        let sources = Sources {
+            file: None,
+            env: &[],
+            memory_limit: None,
+            read_file: &|_| Err("unused".to_string()),
+        };
+        Config::load(&sources)
+            .expect("the defaults are within their own ranges (tested)")
+            .config
+    }
+}
+
+/// What a configuration is made from. The shell gathers it; nothing here is read twice.
+pub struct Sources<'a> {
+    /// The name of the file given with `--config`, for messages, and its contents.
+    pub file: Option<(&'a str, &'a str)>,
+    /// The whole environment; names that are not ours are passed over.
+    pub env: &'a [(String, String)],
+    /// Bytes this process may use, where the system sets a limit (cgroup): the sizes that are `auto` go by it.
+    pub memory_limit: Option<u64>,
+    /// Reads the file a `*_FILE` key names: its text, or why that failed.
+    pub read_file: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+/// A configuration and how it came about.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What to run with.
+    pub config: Config,
+    /// What was passed over and is worth a line in the log.
+    pub warnings: Vec<String>,
+    /// Every key in the order of the rows, for `--check`.
+    pub settings: Vec<Setting>,
+}
+
+/// The effective value of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The key's own name.
+    pub name: &'static str,
+    /// Its value as the configuration would take it again, secrets masked.
+    pub shown: String,
+    /// Where it came from: `default`, `environment`, `env.local line 3`; with the name used there, if another.
+    pub origin: String,
+}
+
+/// Why nothing starts: one line that names the place, the key, what is allowed there, and the nearest known key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// `environment`, or the file and the line; empty when it concerns the whole.
+    pub place: String,
+    /// What is wrong there.
+    pub message: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.place.is_empty() {
+            true => f.write_str(&self.message),
+            false => write!(f, "{}: {}", self.place, self.message),
+        }
+    }
+}

@@ -1,0 +1,487 @@
+//! The rows: one for each key, in the order in which people meet them.
+//!
+//! A row is all there is to say of a key. Whoever adds one adds a field to [`Config`] and nothing else: reading,
+//! `--help`, `env.local`, the README's table and `--check` follow from it.
+#![forbid(unsafe_code)]
+
+use super::{Coherence, Config, LogLevel, RedisUrl};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One key.
+pub struct Row {
+    /// The name, as in `env.local`; `NEARCACHE_<name>` works too, and wins.
+    pub name: &'static str,
+    /// An older or foreign name for the same key; it yields to `name`.
+    pub alias: Option<&'static str>,
+    /// What it is when nobody sets it, written as a user would.
+    pub default: &'static str,
+    /// What it takes, within which range, and which field it sets.
+    pub kind: Kind,
+    /// What it does, in one or two sentences.
+    pub help: &'static str,
+    /// Whether a running process can take a new value. False throughout this version: `make restart`.
+    pub reloadable: bool,
+}
+
+/// What a key takes. Each carries the function that stores the value, so that types need no checking at run time.
+pub enum Kind {
+    /// A TCP port, or `off`.
+    Port(fn(&mut Config, Option<u16>)),
+    /// A whole number.
+    Count {
+        /// Least value allowed.
+        least: u64,
+        /// Greatest value allowed.
+        most: u64,
+        /// Stores it.
+        set: fn(&mut Config, usize),
+    },
+    /// A number of bytes, with or without a unit (`64k`, `256MiB`).
+    Size {
+        /// Least value allowed.
+        least: u64,
+        /// Greatest value allowed.
+        most: u64,
+        /// For keys that take `auto`: min(256 MiB, this many hundredths of the memory limit).
+        auto_percent: Option<u64>,
+        /// Stores it.
+        set: fn(&mut Config, usize),
+    },
+    /// A length of time; a bare number is in `unit`, `1.5`, `500ms`, `10s`, `2m`, `1h` work for each.
+    Time {
+        /// The unit the name promises.
+        unit: TimeUnit,
+        /// Least value allowed.
+        least: Duration,
+        /// Greatest value allowed.
+        most: Duration,
+        /// Stores it.
+        set: fn(&mut Config, Duration),
+    },
+    /// `localhost` or IP addresses, separated by commas.
+    Addresses(fn(&mut Config, Vec<String>)),
+    /// Where Redis is. A secret: it may hold a password.
+    Url(fn(&mut Config, RedisUrl)),
+    /// The name of a file that holds the value of another key, for secrets.
+    FileOf(&'static str),
+    /// The name of a file, or nothing.
+    Path(fn(&mut Config, Option<PathBuf>)),
+    /// The value of an HTTP header, or `off`.
+    Header(fn(&mut Config, String)),
+    /// How to stay coherent.
+    Coherence(fn(&mut Config, Coherence)),
+    /// How loud the log is.
+    Level(fn(&mut Config, LogLevel)),
+}
+
+/// The unit of a bare number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// `*_SECS`.
+    Secs,
+    /// `*_MS`.
+    Millis,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Sizes end here: far above any machine this runs on, far below where sums of sizes could overflow 64 bits.
+const SIZE_MOST: u64 = 1024 * GIB;
+/// Times end here, a year: sums with an instant cannot overflow.
+const TIME_MOST: Duration = Duration::from_secs(365 * 24 * 3600);
+const ZERO: Duration = Duration::ZERO;
+const MS: Duration = Duration::from_millis(1);
+
+const fn port(
+    name: &'static str,
+    default: &'static str,
+    set: fn(&mut Config, Option<u16>),
+    help: &'static str,
+) -> Row {
+    Row {
+        name,
+        alias: None,
+        default,
+        kind: Kind::Port(set),
+        help,
+        reloadable: false,
+    }
+}
+
+const fn count(
+    name: &'static str,
+    default: &'static str,
+    (least, most): (u64, u64),
+    set: fn(&mut Config, usize),
+    help: &'static str,
+) -> Row {
+    Row {
+        name,
+        alias: None,
+        default,
+        kind: Kind::Count { least, most, set },
+        help,
+        reloadable: false,
+    }
+}
+
+const fn size(
+    name: &'static str,
+    default: &'static str,
+    (least, most): (u64, u64),
+    set: fn(&mut Config, usize),
+    help: &'static str,
+) -> Row {
+    let kind = Kind::Size {
+        least,
+        most,
+        auto_percent: None,
+        set,
+    };
+    Row {
+        name,
+        alias: None,
+        default,
+        kind,
+        help,
+        reloadable: false,
+    }
+}
+
+const fn share(
+    name: &'static str,
+    percent: u64,
+    set: fn(&mut Config, usize),
+    help: &'static str,
+) -> Row {
+    let kind = Kind::Size {
+        least: 64 * KIB,
+        most: SIZE_MOST,
+        auto_percent: Some(percent),
+        set,
+    };
+    Row {
+        name,
+        alias: None,
+        default: "auto",
+        kind,
+        help,
+        reloadable: false,
+    }
+}
+
+const fn secs(
+    name: &'static str,
+    default: &'static str,
+    least: Duration,
+    set: fn(&mut Config, Duration),
+    help: &'static str,
+) -> Row {
+    let kind = Kind::Time {
+        unit: TimeUnit::Secs,
+        least,
+        most: TIME_MOST,
+        set,
+    };
+    Row {
+        name,
+        alias: None,
+        default,
+        kind,
+        help,
+        reloadable: false,
+    }
+}
+
+const fn millis(
+    name: &'static str,
+    default: &'static str,
+    set: fn(&mut Config, Duration),
+    help: &'static str,
+) -> Row {
+    let kind = Kind::Time {
+        unit: TimeUnit::Millis,
+        least: MS,
+        most: Duration::from_secs(3600),
+        set,
+    };
+    Row {
+        name,
+        alias: None,
+        default,
+        kind,
+        help,
+        reloadable: false,
+    }
+}
+
+const fn other(name: &'static str, default: &'static str, kind: Kind, help: &'static str) -> Row {
+    Row {
+        name,
+        alias: None,
+        default,
+        kind,
+        help,
+        reloadable: false,
+    }
+}
+
+/// Every key.
+pub static ROWS: &[Row] = &[
+    Row {
+        alias: Some("FLASK_RUN_PORT"),
+        ..port(
+            "HTTP_PORT",
+            "6000",
+            |c, v| c.http_port = v,
+            "Where HTTP clients connect: GET /get?key=name.",
+        )
+    },
+    port(
+        "RESP_PORT",
+        "6380",
+        |c, v| c.resp_port = v,
+        "Where Redis clients connect.",
+    ),
+    other(
+        "BIND",
+        "localhost",
+        Kind::Addresses(|c, v| c.bind = v),
+        "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. There is no password on these ports: whoever \
+         reaches them reads and writes Redis.",
+    ),
+    other(
+        "REDIS_URL",
+        "redis://127.0.0.1:6379/0",
+        Kind::Url(|c, v| c.redis_url = v),
+        "The Redis behind this cache: redis://[user][:password@]host[:port][/database], user and password \
+         percent-encoded.",
+    ),
+    other(
+        "REDIS_URL_FILE",
+        "",
+        Kind::FileOf("REDIS_URL"),
+        "A file whose first line is the REDIS_URL, for a password that shall not stand in the environment.",
+    ),
+    other(
+        "COHERENCE",
+        "ttl",
+        Kind::Coherence(|c, v| c.coherence = v),
+        "How copies are kept true. ttl: a value changed in Redis by others is seen after CACHE_TTL_SECS at the latest.",
+    ),
+    count(
+        "CACHE_CAPACITY",
+        "1000000",
+        (1, 1 << 31),
+        |c, v| c.cache_capacity = v,
+        "Keys kept; at the limit the one unused for longest goes.",
+    ),
+    share(
+        "CACHE_MAX_BYTES",
+        40,
+        |c, v| c.cache_max_bytes = v,
+        "Memory for entries, as they really cost; at the limit the one unused for longest goes.",
+    ),
+    size(
+        "CACHE_MAX_VALUE_BYTES",
+        "1MiB",
+        (0, 512 * MIB),
+        |c, v| c.cache_max_value_bytes = v,
+        "A value above this is passed through and never kept.",
+    ),
+    size(
+        "CACHE_MAX_KEY_BYTES",
+        "16KiB",
+        (1, 512 * MIB),
+        |c, v| c.cache_max_key_bytes = v,
+        "A key longer than this is passed through and never kept.",
+    ),
+    secs(
+        "CACHE_TTL_SECS",
+        "60",
+        MS,
+        |c, v| c.cache_ttl = v,
+        "An entry acts as if it was never stored after this time, or after its time in Redis if that is shorter.",
+    ),
+    secs(
+        "CACHE_NEGATIVE_TTL_SECS",
+        "0",
+        ZERO,
+        |c, v| c.cache_negative_ttl = v,
+        "How long it is remembered that a key does not exist; 0 for not at all.",
+    ),
+    count(
+        "REDIS_WORKERS",
+        "2",
+        (1, 64),
+        |c, v| c.redis_workers = v,
+        "Threads that fetch misses, a connection each.",
+    ),
+    millis(
+        "REDIS_TIMEOUT_MS",
+        "3000",
+        |c, v| c.redis_timeout = v,
+        "How long a read that missed waits for Redis before it is answered with an error.",
+    ),
+    millis(
+        "REDIS_CONNECT_TIMEOUT_MS",
+        "1000",
+        |c, v| c.redis_connect_timeout = v,
+        "How long connecting to Redis may take.",
+    ),
+    millis(
+        "LINK_DEAD_MS",
+        "15000",
+        |c, v| c.link_dead = v,
+        "A shared connection to Redis that owes replies is given up after this long without a byte.",
+    ),
+    count(
+        "SHARED_LINKS_PER_POOL",
+        "4",
+        (1, 64),
+        |c, v| c.shared_links_per_pool = v,
+        "Connections to Redis that relayed commands share, for each protocol version and database.",
+    ),
+    count(
+        "LINKS_MAX",
+        "1000",
+        (1, 100_000),
+        |c, v| c.links_max = v,
+        "Connections to Redis in all, beside the workers'.",
+    ),
+    secs(
+        "LINK_IDLE_SECS",
+        "60",
+        MS,
+        |c, v| c.link_idle = v,
+        "A connection to Redis unused for this long is closed.",
+    ),
+    size(
+        "SHARED_REQUEST_BYTES_MAX",
+        "1MiB",
+        (KIB, GIB),
+        |c, v| c.shared_request_bytes_max = v,
+        "A command longer than this does not travel on a shared connection.",
+    ),
+    size(
+        "REQUEST_BYTES_MAX",
+        "64MiB",
+        (16 * KIB, GIB),
+        |c, v| c.request_bytes_max = v,
+        "A command longer than this is refused and its client closed.",
+    ),
+    count(
+        "MAX_CLIENTS",
+        "10000",
+        (1, 1_000_000),
+        |c, v| c.max_clients = v,
+        "Clients connected at the same time.",
+    ),
+    count(
+        "MAX_CONCURRENT_REQUESTS",
+        "10000",
+        (1, 10_000_000),
+        |c, v| c.max_concurrent_requests = v,
+        "Requests under way to Redis at the same time; above it they wait, in order. Hits are not counted.",
+    ),
+    millis(
+        "QUEUE_WAIT_MS",
+        "5000",
+        |c, v| c.queue_wait = v,
+        "How long a request waits for its turn under MAX_CONCURRENT_REQUESTS before it is answered with an error.",
+    ),
+    size(
+        "OUTBOX_MAX_BYTES",
+        "32MiB",
+        (64 * KIB, 64 * GIB),
+        |c, v| c.outbox_max_bytes = v,
+        "Replies waiting for one client to read them; at the limit its next commands wait.",
+    ),
+    count(
+        "REPLIES_OWED_MAX",
+        "16384",
+        (1, 10_000_000),
+        |c, v| c.replies_owed_max = v,
+        "Replies owed to one client; at the limit its next commands wait.",
+    ),
+    share(
+        "BUFFERS_MAX_BYTES",
+        20,
+        |c, v| c.buffers_max_bytes = v,
+        "Memory for all that is being received and sent; at the limit the client holding most is closed.",
+    ),
+    count(
+        "FETCH_QUEUE_MAX",
+        "10000",
+        (1, 10_000_000),
+        |c, v| c.fetch_queue_max = v,
+        "Misses waiting for one worker; above it a miss is answered with an error.",
+    ),
+    count(
+        "FETCH_BATCH_MAX",
+        "128",
+        (1, 10_000),
+        |c, v| c.fetch_batch_max = v,
+        "Misses a worker asks for in one round trip.",
+    ),
+    secs(
+        "HTTP_HEAD_TIMEOUT_SECS",
+        "10",
+        MS,
+        |c, v| c.http_head_timeout = v,
+        "How long an HTTP request may take to arrive.",
+    ),
+    secs(
+        "HTTP_IDLE_TIMEOUT_SECS",
+        "75",
+        MS,
+        |c, v| c.http_idle_timeout = v,
+        "How long an HTTP connection may wait for its next request.",
+    ),
+    other(
+        "HTTP_CACHE_CONTROL",
+        "no-store",
+        Kind::Header(|c, v| c.http_cache_control = v),
+        "Cache-Control of HTTP replies. no-store keeps browsers and other caches from outliving the bound on staleness; \
+         off sends none.",
+    ),
+    millis(
+        "DRAIN_MS",
+        "4000",
+        |c, v| c.drain = v,
+        "How long SIGTERM waits for replies that are owed, before connections are cut.",
+    ),
+    other(
+        "LOG_FILE",
+        "",
+        Kind::Path(|c, v| c.log_file = v),
+        "Where the log goes; nothing for standard error. make restart uses target/run/nearcache.log.",
+    ),
+    size(
+        "LOG_FILE_MAX_BYTES",
+        "10MiB",
+        (64 * KIB, 64 * GIB),
+        |c, v| c.log_file_max_bytes = v,
+        "The log file is begun anew at this size, one older file is kept.",
+    ),
+    other(
+        "LOG_LEVEL",
+        "info",
+        Kind::Level(|c, v| c.log_level = v),
+        "What is logged: the named level and those before it.",
+    ),
+];
+
+/// The row of a key, by its own name.
+pub fn row(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+impl Row {
+    /// Whether its value may hold a secret and is never printed as it came.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Url(_))
+    }
+}

@@ -1,0 +1,573 @@
+//! Reading and writing the value of one key.
+//!
+//! What it is: text to typed value by the row's [`Kind`], and back to the text `--check` shows. It never prints what
+//! a secret row was given, not even in an error. Invariant: [`apply`] stores nothing that is outside the row's range.
+//! Costs: O(length of the text).
+#![forbid(unsafe_code)]
+
+use super::rows::{Kind, Row, TimeUnit};
+use super::{Coherence, Config, LogLevel, RedisUrl};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The most an `auto` size takes, however much memory there is.
+const AUTO_MOST: u64 = 256 << 20;
+/// Longest `Cache-Control` worth sending with each reply.
+const HEADER_MAX: usize = 200;
+
+/// Stores `text` as the value of `row` in `config` and returns how `--check` shows it, or says what is wrong.
+/// `memory_limit` is what `auto` sizes go by. A [`Kind::FileOf`] row stores nothing: its text is a file's name.
+pub fn apply(
+    row: &Row,
+    text: &str,
+    memory_limit: Option<u64>,
+    config: &mut Config,
+) -> Result<String, String> {
+    let wrong = || format!("{}={text}: want {}", row.name, allowed(&row.kind));
+    match &row.kind {
+        Kind::Port(set) => {
+            let port = match text {
+                "off" => None,
+                number => Some(
+                    number
+                        .parse::<u16>()
+                        .ok()
+                        .filter(|&p| p > 0 && all_digits(number))
+                        .ok_or_else(wrong)?,
+                ),
+            };
+            set(config, port);
+            Ok(port.map_or("off".to_string(), |p| p.to_string()))
+        }
+        Kind::Count { least, most, set } => {
+            let number = text
+                .parse::<u64>()
+                .ok()
+                .filter(|n| all_digits(text) && (*least..=*most).contains(n));
+            let number = usize::try_from(number.ok_or_else(wrong)?).map_err(|_| wrong())?;
+            set(config, number);
+            Ok(number.to_string())
+        }
+        Kind::Size {
+            auto_percent: Some(percent),
+            set,
+            ..
+        } if text == "auto" => {
+            let share = memory_limit.map_or(u64::MAX, |limit| limit / 100 * percent);
+            let bytes = usize::try_from(share.min(AUTO_MOST))
+                .expect("256 MiB fits every usize this is built for");
+            set(config, bytes);
+            Ok(show_size(bytes as u64))
+        }
+        Kind::Size {
+            least, most, set, ..
+        } => {
+            let bytes = parse_size(text)
+                .filter(|n| (*least..=*most).contains(n))
+                .ok_or_else(wrong)?;
+            set(config, usize::try_from(bytes).map_err(|_| wrong())?);
+            Ok(show_size(bytes))
+        }
+        Kind::Time {
+            unit,
+            least,
+            most,
+            set,
+        } => {
+            let time = parse_time(text, *unit)
+                .filter(|t| (*least..=*most).contains(t))
+                .ok_or_else(wrong)?;
+            set(config, time);
+            Ok(show_time(time, *unit))
+        }
+        Kind::Addresses(set) => {
+            let names: Vec<String> = text
+                .split(',')
+                .map(|name| name.trim().to_string())
+                .collect();
+            if !names.iter().all(|name| name == "localhost" || is_ip(name)) {
+                return Err(wrong());
+            }
+            set(config, names);
+            Ok(text.to_string())
+        }
+        Kind::Url(set) => {
+            let url = parse_redis_url(text)
+                .map_err(|why| format!("{}: {why}; want {}", row.name, allowed(&row.kind)))?;
+            let shown = url.to_string();
+            set(config, url);
+            Ok(shown)
+        }
+        Kind::FileOf(_) => Ok(text.to_string()),
+        Kind::Path(set) => {
+            set(config, (!text.is_empty()).then(|| PathBuf::from(text)));
+            Ok(text.to_string())
+        }
+        Kind::Header(set) => {
+            let visible = text.bytes().all(|b| matches!(b, b' '..=b'~'));
+            if text.is_empty() || !visible || text.len() > HEADER_MAX {
+                return Err(wrong());
+            }
+            set(
+                config,
+                if text == "off" {
+                    String::new()
+                } else {
+                    text.to_string()
+                },
+            );
+            Ok(text.to_string())
+        }
+        Kind::Coherence(set) => match text {
+            "ttl" => {
+                set(config, Coherence::Ttl);
+                Ok(text.to_string())
+            }
+            "tracking" | "off" => Err(format!(
+                "{}={text}: not yet in this version; want ttl",
+                row.name
+            )),
+            _ => Err(wrong()),
+        },
+        Kind::Level(set) => {
+            let level = match text {
+                "error" => LogLevel::Error,
+                "warn" => LogLevel::Warn,
+                "info" => LogLevel::Info,
+                "debug" => LogLevel::Debug,
+                _ => return Err(wrong()),
+            };
+            set(config, level);
+            Ok(text.to_string())
+        }
+    }
+}
+
+/// What a key of this kind takes, as messages and tables say it.
+pub fn allowed(kind: &Kind) -> String {
+    match kind {
+        Kind::Port(_) => "a port from 1 to 65535, or off".to_string(),
+        Kind::Count { least, most, .. } => format!("a whole number from {least} to {most}"),
+        Kind::Size {
+            least,
+            most,
+            auto_percent,
+            ..
+        } => {
+            let range = format!("a size from {} to {}", show_size(*least), show_size(*most));
+            auto_percent.map_or(range.clone(), |percent| {
+                format!(
+                    "{range}, or auto: 256MiB, or {percent}% of the memory limit if that is less"
+                )
+            })
+        }
+        Kind::Time {
+            least, most, unit, ..
+        } => {
+            let bare = if *unit == TimeUnit::Secs {
+                "seconds"
+            } else {
+                "milliseconds"
+            };
+            format!(
+                "a time from {} to {} (a bare number is {bare})",
+                show_round(*least),
+                show_round(*most)
+            )
+        }
+        Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
+        Kind::Url(_) => "redis://[user][:password@]host[:port][/database]".to_string(),
+        Kind::FileOf(key) => format!("the name of a file whose first line is the {key}"),
+        Kind::Path(_) => "the name of a file".to_string(),
+        Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),
+        Kind::Coherence(_) => "ttl".to_string(),
+        Kind::Level(_) => "error, warn, info or debug".to_string(),
+    }
+}
+
+fn all_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Whether `text` is an IP address. (`core::net`: addresses as values, without anything that could open a socket.)
+pub fn is_ip(text: &str) -> bool {
+    text.parse::<core::net::IpAddr>().is_ok()
+}
+
+/// Splits `1.5GiB` into billionths of one and the unit in small letters. `None` when no number leads, or one too large.
+fn split_number(text: &str) -> Option<(u128, String)> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if !all_digits(whole) || !all_digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let billionths = format!("{fraction:0<9}").parse::<u128>().ok()?;
+    let whole = whole.parse::<u64>().ok()?;
+    Some((
+        u128::from(whole) * 1_000_000_000 + billionths,
+        unit.trim_start().to_ascii_lowercase(),
+    ))
+}
+
+/// A number of bytes: `65536`, `64k`, `64KB`, `64KiB` (all the same: units are powers of 1024), `1.5GiB`.
+pub fn parse_size(text: &str) -> Option<u64> {
+    let (billionths, unit) = split_number(text)?;
+    let shift = match unit.as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    let scaled = billionths.checked_mul(1 << shift)?;
+    u64::try_from(scaled / 1_000_000_000)
+        .ok()
+        .filter(|_| scaled % 1_000_000_000 == 0 || shift > 0)
+}
+
+/// A length of time: `60` and `1.5` in `unit`, else as its own unit says (`us`, `ms`, `s`, `m`, `h`, `d`).
+pub fn parse_time(text: &str, unit: TimeUnit) -> Option<Duration> {
+    let (billionths, suffix) = split_number(text)?;
+    let nanos_each: u128 = match (suffix.as_str(), unit) {
+        ("us", _) => 1_000,
+        ("ms", _) | ("", TimeUnit::Millis) => 1_000_000,
+        ("s", _) | ("", TimeUnit::Secs) => 1_000_000_000,
+        ("m", _) => 60 * 1_000_000_000,
+        ("h", _) => 3600 * 1_000_000_000,
+        ("d", _) => 86_400 * 1_000_000_000,
+        _ => return None,
+    };
+    let nanos = billionths.checked_mul(nanos_each)? / 1_000_000_000;
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
+}
+
+/// A size in the largest unit that needs no fraction.
+pub fn show_size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units
+        .iter()
+        .find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift)
+    {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => bytes.to_string(),
+    }
+}
+
+/// A time as its key would take it: bare when the key's unit needs no fraction, else in the unit that needs none.
+fn show_time(time: Duration, unit: TimeUnit) -> String {
+    let micros = time.as_micros();
+    match unit {
+        TimeUnit::Secs if micros % 1_000_000 == 0 => (micros / 1_000_000).to_string(),
+        TimeUnit::Millis if micros % 1_000 == 0 => (micros / 1_000).to_string(),
+        _ if micros % 1_000 == 0 => format!("{}ms", micros / 1_000),
+        _ => format!("{micros}us"),
+    }
+}
+
+/// A limit of a range, in its roundest unit.
+fn show_round(time: Duration) -> String {
+    let ms = time.as_millis();
+    match [(86_400_000, "d"), (3_600_000, "h"), (1000, "s")]
+        .iter()
+        .find(|(each, _)| ms > 0 && ms % each == 0)
+    {
+        Some((each, unit)) => format!("{}{unit}", ms / each),
+        None if ms == 0 => "0".to_string(),
+        None => format!("{ms}ms"),
+    }
+}
+
+/// Reads `redis://[user][:password@]host[:port][/database]`. The error says what is wrong and repeats nothing of the
+/// text, because any part of it may be the password.
+pub fn parse_redis_url(text: &str) -> Result<RedisUrl, String> {
+    let say = |what: &str| Err(what.to_string());
+    let rest = match text.split_once("://") {
+        Some(("redis", rest)) => rest,
+        Some(("rediss", _)) => return say("TLS (rediss://) is not yet in this version"),
+        Some(("unix" | "redis+unix", _)) => {
+            return say("Unix sockets (unix://) are not yet in this version");
+        }
+        _ => return say("does not begin with redis://"),
+    };
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let (user_info, place) = match authority.rsplit_once('@') {
+        Some((user_info, place)) => (Some(user_info), place),
+        None => (None, authority),
+    };
+    // A password with a slash that was not encoded ends up as half a host: say so rather than "no such host".
+    if path.contains('@') || authority.contains(['?', '#']) || path.contains(['?', '#', '/']) {
+        return say(
+            "the characters / ? # in a user or password must be percent-encoded, and nothing follows the database",
+        );
+    }
+    let (username, password) = match user_info {
+        None => (None, None),
+        Some(info) => {
+            let Some((user, password)) = info.split_once(':') else {
+                return say("a user without a password (for a password alone write :password@)");
+            };
+            if password.is_empty() {
+                return say("the password is empty");
+            }
+            let user = percent_decode(user)?;
+            (
+                (!user.is_empty()).then_some(user),
+                Some(percent_decode(password)?),
+            )
+        }
+    };
+    let (host, port) = split_host_port(place)?;
+    let port = match port {
+        None => 6379,
+        Some(port) => match port.parse::<u16>() {
+            Ok(number) if number > 0 && all_digits(port) => number,
+            _ => return say("its port is not a number from 1 to 65535"),
+        },
+    };
+    let db = match path {
+        "" => 0,
+        digits if all_digits(digits) => match digits.parse::<u32>() {
+            Ok(db) if db <= i32::MAX as u32 => db,
+            _ => return say("its database is not a number from 0 to 2147483647"),
+        },
+        _ => return say("its database is not a number from 0 to 2147483647"),
+    };
+    Ok(RedisUrl {
+        host,
+        port,
+        db,
+        username,
+        password,
+    })
+}
+
+/// `host`, `host:port`, `[v6]`, `[v6]:port`, apart.
+fn split_host_port(place: &str) -> Result<(String, Option<&str>), String> {
+    let say = |what: &str| Err(what.to_string());
+    if let Some(inner) = place.strip_prefix('[') {
+        let Some((host, after)) = inner.split_once(']') else {
+            return say("a [ without a ]");
+        };
+        if host.parse::<core::net::Ipv6Addr>().is_err() {
+            return say("there is no IPv6 address between the brackets");
+        }
+        return match after.strip_prefix(':') {
+            Some(port) => Ok((host.to_string(), Some(port))),
+            None if after.is_empty() => Ok((host.to_string(), None)),
+            None => say("something other than a port follows the ]"),
+        };
+    }
+    let (host, port) = match place.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (place, None),
+    };
+    if port.is_some_and(|port| port.contains(':')) {
+        return say("an IPv6 address needs brackets, as in redis://[::1]:6379");
+    }
+    if host.is_empty() {
+        return say("there is no host");
+    }
+    // Underscores are no part of host names, but compose services have them.
+    match host
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+    {
+        true => Ok((host.to_string(), port)),
+        false => say("its host has characters that no host name has"),
+    }
+}
+
+/// Undoes `%40`. The result must be UTF-8 without NUL.
+fn percent_decode(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(
+                "a % that no two hexadecimal digits follow (write %25 for a percent sign)"
+                    .to_string(),
+            );
+        };
+        bytes.push(
+            u8::try_from(high * 16 + low).expect("two digits to the base of 16 make one byte"),
+        );
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err("its user or password is not UTF-8 text".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_units_of_1024_and_fractions_that_come_out_even() {
+        let check =
+            |text: &str, expected: Option<u64>| assert_eq!(parse_size(text), expected, "{text:?}");
+        check("0", Some(0));
+        check("65536", Some(65536));
+        check("64k", Some(65536));
+        check("64KB", Some(65536));
+        check("64KiB", Some(65536));
+        check("256MiB", Some(256 << 20));
+        check("256 MiB", Some(256 << 20));
+        check("1.5g", Some(3 << 29));
+        check("2t", Some(2 << 40));
+        check("1.0", Some(1));
+        check("1.5", None);
+        check("", None);
+        check("k", None);
+        check("-1", None);
+        check("+1", None);
+        check("1e3", None);
+        check("1..5k", None);
+        check(".5k", None);
+        check("5.k", None);
+        check("18446744073709551616", None);
+        check("18446744073709551615t", None);
+        check("1x", None);
+    }
+
+    #[test]
+    fn times_are_in_the_unit_of_the_key_unless_they_name_one() {
+        let check = |text: &str, unit: TimeUnit, expected_ms: Option<u64>| {
+            assert_eq!(
+                parse_time(text, unit),
+                expected_ms.map(Duration::from_millis),
+                "{text:?}"
+            );
+        };
+        check("60", TimeUnit::Secs, Some(60_000));
+        check("60", TimeUnit::Millis, Some(60));
+        check("1.5", TimeUnit::Secs, Some(1500));
+        check("500ms", TimeUnit::Secs, Some(500));
+        check("10s", TimeUnit::Millis, Some(10_000));
+        check("2m", TimeUnit::Millis, Some(120_000));
+        check("1h", TimeUnit::Secs, Some(3_600_000));
+        check("1d", TimeUnit::Secs, Some(86_400_000));
+        check("2000us", TimeUnit::Secs, Some(2));
+        check("", TimeUnit::Secs, None);
+        check("-1", TimeUnit::Secs, None);
+        check("5 minutes", TimeUnit::Secs, None);
+        check("99999999999999999999", TimeUnit::Secs, None);
+        check("18446744073709551615d", TimeUnit::Secs, None);
+    }
+
+    #[test]
+    fn what_is_shown_reads_back_as_the_same_value() {
+        for bytes in [0, 1, 1000, 1024, 1 << 20, 3 << 29, 1 << 40, (1 << 40) + 1] {
+            assert_eq!(parse_size(&show_size(bytes)), Some(bytes));
+        }
+        for unit in [TimeUnit::Secs, TimeUnit::Millis] {
+            for us in [0, 1, 999, 1000, 1_500_000, 60_000_000, 3_600_000_000] {
+                let time = Duration::from_micros(us);
+                assert_eq!(parse_time(&show_time(time, unit), unit), Some(time));
+            }
+        }
+    }
+
+    #[test]
+    fn a_redis_url_gives_host_port_database_user_and_password() {
+        let check = |text: &str,
+                     host: &str,
+                     port: u16,
+                     db: u32,
+                     user: Option<&str>,
+                     password: Option<&str>| {
+            let url = parse_redis_url(text).unwrap_or_else(|why| panic!("{text}: {why}"));
+            let got = (
+                url.host.as_str(),
+                url.port,
+                url.db,
+                url.username.as_deref(),
+                url.password.as_deref(),
+            );
+            assert_eq!(got, (host, port, db, user, password), "{text}");
+        };
+        check("redis://127.0.0.1:6379/0", "127.0.0.1", 6379, 0, None, None);
+        check("redis://cache", "cache", 6379, 0, None, None);
+        check("redis://cache/", "cache", 6379, 0, None, None);
+        check(
+            "redis://my_redis.internal:7000/15",
+            "my_redis.internal",
+            7000,
+            15,
+            None,
+            None,
+        );
+        check("redis://:secret@h", "h", 6379, 0, None, Some("secret"));
+        check(
+            "redis://app:p%40ss%3A%2F@h:1/2",
+            "h",
+            1,
+            2,
+            Some("app"),
+            Some("p@ss:/"),
+        );
+        check("redis://app:a:b@h", "h", 6379, 0, Some("app"), Some("a:b"));
+        check("redis://[::1]", "::1", 6379, 0, None, None);
+        check(
+            "redis://app:pw@[2001:db8::1]:7000/3",
+            "2001:db8::1",
+            7000,
+            3,
+            Some("app"),
+            Some("pw"),
+        );
+    }
+
+    #[test]
+    fn a_bad_redis_url_is_refused_with_its_reason_and_without_its_text() {
+        let check = |text: &str, reason: &str| {
+            let why = parse_redis_url(text).expect_err(text);
+            assert!(why.contains(reason), "{text}: {why}");
+            assert!(!why.contains("sesame"), "{text}: {why}");
+        };
+        check("", "does not begin with redis://");
+        check("127.0.0.1:6379", "does not begin with redis://");
+        check("http://h", "does not begin with redis://");
+        check("rediss://h", "not yet in this version");
+        check("unix:///run/redis.sock", "not yet in this version");
+        check("redis://", "there is no host");
+        check("redis://:6379", "there is no host");
+        check("redis://::1", "needs brackets");
+        check("redis://[::1", "a [ without a ]");
+        check("redis://[h]", "no IPv6 address between the brackets");
+        check("redis://[::1]6379", "something other than a port");
+        check("redis://h:", "its port is not");
+        check("redis://h:0", "its port is not");
+        check("redis://h:65536", "its port is not");
+        check("redis://h:+1", "its port is not");
+        check("redis://h/x", "its database is not");
+        check("redis://h/-1", "its database is not");
+        check("redis://h/4294967295", "its database is not");
+        check("redis://h/0/1", "must be percent-encoded");
+        check("redis://h/0?timeout=1", "must be percent-encoded");
+        check("redis://:sesame/x@h", "must be percent-encoded");
+        check("redis://:sesame#x@h", "must be percent-encoded");
+        check("redis://sesame@h", "a user without a password");
+        check("redis://app:@h", "the password is empty");
+        check("redis://:sesame%4@h", "two hexadecimal digits");
+        check("redis://:sesame%zz@h", "two hexadecimal digits");
+        check("redis://:sesame%ff@h", "not UTF-8");
+        check("redis://h h", "no host name has");
+    }
+
+    #[test]
+    fn a_password_is_never_printed() {
+        let url = parse_redis_url("redis://app:sesame@[::1]:7000/3").expect("a good url");
+        assert_eq!(url.to_string(), "redis://app:***@[::1]:7000/3");
+        assert_eq!(format!("{url:?}"), "redis://app:***@[::1]:7000/3");
+    }
+}

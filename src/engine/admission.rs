@@ -1,0 +1,137 @@
+//! `MAX_CONCURRENT_REQUESTS`: how many fetches and relayed commands may be between dispatch and reply at one time.
+//!
+//! Hits, joins and what the proxy answers itself are not counted. Above the limit clients wait in the order of arrival,
+//! each with the oldest command it could not dispatch; a client that waits is given its place before newcomers.
+//! Invariant: nobody waits while a place is free. Costs: O(1), but O(queue) when a waiting client is closed.
+#![forbid(unsafe_code)]
+
+use super::timers::Timer;
+use super::{ConnId, Engine};
+use crate::client::Hold;
+use crate::stats::Counter;
+use std::collections::VecDeque;
+
+/// The places, and who waits for one.
+#[derive(Debug, Clone)]
+pub(super) struct Admission {
+    in_flight: usize,
+    max: usize,
+    queue: VecDeque<ConnId>,
+}
+
+/// What a client that wants a place is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admit {
+    /// The place is taken; [`Engine::release_place`] gives it back.
+    Granted,
+    /// The client waits in the queue.
+    Queued,
+    /// It has waited long enough: the command gets an error.
+    Refused,
+}
+
+impl Admission {
+    pub(super) fn new(max: usize) -> Admission {
+        Admission {
+            in_flight: 0,
+            max: max.max(1),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Places taken.
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Clients waiting.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether this client waits.
+    pub(super) fn is_queued(&self, id: ConnId) -> bool {
+        self.queue.contains(&id)
+    }
+}
+
+impl Engine {
+    /// Takes a place for the client's next command, or puts the client in the queue.
+    pub(super) fn admit(&mut self, ix: usize) -> Admit {
+        let client = &mut self.clients[ix];
+        if client.admitted {
+            client.admitted = false;
+            return Admit::Granted;
+        }
+        if client.waited_in_vain {
+            client.waited_in_vain = false;
+            return Admit::Refused;
+        }
+        if self.admission.in_flight < self.admission.max && self.admission.queue.is_empty() {
+            self.admission.in_flight += 1;
+            return Admit::Granted;
+        }
+        client.hold = Hold::Limit;
+        let id = client.id;
+        let timer = self
+            .timers
+            .set(self.now + self.config.queue_wait, Timer::Queue(id));
+        client.queue_timer = Some(timer);
+        self.admission.queue.push_back(id);
+        self.stats.count(Counter::Queued);
+        Admit::Queued
+    }
+
+    /// Gives a place back, and to whoever waits longest.
+    pub(super) fn release_place(&mut self) {
+        self.admission.in_flight -= 1;
+        self.admit_waiting();
+    }
+
+    fn admit_waiting(&mut self) {
+        while self.admission.in_flight < self.admission.max {
+            let Some(id) = self.admission.queue.pop_front() else {
+                return;
+            };
+            let ix = self
+                .client_index(id)
+                .expect("a client that is closed leaves the queue");
+            self.admission.in_flight += 1;
+            let client = &mut self.clients[ix];
+            client.admitted = true;
+            if let Some(timer) = client.queue_timer.take() {
+                self.timers.cancel(timer);
+            }
+            self.unhold(ix, Hold::Limit);
+        }
+    }
+
+    /// The client needs no place any more, whether it holds one or waits for one.
+    pub(super) fn leave_admission(&mut self, ix: usize) {
+        let client = &mut self.clients[ix];
+        if let Some(timer) = client.queue_timer.take() {
+            self.timers.cancel(timer);
+        }
+        if client.hold == Hold::Limit {
+            client.hold = Hold::None;
+            let id = client.id;
+            self.admission.queue.retain(|waiting| *waiting != id);
+        }
+        if self.clients[ix].admitted {
+            self.clients[ix].admitted = false;
+            self.release_place();
+        }
+    }
+
+    /// The client at the front of its patience: its command gets an error, the next one takes its turn.
+    pub(super) fn queue_timer_fired(&mut self, id: ConnId) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        self.clients[ix].queue_timer = None;
+        self.leave_admission(ix);
+        self.stats.count(Counter::QueueTimeouts);
+        self.clients[ix].waited_in_vain = true;
+        self.list_ready(ix);
+    }
+}

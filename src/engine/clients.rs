@@ -1,0 +1,430 @@
+//! The life of a client: opened, read, served, written, held, closed.
+#![forbid(unsafe_code)]
+
+use super::timers::Timer;
+use super::{
+    COMMANDS_PER_TURN, ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port,
+    READ_BYTES,
+};
+use crate::client::{Client, CloseReason, Hold, State};
+use crate::config::LogLevel;
+use crate::stats::Counter;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long a connection that was ended by us is kept for the peer to read the last reply.
+const LINGER: Duration = Duration::from_secs(2);
+const REFUSAL_RESP: &[u8] = b"-ERR max number of clients reached\r\n";
+const REFUSAL_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
+Content-Length: 34\r\nRetry-After: 1\r\nConnection: close\r\n\r\nmax number of clients reached now\n";
+
+/// What became of the request at the front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Handled {
+    /// It is answered or under way.
+    Done,
+    /// It waits; the client's hold says for what.
+    Held,
+}
+
+impl Engine {
+    /// A client was accepted on `port`. `peer` is its address, for CLIENT LIST and the log. `None`: it is one too many;
+    /// write what [`Engine::refusal`] says (best effort) and close.
+    pub fn open(&mut self, port: Port, peer: SocketAddr) -> Option<ConnId> {
+        if self.clients.len() >= self.config.max_clients {
+            self.stats.count(Counter::ClientsRefused);
+            return None;
+        }
+        let entry = self.clients.vacant_entry();
+        let index = entry.key();
+        if index == self.client_generations.len() {
+            self.client_generations.push(0);
+        }
+        let place =
+            Place::Client(u32::try_from(index).expect("clients are bounded by max_clients"));
+        let id = ConnId {
+            place,
+            generation: self.client_generations[index],
+        };
+        self.clients_opened += 1;
+        let db = self.config.redis_url.db;
+        entry.insert(Client::new(
+            id,
+            self.clients_opened,
+            port,
+            peer,
+            db,
+            self.now,
+        ));
+        self.stats.count(Counter::ClientsOpened);
+        if port == Port::Http {
+            let first = self
+                .config
+                .http_head_timeout
+                .min(self.config.http_idle_timeout);
+            self.clients[index].timer = Some(self.timers.set(self.now + first, Timer::Client(id)));
+        }
+        Some(id)
+    }
+
+    /// What a client that cannot be taken is told before its socket is closed.
+    pub fn refusal(&self, port: Port) -> &'static [u8] {
+        match port {
+            Port::Http => REFUSAL_HTTP,
+            Port::Resp => REFUSAL_RESP,
+        }
+    }
+
+    /// The place of a client in its table, unless the id is stale.
+    #[inline]
+    pub(super) fn client_index(&self, id: ConnId) -> Option<usize> {
+        let Place::Client(index) = id.place else {
+            return None;
+        };
+        let client = self.clients.get(index as usize)?;
+        (client.id == id).then_some(index as usize)
+    }
+
+    pub(super) fn client_recv_slice(&mut self, id: ConnId) -> &mut [u8] {
+        let Some(ix) = self.client_index(id) else {
+            return &mut [];
+        };
+        let client = &mut self.clients[ix];
+        if client.state != State::Open {
+            return &mut self.scratch;
+        }
+        if client.hold != Hold::None || client.ready_listed {
+            return &mut [];
+        }
+        if client.inbox.is_empty() {
+            return &mut self.scratch;
+        }
+        self.receiving_scratch = false;
+        let want = client.inbox.len().clamp(4096, self.scratch.len());
+        let limit = self.inbox_limit(ix);
+        self.clients[ix]
+            .inbox
+            .space(want, limit, &mut self.inbox_pool)
+    }
+
+    pub(super) fn client_received(&mut self, id: ConnId, n: usize) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        self.stats.add(Counter::BytesIn, n as u64);
+        let client = &mut self.clients[ix];
+        client.active = self.now;
+        if client.state != State::Open {
+            return;
+        }
+        if !self.receiving_scratch {
+            client.inbox.commit(n);
+            self.serve_inbox(ix);
+            return;
+        }
+        let scratch = std::mem::take(&mut self.scratch);
+        let used = self.serve_bytes(ix, &scratch[..n]);
+        if used < n
+            && let Some(client) = self.open_client(id)
+        {
+            let limit = self.inbox_limit(client);
+            let kept =
+                self.clients[client]
+                    .inbox
+                    .append(&scratch[used..n], limit, &mut self.inbox_pool);
+            debug_assert!(
+                kept.is_ok(),
+                "an inbox that was empty holds what one read brings"
+            );
+        }
+        self.scratch = scratch;
+        self.after_serving(id);
+    }
+
+    /// Goes on with what was received earlier, after [`Output::Ready`].
+    pub fn serve(&mut self, id: ConnId) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        self.clients[ix].ready_listed = false;
+        if self.clients[ix].state == State::Open {
+            self.serve_inbox(ix);
+        }
+    }
+
+    /// What a client's inbox may hold: the largest request, and one read beyond it.
+    fn inbox_limit(&self, ix: usize) -> usize {
+        let largest = match self.clients[ix].port {
+            Port::Resp => self.config.request_bytes_max,
+            Port::Http => self.http_limits.message_bytes_max(),
+        };
+        largest + READ_BYTES
+    }
+
+    fn open_client(&self, id: ConnId) -> Option<usize> {
+        self.client_index(id)
+            .filter(|ix| self.clients[*ix].state == State::Open)
+    }
+
+    fn serve_inbox(&mut self, ix: usize) {
+        let id = self.clients[ix].id;
+        let mut inbox = std::mem::take(&mut self.clients[ix].inbox);
+        let used = self.serve_bytes(ix, inbox.readable());
+        inbox.consume(used);
+        match self.open_client(id) {
+            Some(ix) => {
+                inbox.release(&mut self.inbox_pool);
+                self.clients[ix].inbox = inbox;
+            }
+            None => inbox.discard(&mut self.inbox_pool),
+        }
+        self.after_serving(id);
+    }
+
+    /// Handles the requests in `bytes`; returns how many bytes are done with.
+    fn serve_bytes(&mut self, ix: usize, bytes: &[u8]) -> usize {
+        if self.clients[ix].hold != Hold::None {
+            return 0;
+        }
+        let id = self.clients[ix].id;
+        let mut budget = COMMANDS_PER_TURN;
+        let used = match self.clients[ix].port {
+            Port::Resp => self.serve_resp(ix, bytes, &mut budget),
+            Port::Http => self.serve_http(ix, bytes, &mut budget),
+        };
+        if let Some(ix) = self.open_client(id) {
+            if self.clients[ix].admitted {
+                self.leave_admission(ix);
+            }
+            if budget == 0 && used < bytes.len() && self.clients[ix].hold == Hold::None {
+                self.list_ready(ix);
+            }
+            let more = used < bytes.len();
+            let client = &mut self.clients[ix];
+            client.head_since = if more {
+                client.head_since.or(Some(self.now))
+            } else {
+                None
+            };
+        }
+        used
+    }
+
+    /// What follows from having served: replies leave, and a client that will send no more is shown out.
+    fn after_serving(&mut self, id: ConnId) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        let client = &self.clients[ix];
+        if client.state == State::Open && client.hold == Hold::None && !client.ready_listed {
+            if client.peer_closed {
+                self.finish_client(ix, CloseReason::Asked);
+            } else if self.draining {
+                self.finish_client(ix, CloseReason::Shutdown);
+            }
+        }
+        self.client_changed(ix);
+    }
+
+    /// Whether the client must read before its next command is handled; then it is held.
+    pub(super) fn outbox_is_high(&mut self, ix: usize) -> bool {
+        let owed_max = self.config.replies_owed_max;
+        let client = &mut self.clients[ix];
+        if client.bytes_owed() < OUTBOX_HIGH_BYTES && client.owed.len() < owed_max {
+            return false;
+        }
+        client.hold = Hold::Outbox;
+        true
+    }
+
+    /// The client's outbox or owed replies changed: flush, resume, or show it out.
+    pub(super) fn client_changed(&mut self, ix: usize) {
+        let owed_max = self.config.replies_owed_max;
+        let client = &mut self.clients[ix];
+        if !client.outbox.is_empty() && !client.flush_listed {
+            client.flush_listed = true;
+            self.outputs.push_back(Output::Flush(client.id));
+        }
+        if client.hold == Hold::Outbox
+            && client.bytes_owed() < OUTBOX_LOW_BYTES
+            && client.owed.len() <= owed_max / 2
+        {
+            self.unhold(ix, Hold::Outbox);
+        }
+        let client = &mut self.clients[ix];
+        if let State::Finishing(reason) = client.state
+            && client.is_settled()
+        {
+            if client.peer_closed {
+                self.close_client(ix, reason);
+            } else {
+                self.linger(ix);
+            }
+        }
+    }
+
+    fn linger(&mut self, ix: usize) {
+        let client = &mut self.clients[ix];
+        let id = client.id;
+        client.state = State::Lingering;
+        self.outputs.push_back(Output::Shut(id));
+        if let Some(timer) = client.timer.take() {
+            self.timers.cancel(timer);
+        }
+        self.clients[ix].timer = Some(self.timers.set(self.now + LINGER, Timer::Client(id)));
+    }
+
+    pub(super) fn client_sent(&mut self, id: ConnId, n: usize) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        self.stats.add(Counter::BytesOut, n as u64);
+        let client = &mut self.clients[ix];
+        client.outbox.sent(n, &mut self.pool);
+        if client.outbox.is_empty() {
+            client.flush_listed = false;
+        }
+        if client.hold == Hold::Outbox || client.state != State::Open {
+            self.client_changed(ix);
+        }
+    }
+
+    pub(super) fn client_peer_closed(&mut self, id: ConnId) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        self.clients[ix].peer_closed = true;
+        match self.clients[ix].state {
+            State::Lingering => self.close_client(ix, CloseReason::Asked),
+            State::Open | State::Finishing(_) => self.after_serving(id),
+        }
+    }
+
+    /// Ends a hold for this reason, if that is what the client waits for.
+    pub(super) fn unhold(&mut self, ix: usize, hold: Hold) {
+        if self.clients[ix].hold == hold {
+            self.clients[ix].hold = Hold::None;
+            self.list_ready(ix);
+        }
+    }
+
+    pub(super) fn list_ready(&mut self, ix: usize) {
+        let client = &mut self.clients[ix];
+        if !client.ready_listed {
+            client.ready_listed = true;
+            self.outputs.push_back(Output::Ready(client.id));
+        }
+    }
+
+    /// No further request of the client is begun; it is closed once everything owed was sent.
+    pub(super) fn finish_client(&mut self, ix: usize, reason: CloseReason) {
+        self.leave_admission(ix);
+        let client = &mut self.clients[ix];
+        if client.state == State::Open {
+            client.state = State::Finishing(reason);
+            client.hold = Hold::None;
+            let mut inbox = std::mem::take(&mut client.inbox);
+            inbox.discard(&mut self.inbox_pool);
+        }
+        self.log_close(ix, reason);
+    }
+
+    fn log_close(&mut self, ix: usize, reason: CloseReason) {
+        let level = match reason {
+            CloseReason::Asked | CloseReason::Shutdown | CloseReason::SocketFailed => {
+                LogLevel::Debug
+            }
+            _ => LogLevel::Warn,
+        };
+        if level > self.config.log_level {
+            return;
+        }
+        let client = &self.clients[ix];
+        let line = format!(
+            "close client={} peer={} reason={}",
+            client.number,
+            client.peer,
+            reason.name()
+        );
+        self.log(level, line);
+    }
+
+    /// Ends the connection now. What Redis still owes it is read and dropped when it comes; its writes are still
+    /// followed to their end.
+    pub(super) fn close_client(&mut self, ix: usize, reason: CloseReason) {
+        if self.clients[ix].state == State::Open {
+            self.log_close(ix, reason);
+        }
+        self.leave_admission(ix);
+        let Place::Client(index) = self.clients[ix].id.place else {
+            return;
+        };
+        let mut client = self.clients.remove(ix);
+        self.client_generations[index as usize] =
+            self.client_generations[index as usize].wrapping_add(1);
+        if let Some(timer) = client.timer {
+            self.timers.cancel(timer);
+        }
+        client.inbox.discard(&mut self.inbox_pool);
+        client.outbox.clear(&mut self.pool);
+        self.outputs.push_back(Output::Close(client.id));
+        self.stats.count(Counter::ClientsClosed);
+        if reason == CloseReason::OutboxOverflow {
+            self.stats.count(Counter::OutboxOverflows);
+        }
+    }
+
+    /// The client's timer fired: close it if its time is really over, else run the timer to the next moment that could be.
+    pub(super) fn client_timer_fired(&mut self, id: ConnId) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        self.clients[ix].timer = None;
+        let client = &self.clients[ix];
+        let head_due = client
+            .head_since
+            .map(|since| since + self.config.http_head_timeout);
+        let idle_due = client.active + self.config.http_idle_timeout;
+        let next = match client.state {
+            State::Lingering => return self.close_client(ix, CloseReason::Asked),
+            // What is owed keeps a connection alive; so does a hold, which somebody else ends.
+            _ if !client.is_settled() || client.hold != Hold::None => {
+                self.now + self.config.http_head_timeout
+            }
+            State::Open if head_due.is_some_and(|due| due <= self.now) => {
+                return self.time_out_client(ix, CloseReason::HeadTimeout);
+            }
+            State::Open if head_due.is_none() && idle_due <= self.now => {
+                return self.time_out_client(ix, CloseReason::IdleTimeout);
+            }
+            _ => head_due
+                .unwrap_or(idle_due)
+                .max(self.now + Duration::from_millis(1)),
+        };
+        // A request head may begin at any moment, so its time-out is looked for at its own pace.
+        let next = next.min(self.now + self.config.http_head_timeout);
+        self.clients[ix].timer = Some(self.timers.set(next, Timer::Client(id)));
+    }
+
+    fn time_out_client(&mut self, ix: usize, reason: CloseReason) {
+        if reason == CloseReason::HeadTimeout {
+            self.answer_head_timeout(ix);
+        }
+        self.finish_client(ix, reason);
+        self.client_changed(ix);
+    }
+
+    /// Shutting down: no request is begun that has not arrived yet; clients are closed as soon as nothing is owed to them.
+    pub fn drain(&mut self) {
+        self.draining = true;
+        let ids: Vec<ConnId> = self.clients.iter().map(|(_, client)| client.id).collect();
+        for id in ids {
+            self.after_serving(id);
+        }
+    }
+
+    /// After [`Engine::drain`]: whether every client has been sent all it is owed and is gone.
+    pub fn is_drained(&self) -> bool {
+        self.draining && self.clients.is_empty()
+    }
+}

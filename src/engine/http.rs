@@ -1,0 +1,365 @@
+//! Requests of HTTP clients: `/get?key=` is a read like any other, written as HTTP.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use super::clients::Handled;
+use super::read::{Freshness, SHARED_BYTES_MIN, error_text};
+use crate::cache::Content;
+use crate::client::{Client, CloseReason, Framing, HttpAsk, HttpWay, State};
+use crate::fetch::FetchError;
+use crate::hash::KeyHasher;
+use crate::outbox::Pool;
+use crate::protocol::http::response::{
+    self, CacheStatus, DATE_BYTES, Envelope, ErrorAnswer, ValueAnswer,
+};
+use crate::protocol::http::route::{Manner, Policy, Route, route};
+use crate::protocol::http::{IfNoneMatch, Refusal, Request, RequestParser, Step};
+use crate::stats::Counter;
+use std::sync::Arc;
+
+/// What writing an answer takes beside the answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Paper<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) cache_control: &'a str,
+    pub(super) date: &'a [u8; DATE_BYTES],
+    /// Tags values.
+    pub(super) hasher: &'a KeyHasher,
+}
+
+impl Engine {
+    /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
+    pub(super) fn serve_http(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+        let blank = Framing::Http(RequestParser::default());
+        let Framing::Http(mut parser) = std::mem::replace(&mut self.clients[ix].framing, blank)
+        else {
+            return bytes.len();
+        };
+        let id = self.clients[ix].id;
+        let mut at = 0;
+        while at < bytes.len() && *budget > 0 && !self.outbox_is_high(ix) {
+            let before = parser.clone();
+            match parser.next(&bytes[at..], &self.http_limits) {
+                Step::More => break,
+                Step::Skipped { used } => at += used,
+                Step::Expect100 => self.clients[ix].reply(response::CONTINUE, &mut self.pool),
+                Step::Bad { refusal, head_only } => {
+                    self.stats.count(Counter::ProtocolErrors);
+                    self.answer_refusal(ix, refusal, Manner::closing(head_only));
+                    self.finish_client(ix, CloseReason::ProtocolError);
+                    return bytes.len();
+                }
+                Step::Request { request, used } => {
+                    if self.handle_http(ix, &request) == Handled::Held {
+                        // The same bytes are parsed again when the hold ends.
+                        parser = before;
+                        break;
+                    }
+                    at += used;
+                    *budget -= 1;
+                    if self.client_index(id).is_none() || self.clients[ix].state != State::Open {
+                        return bytes.len();
+                    }
+                    self.clients[ix].waited_in_vain = false;
+                    if !request.keep_alive {
+                        self.finish_client(ix, CloseReason::Asked);
+                        return bytes.len();
+                    }
+                }
+            }
+        }
+        self.clients[ix].framing = Framing::Http(parser);
+        at
+    }
+
+    fn handle_http(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+        let mut scratch = std::mem::take(&mut self.http_key);
+        let policy = std::mem::take(&mut self.http_policy);
+        let routed = route(request, &policy, &mut scratch);
+        self.http_policy = policy;
+        let handled = match routed {
+            Route::Answer { refusal, manner } => {
+                self.answer_refusal(ix, refusal, manner);
+                Handled::Done
+            }
+            Route::Get {
+                key,
+                no_cache,
+                if_none_match,
+                manner,
+            } => {
+                let (freshness, way) = if no_cache {
+                    (Freshness::Forced, HttpWay::Request)
+                } else {
+                    (Freshness::Cached, HttpWay::Miss)
+                };
+                let if_none_match = if_none_match.map(|values| values.to_vec());
+                self.get(
+                    ix,
+                    key,
+                    freshness,
+                    Some(HttpAsk {
+                        manner,
+                        if_none_match,
+                        way,
+                    }),
+                )
+            }
+        };
+        self.http_key = scratch;
+        handled
+    }
+
+    fn answer_refusal(&mut self, ix: usize, refusal: Refusal, manner: Manner) {
+        let (paper, pool, client) = self.paper(ix);
+        let envelope = paper.envelope(manner);
+        client.reply_with(pool, |out| {
+            response::error(out, &ErrorAnswer::from(refusal), &envelope)
+        });
+    }
+
+    /// A request head did not come in time: 408, before the close.
+    pub(super) fn answer_head_timeout(&mut self, ix: usize) {
+        self.answer_refusal(ix, Refusal::HeadTimeout, Manner::closing(false));
+    }
+
+    /// What writing to one client takes, borrowed apart.
+    fn paper(&mut self, ix: usize) -> (Paper<'_>, &mut Pool, &mut Client) {
+        let paper = Paper {
+            policy: &self.http_policy,
+            cache_control: &self.config.http_cache_control,
+            date: &self.date,
+            hasher: &self.hasher,
+        };
+        (paper, &mut self.pool, &mut self.clients[ix])
+    }
+
+    /// An error instead of an answer, for a read that cannot be begun.
+    pub(super) fn http_error_now(&mut self, ix: usize, ask: &HttpAsk, status: u16, text: &[u8]) {
+        let (paper, pool, client) = self.paper(ix);
+        client.reply_with(pool, |out| paper.error(out, ask, status, text));
+    }
+
+    /// An error instead of an answer, for a slot that waits.
+    pub(super) fn http_error(
+        &mut self,
+        ix: usize,
+        slot: u64,
+        ask: &HttpAsk,
+        status: u16,
+        text: &[u8],
+    ) {
+        let (paper, pool, client) = self.paper(ix);
+        client.fill_with(slot, pool, |out| paper.error(out, ask, status, text));
+    }
+
+    /// The answer to a read that is a hit.
+    pub(super) fn http_hit(&mut self, ix: usize, ask: &HttpAsk, key: &[u8], hash: u64) {
+        let paper = Paper {
+            policy: &self.http_policy,
+            cache_control: &self.config.http_cache_control,
+            date: &self.date,
+            hasher: &self.hasher,
+        };
+        let (client, pool, now) = (&mut self.clients[ix], &mut self.pool, self.now);
+        let Some(stamp) = self.cache.stamp(client.db, key, hash, now) else {
+            return;
+        };
+        let status = CacheStatus::Hit {
+            ttl_secs: stamp.deadline.since(now).as_secs(),
+        };
+        let age_secs = Some(now.since(stamp.stored_at).as_secs());
+        match self.cache.peek(client.db, key, hash, now) {
+            Some(Content::Value(value)) => {
+                let (bytes, shared) = (value.value(), value.shared());
+                let answer = paper.value(ask, bytes, status, age_secs);
+                let mut follows = response::Content::Absent;
+                client.reply_with(pool, |out| {
+                    follows = response::value_head(out, &answer, bytes.len())
+                });
+                match (follows, shared) {
+                    (response::Content::Absent, _) => {}
+                    (response::Content::Follows, Some(shared)) => {
+                        let start = shared.len() - 2 - bytes.len();
+                        client.reply_shared(shared, start..start + bytes.len());
+                    }
+                    (response::Content::Follows, None) => client.reply(bytes, pool),
+                }
+            }
+            Some(Content::Missing) => client.reply_with(pool, |out| {
+                let answer = ErrorAnswer {
+                    cache_status: Some(status),
+                    age_secs,
+                    ..Refusal::NoSuchKey.into()
+                };
+                response::error(out, &answer, &paper.envelope(ask.manner));
+            }),
+            Some(Content::TooLarge) | None => debug_assert!(false, "the caller has seen an entry"),
+        }
+    }
+
+    /// The answer to a read that was fetched.
+    pub(super) fn http_fetched(
+        &mut self,
+        ix: usize,
+        slot: u64,
+        ask: &HttpAsk,
+        value: Option<&Arc<Vec<u8>>>,
+        stored: bool,
+    ) {
+        let status = match (ask.way, stored) {
+            (HttpWay::Collapsed, _) => CacheStatus::Collapsed,
+            (HttpWay::Request, _) => CacheStatus::Forced,
+            (HttpWay::Bypass, _) => CacheStatus::Bypass,
+            (HttpWay::Miss, true) => CacheStatus::Stored,
+            (HttpWay::Miss, false) => CacheStatus::NotStored,
+        };
+        let (paper, pool, client) = self.paper(ix);
+        let Some(value) = value else {
+            let answer = ErrorAnswer {
+                cache_status: Some(status),
+                ..Refusal::NoSuchKey.into()
+            };
+            return client.fill_with(slot, pool, |out| {
+                response::error(out, &answer, &paper.envelope(ask.manner))
+            });
+        };
+        let answer = paper.value(ask, value, status, None);
+        let mut follows = response::Content::Absent;
+        client.fill_with(slot, pool, |out| {
+            follows = response::value_head(out, &answer, value.len())
+        });
+        match follows {
+            response::Content::Absent => {}
+            response::Content::Follows if value.len() >= SHARED_BYTES_MIN => {
+                client.fill_shared(slot, value)
+            }
+            response::Content::Follows => client.fill(slot, value, pool),
+        }
+    }
+
+    /// The answer to a read that was relayed: `reply` is Redis's reply to GET, in RESP2.
+    pub(super) fn http_relayed(&mut self, ix: usize, slot: u64, ask: &HttpAsk, reply: &[u8]) {
+        match bulk_in(reply) {
+            Some(value) => {
+                let value = value.map(|value| Arc::new(value.to_vec()));
+                self.http_fetched(ix, slot, ask, value.as_ref(), false);
+            }
+            None => {
+                let text = reply.strip_prefix(b"-").unwrap_or(reply).trim_ascii_end();
+                self.http_error(ix, slot, ask, response::status_for_redis_error(text), text);
+            }
+        }
+    }
+
+    pub(super) fn http_fetch_error(
+        &mut self,
+        ix: usize,
+        slot: Option<u64>,
+        ask: &HttpAsk,
+        error: &FetchError,
+    ) {
+        let text = error_text(error);
+        let status = status_of(error);
+        let body = text
+            .strip_prefix("ERR nearcache: ")
+            .unwrap_or(&text)
+            .as_bytes();
+        match slot {
+            Some(slot) => self.http_error(ix, slot, ask, status, body),
+            None => self.http_error_now(ix, ask, status, body),
+        }
+    }
+}
+
+impl Paper<'_> {
+    fn envelope(&self, manner: Manner) -> Envelope<'_> {
+        Envelope {
+            manner,
+            allow_origin: self.policy.allow_origin(manner.grant),
+            date: self.date,
+        }
+    }
+
+    fn value<'a>(
+        &'a self,
+        ask: &'a HttpAsk,
+        value: &[u8],
+        status: CacheStatus,
+        age_secs: Option<u64>,
+    ) -> ValueAnswer<'a> {
+        ValueAnswer {
+            envelope: self.envelope(ask.manner),
+            utf8: std::str::from_utf8(value).is_ok(),
+            etag: Some(self.hasher.hash(value)),
+            if_none_match: ask.if_none_match.as_deref().map(IfNoneMatch::of_value),
+            cache_status: status,
+            age_secs,
+            cache_control: self.cache_control,
+        }
+    }
+
+    fn error(&self, out: &mut Vec<u8>, ask: &HttpAsk, status: u16, text: &[u8]) {
+        let cache_status = match ask.way {
+            HttpWay::Miss => CacheStatus::NotStored,
+            HttpWay::Request => CacheStatus::Forced,
+            HttpWay::Collapsed => CacheStatus::Collapsed,
+            HttpWay::Bypass => CacheStatus::Bypass,
+        };
+        let answer = ErrorAnswer {
+            retry_after_secs: (status == 503).then_some(1),
+            cache_status: Some(cache_status),
+            ..ErrorAnswer::new(status, text)
+        };
+        response::error(out, &answer, &self.envelope(ask.manner));
+    }
+}
+
+/// 503: Redis cannot be asked now; 504: it was asked and did not answer in time; else as Redis's error says.
+fn status_of(error: &FetchError) -> u16 {
+    match error {
+        FetchError::Upstream(text) => response::status_for_redis_error(text.as_bytes()),
+        FetchError::TimedOut => 504,
+        FetchError::Unreachable(_) | FetchError::QueueFull | FetchError::WorkerLost => 503,
+    }
+}
+
+/// The value of a bulk reply in RESP2, `Some(None)` for nil; `None` for an error.
+fn bulk_in(reply: &[u8]) -> Option<Option<&[u8]>> {
+    if !reply.starts_with(b"$") {
+        return None;
+    }
+    if reply.starts_with(b"$-1") {
+        return Some(None);
+    }
+    let head = reply.iter().position(|byte| *byte == b'\n')?;
+    reply.get(head + 1..reply.len().checked_sub(2)?).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bulk_reply_is_a_value_nil_or_an_error() {
+        assert_eq!(bulk_in(b"$3\r\na\r\n\r\n"), Some(Some(&b"a\r\n"[..])));
+        assert_eq!(bulk_in(b"$0\r\n\r\n"), Some(Some(&b""[..])));
+        assert_eq!(bulk_in(b"$-1\r\n"), Some(None));
+        assert_eq!(bulk_in(b"-WRONGTYPE x\r\n"), None);
+    }
+
+    #[test]
+    fn each_failure_has_its_status() {
+        assert_eq!(status_of(&FetchError::TimedOut), 504);
+        assert_eq!(status_of(&FetchError::Unreachable(String::new())), 503);
+        assert_eq!(
+            status_of(&FetchError::Upstream("WRONGTYPE x".to_owned())),
+            409
+        );
+        assert_eq!(
+            status_of(&FetchError::Upstream("LOADING x".to_owned())),
+            503
+        );
+        assert_eq!(status_of(&FetchError::Upstream("OOM x".to_owned())), 502);
+    }
+}

@@ -1,0 +1,484 @@
+//! The life of a link: opened, greeted, read reply by reply, lost or closed. What a reply means for the cache is decided
+//! here too: a command's keys are poisoned before its reply is queued (rules L5, L9, L10, L12).
+#![forbid(unsafe_code)]
+
+use super::timers::Timer;
+use super::{ConnId, Engine, Output, Place};
+use crate::client::{CloseReason, Hold, Render};
+use crate::link::{Link, Owed, Purpose, Role, State, Touch};
+use crate::protocol::resp::reply::{ReplyScanner, Scan};
+use crate::protocol::resp::write::{self, Version};
+use crate::stats::Counter;
+
+/// A reply that must be seen whole (INFO, COMMAND, the handshake) may be this long.
+const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Redis's answer to a name it does not know: nothing was executed, so nothing can have changed.
+const UNKNOWN_COMMAND: &[u8] = b"-ERR unknown command";
+const OUTCOME_UNKNOWN: &str = "ERR nearcache: the connection to Redis was lost; whether the command was executed is not known";
+
+impl Engine {
+    /// The place of a link in its table, unless the id is stale.
+    pub(super) fn link_index(&self, id: ConnId) -> Option<usize> {
+        let Place::Link(index) = id.place else {
+            return None;
+        };
+        let link = self.links.get(index as usize)?;
+        (link.id == id).then_some(index as usize)
+    }
+
+    pub(super) fn link_role(&self, id: ConnId) -> Option<Role> {
+        self.link_index(id).map(|ix| self.links[ix].role)
+    }
+
+    /// Makes a link and puts its handshake in front of what it will send.
+    pub(super) fn open_link(&mut self, role: Role) -> ConnId {
+        let entry = self.links.vacant_entry();
+        let index = entry.key();
+        if index == self.link_generations.len() {
+            self.link_generations.push(0);
+        }
+        let place = Place::Link(u32::try_from(index).expect("links are bounded by links_max"));
+        let id = ConnId {
+            place,
+            generation: self.link_generations[index],
+        };
+        entry.insert(Link::new(id, role, self.now));
+        if let Role::Shared(pool) = role {
+            self.pools.entry(pool).or_default().push(id);
+        }
+        self.greet(index, role);
+        let deadline = self.now + self.config.redis_connect_timeout;
+        self.links[index].timer = Some(self.timers.set(deadline, Timer::Link(id)));
+        self.stats.count(Counter::LinksOpened);
+        self.outputs.push_back(Output::Connect(id));
+        id
+    }
+
+    fn greet(&mut self, ix: usize, role: Role) {
+        let url = self.config.redis_url.clone();
+        if let Some(password) = &url.password {
+            let password = password.as_bytes();
+            match &url.username {
+                Some(user) => {
+                    self.ask(ix, Purpose::Required, &[b"AUTH", user.as_bytes(), password])
+                }
+                None => self.ask(ix, Purpose::Required, &[b"AUTH", password]),
+            }
+        }
+        let (Role::Shared(pool) | Role::OneShot(pool)) = role else {
+            let name = format!("nearcache:{}:control", self.pid);
+            self.ask(
+                ix,
+                Purpose::Ignored,
+                &[b"CLIENT", b"SETNAME", name.as_bytes()],
+            );
+            self.ask(ix, Purpose::Server, &[b"INFO", b"server"]);
+            self.ask(ix, Purpose::CommandTable, &[b"COMMAND"]);
+            return;
+        };
+        if pool.version == Version::Resp3 {
+            self.ask(ix, Purpose::Required, &[b"HELLO", b"3"]);
+        }
+        if pool.db != 0 {
+            self.ask(
+                ix,
+                Purpose::Required,
+                &[b"SELECT", pool.db.to_string().as_bytes()],
+            );
+        }
+        let name = format!("nearcache:{}:link{ix}", self.pid);
+        self.ask(
+            ix,
+            Purpose::Ignored,
+            &[b"CLIENT", b"SETNAME", name.as_bytes()],
+        );
+    }
+
+    /// Sends a command of the proxy's own on a link.
+    pub(super) fn ask(&mut self, ix: usize, purpose: Purpose, args: &[&[u8]]) {
+        let link = &mut self.links[ix];
+        if link.owed.is_empty() {
+            link.heard = self.now;
+        }
+        link.owed.push_back(Owed {
+            to: None,
+            purpose,
+            touch: Touch::Keys(0),
+            poison: false,
+            counted: false,
+        });
+        link.outbox.append_with(&mut self.pool, |out| {
+            write::command(out, args.iter().copied())
+        });
+        self.flush_link(ix);
+    }
+
+    pub(super) fn flush_link(&mut self, ix: usize) {
+        let link = &mut self.links[ix];
+        if link.state != State::Connecting && !link.flush_listed && !link.outbox.is_empty() {
+            link.flush_listed = true;
+            self.outputs.push_back(Output::Flush(link.id));
+        }
+    }
+
+    /// The outcome of [`Output::Connect`].
+    pub fn connected(&mut self, id: ConnId, result: Result<(), String>) {
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
+        if let Err(why) = result {
+            return self.link_lost(id, &why);
+        }
+        let link = &mut self.links[ix];
+        link.state = State::Greeting;
+        link.heard = self.now;
+        self.run_link_timer(ix);
+        self.flush_link(ix);
+    }
+
+    pub(super) fn link_sent(&mut self, id: ConnId, n: usize) {
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
+        let link = &mut self.links[ix];
+        link.outbox.sent(n, &mut self.pool);
+        if link.outbox.is_empty() {
+            link.flush_listed = false;
+            for client in std::mem::take(&mut self.links[ix].waiting) {
+                if let Some(client) = self.client_index(client) {
+                    self.unhold(client, Hold::Link);
+                }
+            }
+        }
+    }
+
+    /// Finds the replies in what a link received and brings each to whom it is owed.
+    pub(super) fn link_received(&mut self, id: ConnId, n: usize) {
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
+        self.links[ix].heard = self.now;
+        let scratch = std::mem::take(&mut self.scratch);
+        self.read_replies(id, &scratch[..n]);
+        self.scratch = scratch;
+    }
+
+    fn read_replies(&mut self, id: ConnId, bytes: &[u8]) {
+        let mut at = 0;
+        while at < bytes.len() {
+            // A reply may have ended the link.
+            let Some(ix) = self.link_index(id) else {
+                return;
+            };
+            let link = &mut self.links[ix];
+            if link.owed.is_empty() {
+                return self.link_lost(id, "Redis sent what nobody asked for");
+            }
+            let (used, scan) = link.scanner.feed(&bytes[at..]);
+            let chunk = &bytes[at..at + used];
+            at += used;
+            let begins = !link.reply_begun;
+            link.reply_begun = scan == Scan::More;
+            match scan {
+                Scan::Bad => return self.link_lost(id, "Redis sent what is not RESP"),
+                Scan::More => self.reply_part(ix, chunk, begins),
+                Scan::Done => {
+                    link.scanner = ReplyScanner::default();
+                    self.reply_ends(ix, chunk, begins);
+                }
+            }
+        }
+    }
+
+    /// A part of the front reply that is not its end.
+    fn reply_part(&mut self, ix: usize, chunk: &[u8], begins: bool) {
+        let owed = self.links[ix]
+            .owed
+            .front()
+            .expect("read_replies has looked")
+            .clone();
+        if begins {
+            // The command was executed before its first byte was sent, so this is early enough; the end does it again
+            // for what was fetched meanwhile.
+            self.poison_front(ix, &owed, chunk);
+        }
+        match owed.purpose {
+            Purpose::Pass => self.pass(&owed, chunk),
+            _ => {
+                let link = &mut self.links[ix];
+                link.collected.extend_from_slice(chunk);
+                if link.collected.len() > COLLECTED_BYTES_MAX {
+                    let id = link.id;
+                    self.link_lost(id, "a reply is longer than can be");
+                }
+            }
+        }
+    }
+
+    /// The front reply is complete with this chunk.
+    fn reply_ends(&mut self, ix: usize, chunk: &[u8], whole: bool) {
+        let owed = self.links[ix]
+            .owed
+            .front()
+            .expect("read_replies has looked")
+            .clone();
+        self.poison_front(ix, &owed, if whole { chunk } else { b"" });
+        self.links[ix].owed.pop_front();
+        let mut collected = std::mem::take(&mut self.links[ix].collected);
+        let reply: &[u8] = if whole {
+            chunk
+        } else {
+            collected.extend_from_slice(if owed.purpose == Purpose::Pass {
+                b""
+            } else {
+                chunk
+            });
+            &collected
+        };
+        match owed.purpose {
+            Purpose::Pass => self.pass(&owed, chunk),
+            Purpose::Info => self.pass_info(&owed, reply),
+            Purpose::Http => self.pass_http(&owed, reply),
+            Purpose::Required
+            | Purpose::Ignored
+            | Purpose::Server
+            | Purpose::CommandTable
+            | Purpose::Heartbeat => {
+                let id = self.links[ix].id;
+                self.greeted(id, owed.purpose, reply);
+            }
+        }
+        if owed.to.is_some() {
+            self.settle_relayed(Some(ix), &owed);
+            if let Role::OneShot(_) = self.links[ix].role {
+                self.close_link(ix);
+            }
+        }
+    }
+
+    /// Rules L5, L9 and L10: what the front command touched is forgotten before its reply is queued.
+    fn poison_front(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
+        if !owed.poison || reply.starts_with(UNKNOWN_COMMAND) {
+            return;
+        }
+        match owed.touch {
+            Touch::All => self.poison_all(),
+            Touch::Keys(n) => {
+                for at in 0..n as usize {
+                    let hash = self.links[ix].touched[at];
+                    self.poison_name(hash);
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, owed: &Owed, bytes: &[u8]) {
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
+        let Some(ix) = self.client_index(client) else {
+            return;
+        };
+        let client = &mut self.clients[ix];
+        if client.bytes_owed() + bytes.len() > self.config.outbox_max_bytes {
+            return self.close_client(ix, CloseReason::OutboxOverflow);
+        }
+        client.fill(slot, bytes, &mut self.pool);
+        // A part that fills the front slot may leave before the reply is complete.
+        self.client_changed(ix);
+    }
+
+    fn pass_info(&mut self, owed: &Owed, reply: &[u8]) {
+        let section = self.info_section();
+        let extended = super::local::extend_info(reply, section.as_bytes());
+        self.pass(owed, &extended);
+    }
+
+    fn pass_http(&mut self, owed: &Owed, reply: &[u8]) {
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
+        let Some(ix) = self.client_index(client) else {
+            return;
+        };
+        let client = &mut self.clients[ix];
+        if client.bytes_owed() + reply.len() > self.config.outbox_max_bytes {
+            return self.close_client(ix, CloseReason::OutboxOverflow);
+        }
+        if let Some(Render::Http(ask)) = client.render(slot).cloned() {
+            self.http_relayed(ix, slot, &ask, reply);
+        }
+        self.client_changed(ix);
+    }
+
+    /// A relayed command is over: the counts go down, the reply in its slot is complete. `link` is where its hashes stand
+    /// at the front; `None` when the caller has taken care of them.
+    fn settle_relayed(&mut self, link: Option<usize>, owed: &Owed) {
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
+        if let (Some(link), Touch::Keys(n)) = (link, owed.touch) {
+            for _ in 0..n {
+                let hash = self.links[link]
+                    .touched
+                    .pop_front()
+                    .expect("each hash belongs to a request");
+                self.uncount(client, hash, |counts| counts.relayed -= 1);
+            }
+        }
+        if let Some(ix) = self.client_index(client) {
+            let client = &mut self.clients[ix];
+            client.relayed -= 1;
+            if owed.touch == Touch::All {
+                client.relayed_all -= 1;
+            }
+            if client.relayed == 0 {
+                client.link = None;
+            }
+            client.finish_slot(slot, &mut self.pool);
+            if self.clients[ix].relayed == 0 {
+                self.unhold(ix, Hold::Relays);
+            }
+            self.after_reply(ix);
+        }
+        if owed.counted {
+            self.release_place();
+        }
+    }
+
+    /// A client got a reply, or the end of one.
+    pub(super) fn after_reply(&mut self, ix: usize) {
+        if self.clients[ix].bytes_owed() > self.config.outbox_max_bytes {
+            return self.close_client(ix, CloseReason::OutboxOverflow);
+        }
+        self.client_changed(ix);
+    }
+
+    /// Rule L12: every command outstanding on the link ends with an error; nothing is sent again.
+    pub(super) fn link_lost(&mut self, id: ConnId, why: &str) {
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
+        let role = self.links[ix].role;
+        let begun = self.links[ix].reply_begun;
+        let greeted = self.links[ix].state == State::Up;
+        let mut owed = std::mem::take(&mut self.links[ix].owed);
+        let mut touched = std::mem::take(&mut self.links[ix].touched);
+        self.close_link(ix);
+        self.stats.count(Counter::LinksLost);
+        let text = if greeted {
+            OUTCOME_UNKNOWN.to_owned()
+        } else {
+            format!("ERR nearcache: Redis is not reachable: {why}")
+        };
+        for (at, owed) in owed.drain(..).enumerate() {
+            self.lost_command(&owed, &mut touched, &text, at == 0 && begun);
+        }
+        if role == Role::Control {
+            self.control_lost(why, greeted);
+        }
+    }
+
+    fn lost_command(
+        &mut self,
+        owed: &Owed,
+        touched: &mut std::collections::VecDeque<u64>,
+        text: &str,
+        begun: bool,
+    ) {
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
+        if let Touch::Keys(n) = owed.touch {
+            for hash in touched.drain(..n as usize) {
+                if owed.poison {
+                    self.poison_name(hash);
+                }
+                self.uncount(client, hash, |counts| counts.relayed -= 1);
+            }
+        } else if owed.poison {
+            self.poison_all();
+        }
+        self.stats.count(Counter::RelayErrors);
+        if let Some(ix) = self.client_index(client) {
+            if begun && owed.purpose == Purpose::Pass {
+                // A part of the reply may have left already: only the end of the connection can say that no more comes.
+                self.close_client(ix, CloseReason::UpstreamLost);
+            } else {
+                let client = &mut self.clients[ix];
+                if let Some(Render::Http(ask)) = client.render(slot).cloned() {
+                    let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
+                    self.http_error(ix, slot, &ask, 503, body.as_bytes());
+                } else {
+                    client.fill_with(slot, &mut self.pool, |out| {
+                        write::error(out, text.as_bytes())
+                    });
+                }
+            }
+        }
+        self.settle_relayed(None, owed);
+    }
+
+    /// Ends a link on which nothing is owed any more.
+    pub(super) fn close_link(&mut self, ix: usize) {
+        let Place::Link(index) = self.links[ix].id.place else {
+            return;
+        };
+        let mut link = self.links.remove(ix);
+        self.link_generations[index as usize] =
+            self.link_generations[index as usize].wrapping_add(1);
+        if let Role::Shared(pool) = link.role
+            && let Some(links) = self.pools.get_mut(&pool)
+        {
+            links.retain(|id| *id != link.id);
+        }
+        if let Some(timer) = link.timer {
+            self.timers.cancel(timer);
+        }
+        link.outbox.clear(&mut self.pool);
+        for client in link.waiting {
+            if let Some(client) = self.client_index(client) {
+                self.unhold(client, Hold::Link);
+            }
+        }
+        self.outputs.push_back(Output::Close(link.id));
+    }
+
+    /// Looks at a link when it may have been silent, or idle, for too long.
+    pub(super) fn link_timer_fired(&mut self, id: ConnId) {
+        let Some(ix) = self.link_index(id) else {
+            return;
+        };
+        let link = &mut self.links[ix];
+        link.timer = None;
+        if link.state == State::Connecting {
+            return self.link_lost(id, "no connection in time");
+        }
+        if !link.owed.is_empty() && link.heard + self.config.link_dead <= self.now {
+            return self.link_lost(id, "Redis has been silent for too long");
+        }
+        let idle = link.owed.is_empty() && link.heard + self.config.link_idle <= self.now;
+        if idle && link.role != Role::Control {
+            return self.close_link(ix);
+        }
+        self.run_link_timer(ix);
+    }
+
+    fn run_link_timer(&mut self, ix: usize) {
+        let link = &self.links[ix];
+        let patience = if link.owed.is_empty() {
+            self.config.link_idle
+        } else {
+            self.config.link_dead
+        };
+        // Whatever becomes owed meanwhile must be watched too, so the shorter of the two is looked at.
+        let check = patience
+            .min(self.config.link_dead)
+            .min(self.config.link_idle);
+        let (id, old) = (link.id, link.timer);
+        if let Some(old) = old {
+            self.timers.cancel(old);
+        }
+        self.links[ix].timer = Some(self.timers.set(self.now + check, Timer::Link(id)));
+    }
+}

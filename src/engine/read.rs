@@ -1,0 +1,376 @@
+//! Cacheable reads: hit, join or fetch (rules L2, L3, L5 and L6), and what a finished fetch leaves.
+#![forbid(unsafe_code)]
+
+use super::admission::Admit;
+use super::clients::Handled;
+use super::timers::Timer;
+use super::{ConnId, Engine, Output, Outstanding};
+use crate::cache::{Content, NewContent, Put};
+use crate::client::{Hold, HttpAsk, HttpWay, Render};
+use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Waiter};
+use crate::protocol::resp::write;
+use crate::stats::Counter;
+use crate::time::Time;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// From this size on a value is sent by reference instead of being copied for each of its readers.
+pub(super) const SHARED_BYTES_MIN: usize = 8 * 1024;
+
+/// Whether a read may be answered from what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// A hit or a join will do.
+    Cached,
+    /// The reader wants Redis to be asked now (`Cache-Control: no-cache`).
+    Forced,
+}
+
+/// A read of one key by a client.
+#[derive(Debug)]
+pub(super) struct Read<'k> {
+    pub(super) key: &'k [u8],
+    pub(super) hash: u64,
+    pub(super) freshness: Freshness,
+    /// How an HTTP client wants the answer; `None` for RESP.
+    pub(super) http: Option<HttpAsk>,
+}
+
+impl Engine {
+    /// Rule L5: whether an outstanding relayed command of this client may touch the key.
+    pub(super) fn relayed_touches(&self, ix: usize, hash: u64) -> bool {
+        let client = &self.clients[ix];
+        client.relayed > 0
+            && (client.relayed_all > 0
+                || self
+                    .outstanding
+                    .get(&(client.id.packed(), hash))
+                    .is_some_and(|counts| counts.relayed > 0))
+    }
+
+    /// A GET of one key. Rule L5 has been looked at before: nothing outstanding of this client touches the key.
+    pub(super) fn read(&mut self, ix: usize, read: Read<'_>) -> Handled {
+        let db = self.clients[ix].db;
+        if read.freshness == Freshness::Cached {
+            match self.cache.get(db, read.key, read.hash, self.now) {
+                Some(Content::TooLarge) => return self.relay_read(ix, read),
+                Some(_) => {
+                    self.stats.count(Counter::Hits);
+                    self.answer_hit(ix, &read);
+                    return Handled::Done;
+                }
+                None => {}
+            }
+            if let Some(id) = self.fetches.current(db, read.key, read.hash)
+                && self.may_join(id)
+            {
+                return self.join(ix, id, read);
+            }
+        }
+        if read.key.len() > self.config.cache_max_key_bytes {
+            return self.relay_read(ix, read);
+        }
+        self.start_fetch(ix, read)
+    }
+
+    /// Writes what is kept under the key to the client. It is kept: the caller has just seen it.
+    fn answer_hit(&mut self, ix: usize, read: &Read<'_>) {
+        if let Some(ask) = &read.http {
+            return self.http_hit(ix, ask, read.key, read.hash);
+        }
+        let client = &mut self.clients[ix];
+        let Some(content) = self.cache.peek(client.db, read.key, read.hash, self.now) else {
+            return;
+        };
+        match content {
+            Content::Value(value) => match value.shared() {
+                Some(shared) => client.reply_shared(shared, 0..shared.len()),
+                None => client.reply(value.reply(), &mut self.pool),
+            },
+            Content::Missing => {
+                let version = client.version;
+                client.reply_with(&mut self.pool, |out| write::null(out, version));
+            }
+            Content::TooLarge => {}
+        }
+    }
+
+    /// A fetch that is older than an entry may become is not joined: its value could be too old when it comes.
+    fn may_join(&self, id: FetchId) -> bool {
+        self.fetches
+            .dispatched(id)
+            .is_some_and(|dispatched| self.now < dispatched + self.config.cache_ttl)
+    }
+
+    fn join(&mut self, ix: usize, id: FetchId, read: Read<'_>) -> Handled {
+        let waiter = self.owe_fetch(
+            ix,
+            read.hash,
+            read.http.map(|ask| HttpAsk {
+                way: HttpWay::Collapsed,
+                ..ask
+            }),
+        );
+        self.fetches.join(id, waiter);
+        self.stats.count(Counter::Joined);
+        Handled::Done
+    }
+
+    fn start_fetch(&mut self, ix: usize, read: Read<'_>) -> Handled {
+        if let Some(why) = self.upstream.away() {
+            let error = FetchError::Unreachable(why.to_owned());
+            self.answer_error_now(ix, read.http.as_ref(), &error);
+            return Handled::Done;
+        }
+        match self.admit(ix) {
+            Admit::Granted => {}
+            Admit::Queued => return Handled::Held,
+            Admit::Refused => {
+                self.answer_error_now(ix, read.http.as_ref(), &FetchError::QueueFull);
+                return Handled::Done;
+            }
+        }
+        let db = self.clients[ix].db;
+        // Rule L2: what is kept goes, so that nobody is answered from before this fetch while it is under way.
+        self.cache.remove(db, read.key, read.hash);
+        let waiter = self.owe_fetch(ix, read.hash, read.http);
+        let timer = self.timers.set(
+            self.now + self.config.redis_timeout,
+            Timer::Fetch(self.fetches.next_id()),
+        );
+        let id = self
+            .fetches
+            .start(db, read.key, read.hash, self.now, timer, waiter);
+        let worker = (read.hash % self.config.redis_workers.max(1) as u64) as usize;
+        self.outputs.push_back(Output::Submit(Job {
+            id,
+            worker,
+            db,
+            key: read.key.to_vec(),
+            dispatched: self.now,
+        }));
+        self.stats.count(Counter::Misses);
+        Handled::Done
+    }
+
+    fn owe_fetch(&mut self, ix: usize, hash: u64, http: Option<HttpAsk>) -> Waiter {
+        let client = &mut self.clients[ix];
+        let render = match http {
+            Some(ask) => Render::Http(Box::new(ask)),
+            None => Render::Resp(client.version),
+        };
+        let slot = client.owe(Some(render));
+        client.fetching += 1;
+        self.outstanding
+            .entry((client.id.packed(), hash))
+            .or_default()
+            .fetching += 1;
+        Waiter {
+            client: client.id,
+            slot,
+        }
+    }
+
+    /// The end of a fetch: it is kept if it may be, its waiters are answered.
+    pub(super) fn fetch_completed(&mut self, id: FetchId, result: Result<Fetched, FetchError>) {
+        let Some((mut flight, current)) = self.fetches.finish(id) else {
+            return;
+        };
+        if result != Err(FetchError::TimedOut)
+            || flight.dispatched + self.config.redis_timeout > self.now
+        {
+            self.timers.cancel(flight.timer);
+        }
+        let waiters = std::mem::take(&mut flight.waiters);
+        match result {
+            Ok(fetched) => {
+                let stored = self.keep(&flight, current, &fetched);
+                let value = fetched.value.map(Arc::new);
+                for waiter in waiters {
+                    self.answer_value(waiter, flight.hash, value.as_ref(), stored);
+                }
+            }
+            Err(error) => {
+                self.stats.count(Counter::FetchErrors);
+                for waiter in waiters {
+                    self.answer_error(waiter, flight.hash, &error);
+                }
+            }
+        }
+        self.release_place();
+    }
+
+    /// Rule L3: keeps what a fetch brought if the key's mark was still its own. Says whether a later read will hit.
+    fn keep(&mut self, flight: &Flight, current: bool, fetched: &Fetched) -> bool {
+        if !current {
+            self.stats.count(Counter::FetchVoided);
+            return false;
+        }
+        let Some(deadline) = self.deadline(flight.dispatched, fetched) else {
+            return false;
+        };
+        let content = match &fetched.value {
+            None => NewContent::Missing,
+            Some(value) if value.len() > self.config.cache_max_value_bytes => {
+                self.stats.count(Counter::TooLarge);
+                NewContent::TooLarge
+            }
+            Some(value) => NewContent::Value(value),
+        };
+        let put = Put {
+            db: flight.db,
+            key: &flight.key,
+            hash: flight.hash,
+            content,
+            stored_at: flight.dispatched,
+            deadline,
+            tag: 0,
+        };
+        let stored = self.cache.put(put, self.now);
+        self.stats
+            .add(Counter::Evictions, u64::from(stored.evicted));
+        stored.kept && !matches!(content, NewContent::TooLarge)
+    }
+
+    /// Until when the result may be kept: from dispatch, so that it never outlives what Redis said, capped by the
+    /// global time to live less a jitter, so that hot keys do not all come to an end together.
+    fn deadline(&mut self, dispatched: Time, fetched: &Fetched) -> Option<Time> {
+        let cap = match &fetched.value {
+            Some(_) => self.config.cache_ttl,
+            None => self.config.cache_negative_ttl.min(self.config.cache_ttl),
+        };
+        let lifetime = match (&fetched.value, fetched.pttl_ms?) {
+            (None, -2) => cap,
+            (Some(_), -1) => cap,
+            (Some(_), ms) if ms >= 0 => cap.min(Duration::from_millis(ms.unsigned_abs())),
+            // GET and PTTL saw different things: the key changed between them.
+            _ => return None,
+        };
+        let jitter = if lifetime == cap {
+            self.random() % 1024 * (cap.as_micros() as u64 / 10) / 1024
+        } else {
+            0
+        };
+        let lifetime = lifetime - Duration::from_micros(jitter);
+        (!lifetime.is_zero()).then_some(dispatched + lifetime)
+    }
+
+    /// The waiter's fetch is over, as far as the counts go. `None` when the client is gone.
+    fn settle_waiter(&mut self, waiter: Waiter, hash: u64) -> Option<usize> {
+        self.uncount(waiter.client, hash, |counts| counts.fetching -= 1);
+        let ix = self.client_index(waiter.client)?;
+        self.clients[ix].fetching -= 1;
+        Some(ix)
+    }
+
+    fn answer_value(
+        &mut self,
+        waiter: Waiter,
+        hash: u64,
+        value: Option<&Arc<Vec<u8>>>,
+        stored: bool,
+    ) {
+        let Some(ix) = self.settle_waiter(waiter, hash) else {
+            return;
+        };
+        let slot = waiter.slot;
+        let render = self.clients[ix].render(slot).cloned();
+        let client = &mut self.clients[ix];
+        match render {
+            Some(Render::Http(ask)) => self.http_fetched(ix, slot, &ask, value, stored),
+            Some(Render::Resp(version)) => match value {
+                None => client.fill_with(slot, &mut self.pool, |out| write::null(out, version)),
+                Some(value) if value.len() >= SHARED_BYTES_MIN => {
+                    client.fill_with(slot, &mut self.pool, |out| {
+                        write::bulk_head(out, value.len())
+                    });
+                    client.fill_shared(slot, value);
+                    client.fill(slot, b"\r\n", &mut self.pool);
+                }
+                Some(value) => {
+                    client.fill_with(slot, &mut self.pool, |out| write::bulk(out, value))
+                }
+            },
+            None => debug_assert!(
+                false,
+                "a slot that waits for a fetch knows how to be written"
+            ),
+        }
+        self.end_wait(ix, slot);
+    }
+
+    fn answer_error(&mut self, waiter: Waiter, hash: u64, error: &FetchError) {
+        let Some(ix) = self.settle_waiter(waiter, hash) else {
+            return;
+        };
+        let slot = waiter.slot;
+        match self.clients[ix].render(slot).cloned() {
+            Some(Render::Http(ask)) => self.http_fetch_error(ix, Some(slot), &ask, error),
+            _ => self.clients[ix].fill_with(slot, &mut self.pool, |out| {
+                write::error(out, error_text(error).as_bytes())
+            }),
+        }
+        self.end_wait(ix, slot);
+    }
+
+    fn end_wait(&mut self, ix: usize, slot: u64) {
+        self.clients[ix].finish_slot(slot, &mut self.pool);
+        self.unhold(ix, Hold::OwnFetch);
+        self.after_reply(ix);
+    }
+
+    /// Answers a read that cannot even be begun, in the order of the client's replies.
+    fn answer_error_now(&mut self, ix: usize, http: Option<&HttpAsk>, error: &FetchError) {
+        self.stats.count(Counter::FetchErrors);
+        match http {
+            Some(ask) => self.http_fetch_error(ix, None, ask, error),
+            None => self.clients[ix].reply_with(&mut self.pool, |out| {
+                write::error(out, error_text(error).as_bytes())
+            }),
+        }
+    }
+
+    /// One command fewer of this client touches the key.
+    pub(super) fn uncount(
+        &mut self,
+        client: ConnId,
+        hash: u64,
+        change: impl FnOnce(&mut Outstanding),
+    ) {
+        if let std::collections::hash_map::Entry::Occupied(mut entry) =
+            self.outstanding.entry((client.packed(), hash))
+        {
+            change(entry.get_mut());
+            if *entry.get() == Outstanding::default() {
+                entry.remove();
+            }
+        } else {
+            debug_assert!(false, "what is uncounted was counted");
+        }
+    }
+
+    /// Rule R2: the key's entry and mark go, in every database.
+    pub(super) fn poison_name(&mut self, hash: u64) {
+        let removed = self.cache.remove_name(hash);
+        self.fetches.forget_name(hash);
+        self.stats.add(Counter::Invalidations, removed as u64);
+    }
+
+    /// Everything kept goes, and no fetch under way is kept.
+    pub(super) fn poison_all(&mut self) {
+        self.cache.clear();
+        self.fetches.forget_all();
+        self.stats.count(Counter::Flushes);
+    }
+}
+
+/// What a RESP client is told; an HTTP client gets the same words with a status.
+pub(super) fn error_text(error: &FetchError) -> String {
+    match error {
+        FetchError::Upstream(text) => text.clone(),
+        FetchError::Unreachable(why) => format!("ERR nearcache: Redis is not reachable: {why}"),
+        FetchError::TimedOut => "ERR nearcache: Redis did not answer in time".to_owned(),
+        FetchError::QueueFull => "ERR nearcache: too many requests at the same time".to_owned(),
+        FetchError::WorkerLost => "ERR nearcache: the worker failed; try again".to_owned(),
+    }
+}

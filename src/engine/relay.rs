@@ -1,0 +1,286 @@
+//! Relayed commands: what they touch, whether they must wait, which link they take (rules L4, L5, L7, L9, L10).
+#![forbid(unsafe_code)]
+
+use super::admission::Admit;
+use super::clients::Handled;
+use super::read::{Freshness, Read};
+use super::{ConnId, Engine};
+use crate::client::{Hold, HttpAsk, HttpWay, Render};
+use crate::link::{self, Owed, Pool, Purpose, Role, Touch};
+use crate::protocol::resp::write::{self, Version};
+use crate::stats::Counter;
+
+/// A link that has more than this to send takes no further command until it has sent some.
+const LINK_OUTBOX_HIGH_BYTES: usize = 4 * 1024 * 1024;
+/// With this many replies owed on every link of a pool, one more link is made if the pool may grow.
+const LINK_OWED_BUSY: usize = 128;
+
+/// One command to be relayed, in canonical form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Relayed<'a> {
+    /// The bytes to send.
+    pub(super) frame: &'a [u8],
+    /// What it touches: the hashes in `Engine::touch`, or everything.
+    pub(super) touch: Scope,
+    /// Whether that is poisoned at its completion.
+    pub(super) poison: bool,
+    /// What to do with the reply.
+    pub(super) purpose: Purpose,
+    /// Which kind of link it may take.
+    pub(super) road: Road,
+}
+
+/// What a command touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The keys whose hashes stand in `Engine::touch`.
+    Keys,
+    /// Possibly every key.
+    All,
+}
+
+/// Which kind of link a command may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Road {
+    /// One that others use.
+    Shared,
+    /// One of its own, closed after the reply.
+    OneShot,
+}
+
+impl Engine {
+    /// Sends a command to Redis, or says why not, or holds the client until it may be sent.
+    pub(super) fn relay(
+        &mut self,
+        ix: usize,
+        command: Relayed<'_>,
+        http: Option<&HttpAsk>,
+    ) -> Handled {
+        if let Some(why) = self.upstream.away() {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            self.refuse_relay(ix, http, &text);
+            return Handled::Done;
+        }
+        if self.waits_for_own_fetch(ix, command.touch) {
+            self.clients[ix].hold = Hold::OwnFetch;
+            return Handled::Held;
+        }
+        let client = &self.clients[ix];
+        let version = if http.is_some() {
+            Version::Resp2
+        } else {
+            client.version
+        };
+        let pool = Pool {
+            version,
+            db: client.db,
+        };
+        let link = match (client.link, command.road) {
+            (None, Road::Shared) => self.shared_link(pool),
+            (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),
+            (Some(link), Road::Shared) if self.link_role(link) == Some(Role::Shared(pool)) => {
+                Some(link)
+            }
+            // Rule L4: what is outstanding on the other link is waited for.
+            (Some(_), _) => {
+                self.clients[ix].hold = Hold::Relays;
+                return Handled::Held;
+            }
+        };
+        let Some(link) = link.and_then(|link| self.link_index(link)) else {
+            self.refuse_relay(ix, http, "ERR nearcache: too many connections to Redis");
+            return Handled::Done;
+        };
+        if self.links[link].outbox.len() >= LINK_OUTBOX_HIGH_BYTES {
+            let id = self.clients[ix].id;
+            self.links[link].waiting.push(id);
+            self.clients[ix].hold = Hold::Link;
+            return Handled::Held;
+        }
+        match self.admit(ix) {
+            Admit::Granted => {}
+            Admit::Queued => {
+                self.close_if_unused(link);
+                return Handled::Held;
+            }
+            Admit::Refused => {
+                self.close_if_unused(link);
+                self.refuse_relay(
+                    ix,
+                    http,
+                    "ERR nearcache: too many requests at the same time",
+                );
+                return Handled::Done;
+            }
+        }
+        self.dispatch(ix, link, command, http);
+        Handled::Done
+    }
+
+    /// Rule L7: whether a fetch that this client waits for is of a key that the command may touch.
+    fn waits_for_own_fetch(&self, ix: usize, touch: Scope) -> bool {
+        let client = &self.clients[ix];
+        if client.fetching == 0 {
+            return false;
+        }
+        let client_id = client.id.packed();
+        let fetched = |hash: &u64| {
+            self.outstanding
+                .get(&(client_id, *hash))
+                .is_some_and(|counts| counts.fetching > 0)
+        };
+        match touch {
+            Scope::All => true,
+            Scope::Keys => self.touch.iter().any(fetched),
+        }
+    }
+
+    /// The least busy shared link of the pool; a fresh one while all are busy and the pool may grow.
+    fn shared_link(&mut self, pool: Pool) -> Option<ConnId> {
+        let links = self.pools.get(&pool).map_or(&[][..], Vec::as_slice);
+        let owed = |id: &ConnId| {
+            self.link_index(*id)
+                .map_or(usize::MAX, |ix| self.links[ix].owed.len())
+        };
+        let best = links.iter().copied().min_by_key(owed);
+        match best {
+            Some(link)
+                if owed(&link) < LINK_OWED_BUSY
+                    || links.len() >= self.config.shared_links_per_pool =>
+            {
+                Some(link)
+            }
+            _ if self.links.len() >= self.config.links_max => best,
+            _ => Some(self.open_link(Role::Shared(pool))),
+        }
+    }
+
+    /// A link that was made for a command which then did not take it.
+    fn close_if_unused(&mut self, link: usize) {
+        let unused = |link: &link::Link| link.owed.iter().all(|owed| owed.to.is_none());
+        if matches!(self.links[link].role, Role::OneShot(_)) && unused(&self.links[link]) {
+            self.close_link(link);
+        }
+    }
+
+    fn dispatch(
+        &mut self,
+        ix: usize,
+        link_ix: usize,
+        command: Relayed<'_>,
+        http: Option<&HttpAsk>,
+    ) {
+        let client = &mut self.clients[ix];
+        let link = &mut self.links[link_ix];
+        let slot = client.owe(http.map(|ask| Render::Http(Box::new(ask.clone()))));
+        client.relayed += 1;
+        client.link = Some(link.id);
+        let touch = match command.touch {
+            Scope::All => {
+                client.relayed_all += 1;
+                Touch::All
+            }
+            Scope::Keys => {
+                for hash in &self.touch {
+                    self.outstanding
+                        .entry((client.id.packed(), *hash))
+                        .or_default()
+                        .relayed += 1;
+                    link.touched.push_back(*hash);
+                }
+                Touch::Keys(
+                    u32::try_from(self.touch.len()).expect("a request's length bounds its keys"),
+                )
+            }
+        };
+        if link.owed.is_empty() {
+            link.heard = self.now;
+        }
+        link.owed.push_back(Owed {
+            to: Some((client.id, slot)),
+            purpose: command.purpose,
+            touch,
+            poison: command.poison,
+            counted: true,
+        });
+        link.outbox.append(command.frame, &mut self.pool);
+        self.stats.count(Counter::Relayed);
+        self.flush_link(link_ix);
+    }
+
+    /// A GET that goes to Redis as it is: its value is too large to keep, its name too long, or rule L5 wants it. At its
+    /// completion the key is poisoned (rule L5).
+    pub(super) fn relay_read(&mut self, ix: usize, read: Read<'_>) -> Handled {
+        self.touch.clear();
+        self.touch.push(read.hash);
+        let mut frame = std::mem::take(&mut self.canonical);
+        frame.clear();
+        write::command(&mut frame, [&b"GET"[..], read.key]);
+        let http = read.http.map(|ask| HttpAsk {
+            way: HttpWay::Bypass,
+            ..ask
+        });
+        let purpose = if http.is_some() {
+            Purpose::Http
+        } else {
+            Purpose::Pass
+        };
+        let command = Relayed {
+            frame: &frame,
+            touch: Scope::Keys,
+            poison: true,
+            purpose,
+            road: Road::Shared,
+        };
+        let handled = self.relay(ix, command, http.as_ref());
+        self.canonical = frame;
+        if handled == Handled::Done {
+            self.count_relayed_read("get");
+        }
+        handled
+    }
+
+    /// A GET in either protocol: rule L5 first, then the cache.
+    pub(super) fn get(
+        &mut self,
+        ix: usize,
+        key: &[u8],
+        freshness: Freshness,
+        http: Option<HttpAsk>,
+    ) -> Handled {
+        let hash = self.hasher.hash(key);
+        let read = Read {
+            key,
+            hash,
+            freshness,
+            http,
+        };
+        if self.relayed_touches(ix, hash) {
+            return self.relay_read(ix, read);
+        }
+        self.read(ix, read)
+    }
+
+    pub(super) fn count_relayed_read(&mut self, name: &str) {
+        self.stats.count(Counter::RelayedReads);
+        match self.relayed_reads.get_mut(name) {
+            Some(count) => *count += 1,
+            None => {
+                self.relayed_reads.insert(name.to_owned(), 1);
+            }
+        }
+    }
+
+    /// Answers a command that cannot be relayed, in the order of the client's replies.
+    fn refuse_relay(&mut self, ix: usize, http: Option<&HttpAsk>, text: &str) {
+        self.stats.count(Counter::RelayErrors);
+        match http {
+            Some(ask) => {
+                let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
+                self.http_error_now(ix, ask, 503, body.as_bytes());
+            }
+            None => self.clients[ix]
+                .reply_with(&mut self.pool, |out| write::error(out, text.as_bytes())),
+        }
+    }
+}

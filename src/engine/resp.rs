@@ -1,0 +1,291 @@
+//! Requests of RESP clients: each is a hit, a fetch, a relay, an answer of our own or a refusal.
+#![forbid(unsafe_code)]
+
+use super::clients::Handled;
+use super::read::Freshness;
+use super::relay::{Relayed, Road, Scope};
+use super::{Engine, OUTBOX_HIGH_BYTES};
+use crate::cache::Content;
+use crate::client::{CloseReason, Framing, Hold, State};
+use crate::command::keys::Touch;
+use crate::command::{Effect, LocalCommand, Refusal, StateKind, Way};
+use crate::link::Purpose;
+use crate::protocol::Parse;
+use crate::protocol::resp::request::{Request, RequestError, RequestParser, Shape, get_at_start};
+use crate::protocol::resp::write;
+use crate::stats::Counter;
+
+/// What the vocabulary says of one call.
+#[derive(Debug, Clone, Copy)]
+struct Judgement {
+    way: Way,
+    effect: Effect,
+    /// The keys' hashes stand in `Engine::touch` when it is `Scope::Keys`.
+    scope: Scope,
+}
+
+impl Engine {
+    /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
+    pub(super) fn serve_resp(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+        let Framing::Resp(mut parser) = std::mem::replace(
+            &mut self.clients[ix].framing,
+            Framing::Resp(RequestParser::default()),
+        ) else {
+            return bytes.len();
+        };
+        let id = self.clients[ix].id;
+        let mut at = 0;
+        while at < bytes.len() && *budget > 0 {
+            if parser.is_at_start() {
+                at += self.serve_hits(ix, &bytes[at..], budget);
+                if at == bytes.len() || *budget == 0 {
+                    break;
+                }
+            }
+            if self.outbox_is_high(ix) {
+                break;
+            }
+            match parser.parse(&bytes[at..], &self.request_limits) {
+                Parse::More => break,
+                Parse::Bad(error) => {
+                    self.refuse_bytes(ix, &error);
+                    return bytes.len();
+                }
+                Parse::Done(request) => {
+                    parser = RequestParser::default();
+                    if self.handle_resp(ix, &request) == Handled::Held {
+                        break;
+                    }
+                    at += request.len();
+                    *budget -= 1;
+                    if self.client_index(id).is_none() || self.clients[ix].state != State::Open {
+                        return bytes.len();
+                    }
+                    self.clients[ix].waited_in_vain = false;
+                }
+            }
+        }
+        self.clients[ix].framing = Framing::Resp(parser);
+        at
+    }
+
+    /// The hit path: canonical GETs in a row, answered with one hash, one look-up and one copy each. Stops at the first
+    /// that needs more than that. Worth its own loop: see the figure of `make icount`.
+    #[inline]
+    fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+        let client = &mut self.clients[ix];
+        if client.relayed > 0 {
+            return 0;
+        }
+        let (mut at, mut hits) = (0, 0);
+        while *budget > hits {
+            let Some((key, used)) = get_at_start(&bytes[at..]) else {
+                break;
+            };
+            let hash = self.hasher.hash(key);
+            let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
+                break;
+            };
+            if client.bytes_owed() >= OUTBOX_HIGH_BYTES {
+                break;
+            }
+            match value.shared() {
+                None => client.reply(value.reply(), &mut self.pool),
+                Some(shared) => client.reply_shared(shared, 0..shared.len()),
+            }
+            at += used;
+            hits += 1;
+        }
+        *budget -= hits;
+        self.stats.add(Counter::Hits, hits as u64);
+        at
+    }
+
+    /// Bytes that no request can begin with: Redis's words, then the end of the connection.
+    fn refuse_bytes(&mut self, ix: usize, error: &RequestError) {
+        self.stats.count(Counter::ProtocolErrors);
+        let mut text = b"ERR ".to_vec();
+        text.extend_from_slice(&error.text());
+        let reason = match error {
+            RequestError::RequestTooBig => CloseReason::RequestTooLarge,
+            _ => CloseReason::ProtocolError,
+        };
+        self.clients[ix].reply_with(&mut self.pool, |out| write::error(out, &text));
+        self.finish_client(ix, reason);
+    }
+
+    /// One request, whatever its shape.
+    fn handle_resp(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+        match request.shape() {
+            Shape::Empty => Handled::Done,
+            Shape::Canonical => self.handle_canonical(ix, request),
+            Shape::Sloppy | Shape::Inline => {
+                let mut canonical = std::mem::take(&mut self.canonical);
+                canonical.clear();
+                request.encode_canonical(&mut canonical);
+                let parsed = RequestParser::default().parse(&canonical, &self.request_limits);
+                let handled = match parsed {
+                    Parse::Done(request) => self.handle_canonical(ix, &request),
+                    // Unquoting never makes a request longer than the limits that it was read under.
+                    Parse::More | Parse::Bad(_) => {
+                        self.refuse_bytes(ix, &RequestError::RequestTooBig);
+                        Handled::Done
+                    }
+                };
+                self.canonical = canonical;
+                handled
+            }
+        }
+    }
+
+    fn handle_canonical(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+        let judgement = self.judge(request);
+        match judgement.way {
+            Way::Get => match request.args().nth(1) {
+                Some(key) => self.get(ix, key, Freshness::Cached, None),
+                None => self.relay_command(ix, request, judgement, Road::Shared),
+            },
+            Way::Local(LocalCommand::Info) => self.info(ix, request),
+            Way::Local(command) => self.answer_local(ix, command, request),
+            Way::Relay => self.relay_command(ix, request, judgement, Road::Shared),
+            Way::OwnLink(StateKind::Unknown | StateKind::Urgent) => {
+                self.relay_command(ix, request, judgement, Road::OneShot)
+            }
+            Way::OwnLink(_) => {
+                self.refuse_state(ix, request);
+                Handled::Done
+            }
+            Way::Refuse(Refusal::CrossProtocol) => {
+                self.stats.count(Counter::ProtocolErrors);
+                self.finish_client(ix, CloseReason::ProtocolError);
+                Handled::Done
+            }
+            Way::Refuse(Refusal::MaintNotifications) => {
+                self.reply_error(
+                    ix,
+                    b"ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.",
+                );
+                Handled::Done
+            }
+        }
+    }
+
+    /// Looks the call up: its way, its effect, and the hashes of its keys.
+    fn judge(&mut self, request: &Request<'_>) -> Judgement {
+        let (args, argc) = (request.args(), request.argc());
+        let spec = self.table.find(args.clone());
+        let (touch, hasher) = (&mut self.touch, &self.hasher);
+        touch.clear();
+        let effect = spec.effect(args.clone(), argc);
+        let touched = match effect {
+            Effect::None => Touch::Keys,
+            Effect::Everything => Touch::All,
+            Effect::Read | Effect::Write => {
+                spec.touch(args.clone(), argc, &mut |key| touch.push(hasher.hash(key)))
+            }
+        };
+        let scope = match touched {
+            Touch::Keys => Scope::Keys,
+            Touch::All => Scope::All,
+        };
+        Judgement {
+            way: spec.way(args, argc),
+            effect,
+            scope,
+        }
+    }
+
+    fn relay_command(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+        judgement: Judgement,
+        road: Road,
+    ) -> Handled {
+        let road = if request.len() > self.config.shared_request_bytes_max {
+            Road::OneShot
+        } else {
+            road
+        };
+        let command = Relayed {
+            frame: request.bytes(),
+            touch: judgement.scope,
+            poison: matches!(judgement.effect, Effect::Write | Effect::Everything),
+            purpose: Purpose::Pass,
+            road,
+        };
+        let handled = self.relay(ix, command, None);
+        if handled == Handled::Done && judgement.effect == Effect::Read {
+            self.count_relayed_read_of(request);
+        }
+        handled
+    }
+
+    fn count_relayed_read_of(&mut self, request: &Request<'_>) {
+        let name = self.table.find(request.args()).name();
+        match self.relayed_reads.get_mut(name) {
+            Some(count) => *count += 1,
+            None => {
+                self.relayed_reads.insert(name.to_owned(), 1);
+            }
+        }
+        self.stats.count(Counter::RelayedReads);
+    }
+
+    /// INFO: the upstream's, with our section where it belongs; `INFO nearcache` needs no Redis.
+    fn info(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+        let is = |arg: &[u8], word: &str| arg.eq_ignore_ascii_case(word.as_bytes());
+        let sections = || request.args().skip(1);
+        if request.argc() == 2 && sections().all(|section| is(section, "nearcache")) {
+            let section = self.info_section();
+            self.clients[ix].reply_with(&mut self.pool, |out| write::bulk(out, section.as_bytes()));
+            return Handled::Done;
+        }
+        let ours = request.argc() == 1
+            || sections().any(|section| {
+                ["nearcache", "default", "all", "everything"]
+                    .iter()
+                    .any(|word| is(section, word))
+            });
+        self.touch.clear();
+        let purpose = if ours { Purpose::Info } else { Purpose::Pass };
+        let command = Relayed {
+            frame: request.bytes(),
+            touch: Scope::Keys,
+            poison: false,
+            purpose,
+            road: Road::Shared,
+        };
+        self.relay(ix, command, None)
+    }
+
+    fn refuse_state(&mut self, ix: usize, request: &Request<'_>) {
+        let mut text = b"ERR nearcache: command '".to_vec();
+        for (at, arg) in request.args().take(2).enumerate() {
+            let is_container = self.table.find(request.args()).name().contains('|');
+            if at == 1 && is_container {
+                text.push(b' ');
+            }
+            if at == 0 || is_container {
+                text.extend(arg.iter().take(64).map(u8::to_ascii_uppercase));
+            }
+        }
+        text.extend_from_slice(
+            b"' needs a connection of its own to Redis, which this version does not offer",
+        );
+        self.reply_error(ix, &text);
+    }
+
+    /// Answers a command with an error, in the order of the client's replies.
+    pub(super) fn reply_error(&mut self, ix: usize, text: &[u8]) {
+        self.clients[ix].reply_with(&mut self.pool, |out| write::error(out, text));
+    }
+
+    /// The client cannot go on before it is known what Redis is.
+    pub(super) fn hold_for_upstream(&mut self, ix: usize) -> Handled {
+        self.clients[ix].hold = Hold::Upstream;
+        let id = self.clients[ix].id;
+        self.upstream.waiting.push(id);
+        Handled::Held
+    }
+}

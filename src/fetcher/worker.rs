@@ -1,0 +1,253 @@
+//! One worker: takes a batch from its queue, has it answered, hands the completions over, and keeps its connection.
+//!
+//! It never decides what is fetched or kept, and never gives up on Redis: while it is away the worker tries again by
+//! itself, with a growing and jittered pause of at most [`RETRY_MS_MAX`], whether jobs come or not.
+//!
+//! Invariant: a job is in exactly one place: the queue, `owed` (taken, unanswered, oldest first) or `done`.
+#![forbid(unsafe_code)]
+
+use super::upstream::{Lost, Upstream};
+use super::{Completions, Queue, Settings, Taken};
+use crate::config::LogLevel;
+use crate::fetch::{Completion, FetchError, Job};
+use crate::helper;
+use crate::socket;
+use crate::time::Time;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The first pause between attempts; it doubles with each failure.
+const RETRY_MS_MIN: u64 = 10;
+/// The longest pause.
+const RETRY_MS_MAX: u64 = 250;
+
+/// A key whose fetch panics, so that tests can lose a worker.
+#[cfg(test)]
+pub(super) const PANIC_KEY: &[u8] = b"\0panic";
+
+pub(super) struct Worker {
+    index: usize,
+    settings: Settings,
+    queue: Arc<Queue>,
+    completions: Arc<Completions>,
+    log: helper::Handle,
+    link: Link,
+    owed: VecDeque<Job>,
+    done: Vec<Completion>,
+    jitter: u64,
+}
+
+enum Link {
+    /// Usable as far as anybody knows; a close by the server shows at the next use.
+    Up(Upstream),
+    /// None, and no attempt has failed since there was one: the next thing to do is to connect.
+    Lost,
+    /// The last attempt failed; jobs fail without being queued until one succeeds.
+    Away {
+        failures: u32,
+        retry_at: Time,
+        why: String,
+    },
+}
+
+impl Worker {
+    pub(super) fn new(
+        index: usize,
+        settings: Settings,
+        queue: Arc<Queue>,
+        completions: Arc<Completions>,
+        log: helper::Handle,
+    ) -> Worker {
+        Worker {
+            index,
+            settings,
+            queue,
+            completions,
+            log,
+            link: Link::Lost,
+            owed: VecDeque::new(),
+            done: Vec::new(),
+            jitter: socket::random_seed()[0],
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            let until = match &self.link {
+                Link::Up(_) => None,
+                Link::Lost => Some(Time::ZERO),
+                Link::Away { retry_at, .. } => Some(*retry_at),
+            };
+            if self
+                .queue
+                .take(&mut self.owed, self.settings.batch_max, until)
+                == Taken::Stop
+            {
+                return;
+            }
+            // The connection's state after a panic is unknown, so it goes; the rest of the worker is its queues, whose
+            // changes are complete in themselves. What stays is as good as a fresh worker.
+            if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+                self.link = Link::Lost;
+                self.fail_owed(|| FetchError::WorkerLost);
+                self.log.log(
+                    LogLevel::Error,
+                    format!("fetch{}: panicked; starting afresh", self.index),
+                );
+            }
+            self.completions.deliver(&mut self.done);
+        }
+    }
+
+    /// Sees `owed` answered, and the connection restored if it is time for that.
+    fn work(&mut self) {
+        let mut attempts_left = 2;
+        loop {
+            if let Link::Away { retry_at, why, .. } = &self.link {
+                let (why, due) = (why.clone(), *retry_at <= socket::now());
+                // Jobs that waited fail before an attempt that may take long.
+                self.fail_owed(|| FetchError::Unreachable(why.clone()));
+                self.completions.deliver(&mut self.done);
+                if due {
+                    self.connect();
+                }
+                return;
+            }
+            self.expire_owed();
+            if matches!(self.link, Link::Lost) {
+                self.connect();
+                continue;
+            }
+            let (Link::Up(upstream), Some(newest)) = (&mut self.link, self.owed.back()) else {
+                return;
+            };
+            #[cfg(test)]
+            assert!(
+                self.owed.iter().all(|job| job.key != PANIC_KEY),
+                "a test asked for this panic"
+            );
+            attempts_left -= 1;
+            // The newest job's deadline bounds the batch: until then somebody may be waiting for an answer.
+            let deadline = newest.dispatched + self.settings.timeout;
+            match upstream.exchange(&mut self.owed, &mut self.done, deadline) {
+                Ok(()) => return,
+                Err(Lost::TimedOut) => {
+                    self.link = Link::Lost;
+                    let count = self.owed.len();
+                    self.fail_owed(|| FetchError::TimedOut);
+                    let text = format!(
+                        "fetch{}: Redis did not answer in time: fetches={count}",
+                        self.index
+                    );
+                    self.log.log(LogLevel::Warn, text);
+                    return;
+                }
+                // Most likely it died while idle: send what is unanswered once more.
+                Err(Lost::Broken(_)) if attempts_left > 0 => self.link = Link::Lost,
+                Err(Lost::Broken(why)) => self.go_away(why),
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        match Upstream::connect(&self.settings, format!("nearcache:fetch{}", self.index)) {
+            Ok(upstream) => {
+                self.queue.open();
+                if matches!(self.link, Link::Away { .. }) {
+                    self.log.log(
+                        LogLevel::Info,
+                        format!("fetch{}: Redis is reachable again", self.index),
+                    );
+                }
+                self.link = Link::Up(upstream);
+            }
+            Err(why) => self.go_away(why),
+        }
+    }
+
+    /// An attempt failed: pause before the next, and fail jobs at once meanwhile.
+    fn go_away(&mut self, why: String) {
+        let failures = match &self.link {
+            Link::Away { failures, .. } => failures.saturating_add(1),
+            Link::Up(_) | Link::Lost => 1,
+        };
+        if failures == 1 {
+            self.log.log(
+                LogLevel::Warn,
+                format!("fetch{}: Redis is not reachable: {why}", self.index),
+            );
+        }
+        self.queue.close(&why, &mut self.owed);
+        let pause = Duration::from_millis(retry_pause_ms(failures, self.random()));
+        self.link = Link::Away {
+            failures,
+            retry_at: socket::now() + pause,
+            why,
+        };
+    }
+
+    /// Jobs nobody waits for any more are not sent.
+    fn expire_owed(&mut self) {
+        let now = socket::now();
+        while self
+            .owed
+            .front()
+            .is_some_and(|job| job.dispatched + self.settings.timeout <= now)
+        {
+            let job = self.owed.pop_front().expect("front() was there");
+            self.done.push(Completion {
+                id: job.id,
+                result: Err(FetchError::TimedOut),
+            });
+        }
+    }
+
+    fn fail_owed(&mut self, error: impl Fn() -> FetchError) {
+        for job in self.owed.drain(..) {
+            self.done.push(Completion {
+                id: job.id,
+                result: Err(error()),
+            });
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): good enough to spread attempts.
+    fn random(&mut self) -> u64 {
+        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.jitter;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+/// The pause after the `failures`-th failure in a row: between half of the doubling bound and all of it.
+fn retry_pause_ms(failures: u32, random: u64) -> u64 {
+    let doublings = failures.saturating_sub(1).min(16);
+    let bound = (RETRY_MS_MIN << doublings).min(RETRY_MS_MAX);
+    bound / 2 + random % (bound / 2 + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_are_spread_and_stay_bounded() {
+        for failures in 1..40 {
+            for random in [0, 1, 7, u64::MAX / 3, u64::MAX] {
+                let ms = retry_pause_ms(failures, random);
+                assert!(
+                    (RETRY_MS_MIN / 2..=RETRY_MS_MAX).contains(&ms),
+                    "failures={failures} ms={ms}"
+                );
+            }
+        }
+        assert_eq!(retry_pause_ms(1, 0), 5);
+        assert_eq!(retry_pause_ms(3, 0), 20);
+        assert_eq!(retry_pause_ms(30, 0), 125);
+        assert_eq!(retry_pause_ms(30, 125), 250);
+    }
+}

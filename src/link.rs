@@ -1,0 +1,162 @@
+//! One raw connection to Redis: what is to be sent on it, what it owes to whom, where each reply ends.
+//!
+//! It never decides what a reply means for the cache. Invariants: replies come in the order of the requests, so the
+//! front of `owed` owns the bytes that arrive next; the hashes in `touched` belong to `owed`, in the same order.
+//! Costs: O(1) per request and reply beside the bytes and the keys.
+#![forbid(unsafe_code)]
+
+use crate::engine::ConnId;
+use crate::outbox::Outbox;
+use crate::protocol::resp::reply::ReplyScanner;
+use crate::protocol::resp::write::Version;
+use crate::time::Time;
+use std::collections::VecDeque;
+
+/// What a link is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The one that says whether Redis is there: it learns the version and the command table, and is pinged.
+    Control,
+    /// Shared by all clients of this version and database.
+    Shared(Pool),
+    /// Made for one command that must not go on a shared link; closed after its reply.
+    OneShot(Pool),
+}
+
+/// Which clients a link can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pool {
+    /// The version its replies are written in.
+    pub version: Version,
+    /// The database it has selected.
+    pub db: u32,
+}
+
+/// Where a link is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// The socket is being connected. Requests wait in the outbox, behind the handshake.
+    Connecting,
+    /// Connected; the handshake's replies are awaited, requests may already be under way.
+    Greeting,
+    /// Ready.
+    Up,
+}
+
+/// What is to be done with a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Hand it on untouched.
+    Pass,
+    /// INFO: hand it on with our section added.
+    Info,
+    /// GET for an HTTP client: answer as HTTP.
+    Http,
+    /// A step of the handshake that must succeed.
+    Required,
+    /// A step of the handshake whose answer does not matter.
+    Ignored,
+    /// INFO server, on the control link.
+    Server,
+    /// COMMAND, on the control link.
+    CommandTable,
+    /// A heartbeat.
+    Heartbeat,
+}
+
+/// What a command touched, in terms of rules L5, L7 and L9.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Touch {
+    /// This many hashes at the front of the link's `touched`.
+    Keys(u32),
+    /// Possibly every key.
+    All,
+}
+
+/// One reply that Redis owes on a link.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Owed {
+    /// Who asked, and the slot that waits for it; `None` for the proxy itself.
+    pub to: Option<(ConnId, u64)>,
+    /// What to do with it.
+    pub purpose: Purpose,
+    /// The keys it touches.
+    pub touch: Touch,
+    /// Whether those are poisoned when it completes (rules L5, L9, L10).
+    pub poison: bool,
+    /// Whether it counts against `MAX_CONCURRENT_REQUESTS`.
+    pub counted: bool,
+}
+
+/// One connection to Redis that the loop owns.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Its name in calls.
+    pub id: ConnId,
+    /// What it is for.
+    pub role: Role,
+    /// Where it is in its life.
+    pub state: State,
+    /// Requests to send.
+    pub outbox: Outbox,
+    /// Replies awaited.
+    pub owed: VecDeque<Owed>,
+    /// The key hashes of what is owed.
+    pub touched: VecDeque<u64>,
+    /// Finds where replies end.
+    pub scanner: ReplyScanner,
+    /// Whether the front reply has begun to arrive.
+    pub reply_begun: bool,
+    /// The front reply so far, where it must be seen whole.
+    pub collected: Vec<u8>,
+    /// Clients that wait for its outbox to shrink.
+    pub waiting: Vec<ConnId>,
+    /// Whether `Flush` was said and not yet answered.
+    pub flush_listed: bool,
+    /// When bytes last came, or the first of what is owed was asked for.
+    pub heard: Time,
+    /// Its timer: connect time-out, then death and idleness.
+    pub timer: Option<u32>,
+}
+
+impl Link {
+    /// A link that is yet to be connected.
+    pub fn new(id: ConnId, role: Role, now: Time) -> Link {
+        Link {
+            id,
+            role,
+            state: State::Connecting,
+            outbox: Outbox::default(),
+            owed: VecDeque::new(),
+            touched: VecDeque::new(),
+            scanner: ReplyScanner::default(),
+            reply_begun: false,
+            collected: Vec::new(),
+            waiting: Vec::new(),
+            flush_listed: false,
+            heard: now,
+            timer: None,
+        }
+    }
+
+    /// Panics where an invariant does not hold.
+    pub fn check(&self) {
+        self.outbox.check();
+        let hashes: usize = self
+            .owed
+            .iter()
+            .map(|owed| {
+                if let Touch::Keys(n) = owed.touch {
+                    n as usize
+                } else {
+                    0
+                }
+            })
+            .sum();
+        assert_eq!(hashes, self.touched.len(), "each hash belongs to a request");
+        assert!(
+            !self.reply_begun || !self.owed.is_empty(),
+            "a reply arrives that nobody asked for"
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! What a byte may be in HTTP: three classes in one table, so that a check is one load and one test.
+
+/// May stand in a token: a method, a field name (RFC 9110 section 5.6.2).
+pub(super) const TOKEN: u8 = 1;
+/// May stand in a request target: unreserved, sub-delims, `%`, and `:` `/` `?` `@` `[` `]` of the gen-delims. `#` is not
+/// among them: a fragment is never sent (RFC 9112 section 3.2). The brackets belong to IP literals; browsers also send
+/// them bare in queries, and they mean nothing to us there.
+pub(super) const TARGET: u8 = 2;
+/// May stand in a host name without port (RFC 3986 section 3.2.2, reg-name; IPv4 addresses are a case of it).
+pub(super) const REG_NAME: u8 = 4;
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    mark(&mut table, b"!#$%&'*+-.^_`|~", TOKEN);
+    mark(&mut table, b"-._~!$&'()*+,;=%:/?@[]", TARGET);
+    mark(&mut table, b"-._~!$&'()*+,;=%", REG_NAME);
+    let mut byte = 0;
+    while byte < 256 {
+        if (byte as u8).is_ascii_alphanumeric() {
+            table[byte] |= TOKEN | TARGET | REG_NAME;
+        }
+        byte += 1;
+    }
+    table
+}
+
+const fn mark(table: &mut [u8; 256], bytes: &[u8], class: u8) {
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] |= class;
+        at += 1;
+    }
+}
+
+/// Whether `byte` is of `class`.
+#[inline]
+pub(super) fn is(byte: u8, class: u8) -> bool {
+    CLASSES[byte as usize] & class != 0
+}
+
+/// Whether all of `bytes` are of `class`.
+#[inline]
+pub(super) fn all(bytes: &[u8], class: u8) -> bool {
+    bytes.iter().all(|&byte| is(byte, class))
+}
+
+/// Whether `byte` may stand in a field value: visible, space, tab or one of the upper half (RFC 9110 section 5.5).
+#[inline]
+pub(super) fn in_field_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+/// Where the first byte below 0x20 is: CR, LF, tab, NUL and the other controls, but not DEL. Eight bytes a step.
+#[inline]
+pub(super) fn first_control(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // Subtracting 0x20 borrows into the top bit of a byte that was below 0x20; bytes that had that bit are masked
+        // out. A borrow can spoil only bytes above a true hit, so the lowest hit is always a true one.
+        let hits = word.wrapping_sub(ONES * 0x20) & !word & (ONES * 0x80);
+        if hits != 0 {
+            return Some(n * 8 + (hits.trailing_zeros() / 8) as usize);
+        }
+    }
+    let behind = words.len() * 8;
+    rest.iter()
+        .position(|&byte| byte < b' ')
+        .map(|at| behind + at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_control_finds_what_a_byte_loop_finds() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for _ in 0..20_000 {
+            let len = rng.usize(0..40);
+            let bytes: Vec<u8> = (0..len)
+                .map(|_| {
+                    if rng.u8(0..12) == 0 {
+                        rng.u8(..)
+                    } else {
+                        rng.u8(0x1f..=0x81)
+                    }
+                })
+                .collect();
+            assert_eq!(
+                first_control(&bytes),
+                bytes.iter().position(|&b| b < b' '),
+                "{bytes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn classes_are_those_of_the_grammars() {
+        let members = |class| (0..=255u8).filter(|&b| is(b, class)).count();
+        assert_eq!(members(TOKEN), 62 + 15);
+        assert_eq!(members(TARGET), 62 + 22);
+        assert_eq!(members(REG_NAME), 62 + 16);
+        for byte in *b" \"#<>\\^`{|}\0\r\n\t\x7f\x80\xff" {
+            assert!(!is(byte, TARGET), "{byte:#x}");
+        }
+    }
+}

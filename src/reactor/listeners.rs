@@ -1,0 +1,319 @@
+//! The sockets clients come in by: one per port and address, and what to say when a port is taken.
+//!
+//! It never opens a client: it hands accepted connections to the reactor, at most as many as that asks for.
+//!
+//! Invariant: a listener whose readiness is not used up stays `ready`; nobody will remind us of what waits in its backlog.
+//! While `paused_until` is set, descriptors or memory have run out and nothing is accepted: the pause ends by time, or
+//! when a descriptor is given back.
+#![forbid(unsafe_code)]
+
+use super::sockets::Source;
+use crate::config::Config;
+use crate::engine::Port;
+use crate::socket::{self, AcceptError};
+use crate::time::Time;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+/// How long accepting rests after descriptors ran out, unless one is given back earlier.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Debug)]
+struct Listener {
+    socket: TcpListener,
+    port: Port,
+    address: SocketAddr,
+    ready: bool,
+}
+
+/// All listeners of the process.
+#[derive(Debug, Default)]
+pub(super) struct Listeners {
+    list: Vec<Listener>,
+    /// Where the next accept looks first, so that a flood on one port does not keep the others from being served.
+    next: usize,
+    paused_until: Option<Time>,
+    /// Nothing has been accepted since descriptors ran out, so the log knows already.
+    exhausted: bool,
+}
+
+/// What [`Listeners::accept`] came to.
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Client(Port, TcpStream, SocketAddr),
+    /// Nothing waits, or accepting rests.
+    Nothing,
+    /// Descriptors or memory ran out; accepting rests from now on. The error comes with the first of a series only.
+    Exhausted(Option<io::Error>),
+    /// A listener failed for good and has been closed.
+    Failed(SocketAddr, io::Error),
+}
+
+impl Listeners {
+    /// Binds every port of the configuration on every address of `BIND`.
+    ///
+    /// # Errors
+    /// One line that names the port, its key and, where that can be found out, the process that has it.
+    pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Listeners, String> {
+        let ports = [
+            (Port::Http, "HTTP_PORT", config.http_port),
+            (Port::Resp, "RESP_PORT", config.resp_port),
+        ];
+        let mut listeners = Listeners::default();
+        for (port, key, number) in ports {
+            let Some(number) = number else { continue };
+            for bind in &config.bind {
+                listeners
+                    .bind_name(bind, port, number, registry)
+                    .map_err(|(address, e)| {
+                        if e.kind() != io::ErrorKind::AddrInUse {
+                            return format!("cannot listen on {address} ({key}): {e}");
+                        }
+                        let owner = super::owner::of_port(address.port());
+                        let owner = owner.map_or(String::new(), |owner| format!(" by {owner}"));
+                        format!("port {} ({key}) is already in use{owner}", address.port())
+                    })?;
+            }
+        }
+        Ok(listeners)
+    }
+
+    fn bind_name(
+        &mut self,
+        bind: &str,
+        port: Port,
+        mut number: u16,
+        registry: &Registry,
+    ) -> Result<(), (SocketAddr, io::Error)> {
+        let loopback = bind.eq_ignore_ascii_case("localhost");
+        let addresses: &[IpAddr] = if loopback {
+            &[
+                IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(Ipv6Addr::LOCALHOST),
+            ]
+        } else {
+            let no_name = || {
+                io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "BIND takes IP addresses and localhost",
+                )
+            };
+            let unset = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), number);
+            &[bind.parse().map_err(|_| (unset, no_name()))?]
+        };
+        for (i, ip) in addresses.iter().enumerate() {
+            let address = SocketAddr::new(*ip, number);
+            match self.bind_one(address, port, registry) {
+                // Port 0 lets the kernel choose, once for both families.
+                Ok(bound) => number = bound.port(),
+                // `localhost` means both families, but a machine without IPv6 is a machine all the same.
+                Err(e) if loopback && i > 0 && no_such_family(&e) => {}
+                Err(e) => return Err((address, e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn bind_one(
+        &mut self,
+        address: SocketAddr,
+        port: Port,
+        registry: &Registry,
+    ) -> io::Result<SocketAddr> {
+        let mut socket = TcpListener::from_std(socket::listen(address)?);
+        let address = socket.local_addr()?;
+        let token = Source::Listener(self.list.len()).token();
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        self.list.push(Listener {
+            socket,
+            port,
+            address,
+            ready: false,
+        });
+        Ok(address)
+    }
+
+    /// Where clients are taken.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (Port, SocketAddr)> {
+        self.list
+            .iter()
+            .map(|listener| (listener.port, listener.address))
+    }
+
+    /// The poll says that connections wait.
+    pub(super) fn note(&mut self, index: usize) {
+        if let Some(listener) = self.list.get_mut(index) {
+            listener.ready = true;
+        }
+    }
+
+    /// Takes one connection, from each listener that has some in turn.
+    pub(super) fn accept(&mut self, now: Time) -> Accepted {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return Accepted::Nothing;
+        }
+        self.paused_until = None;
+        let count = self.list.len();
+        while let Some(index) = (self.next..self.next + count)
+            .map(|i| i % count)
+            .find(|&i| self.list[i].ready)
+        {
+            let listener = &mut self.list[index];
+            let error = match listener.socket.accept() {
+                Ok((stream, peer)) => {
+                    (self.next, self.exhausted) = (index + 1, false);
+                    return Accepted::Client(listener.port, stream, peer);
+                }
+                Err(error) => error,
+            };
+            match socket::classify_accept_error(&error) {
+                AcceptError::Again => listener.ready = false,
+                AcceptError::Retry => {}
+                AcceptError::Exhausted => {
+                    self.paused_until = Some(now + EXHAUSTED_PAUSE);
+                    let first = !std::mem::replace(&mut self.exhausted, true);
+                    return Accepted::Exhausted(first.then_some(error));
+                }
+                AcceptError::Fatal => {
+                    // It keeps its place, so that the tokens of the others stay right, but says nothing any more.
+                    listener.ready = false;
+                    return Accepted::Failed(listener.address, error);
+                }
+            }
+        }
+        Accepted::Nothing
+    }
+
+    /// A descriptor was given back.
+    pub(super) fn descriptor_freed(&mut self) {
+        self.paused_until = None;
+    }
+
+    /// Whether there is something to accept in the next turn, without waiting.
+    pub(super) fn has_work(&self) -> bool {
+        self.paused_until.is_none() && self.list.iter().any(|listener| listener.ready)
+    }
+
+    /// When accepting is to be tried again.
+    pub(super) fn next_deadline(&self) -> Option<Time> {
+        self.paused_until
+    }
+
+    /// Closes all of them: nobody comes in any more. What waits in their backlogs is reset by the kernel.
+    pub(super) fn close(&mut self) {
+        self.list.clear();
+        self.paused_until = None;
+    }
+}
+
+fn no_such_family(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mio::{Events, Poll};
+
+    fn config(bind: &str) -> Config {
+        let any = Some(0);
+        Config {
+            http_port: any,
+            resp_port: any,
+            bind: vec![bind.to_owned()],
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn each_port_gets_its_clients_on_every_address() {
+        let mut poll = Poll::new().unwrap();
+        let mut listeners = Listeners::bind(&config("localhost"), poll.registry()).unwrap();
+        let addresses: Vec<_> = listeners.addresses().collect();
+        assert!(
+            addresses.len() == 4 || addresses.len() == 2,
+            "2 ports on 1 or 2 families: {addresses:?}"
+        );
+        let mut events = Events::with_capacity(8);
+        for (port, address) in addresses {
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            let (got, from) = loop {
+                poll.poll(&mut events, Some(Duration::from_secs(5)))
+                    .unwrap();
+                for event in &events {
+                    match Source::of(event.token()) {
+                        Source::Listener(index) => listeners.note(index),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                match listeners.accept(Time::ZERO) {
+                    Accepted::Client(got, _, from) => break (got, from),
+                    Accepted::Nothing => {}
+                    other => panic!("{other:?}"),
+                }
+            };
+            assert_eq!(got, port);
+            assert_eq!(from.ip(), address.ip());
+            assert!(
+                listeners.has_work(),
+                "it stays ready until accept says that nothing waits"
+            );
+            assert!(matches!(listeners.accept(Time::ZERO), Accepted::Nothing));
+            assert!(!listeners.has_work());
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_named_with_its_key_and_owner() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let number = taken.local_addr().unwrap().port();
+        let poll = Poll::new().unwrap();
+        let config = Config {
+            http_port: None,
+            resp_port: Some(number),
+            ..config("127.0.0.1")
+        };
+        let error = Listeners::bind(&config, poll.registry()).unwrap_err();
+        assert!(
+            error.starts_with(&format!("port {number} (RESP_PORT) is already in use")),
+            "{error}"
+        );
+        #[cfg(target_os = "linux")]
+        assert!(
+            error.contains(&format!("by process {}", std::process::id())),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_no_address_is_refused() {
+        let poll = Poll::new().unwrap();
+        let error = Listeners::bind(&config("example.org"), poll.registry()).unwrap_err();
+        assert!(error.contains("BIND"), "{error}");
+    }
+
+    #[test]
+    fn a_pause_ends_by_time_or_by_a_freed_descriptor() {
+        let poll = Poll::new().unwrap();
+        let mut listeners = Listeners::bind(&config("127.0.0.1"), poll.registry()).unwrap();
+        listeners.note(0);
+        let until = Time::from_millis(100);
+        listeners.paused_until = Some(until);
+        assert!(
+            !listeners.has_work(),
+            "a paused listener does not make the loop spin"
+        );
+        assert_eq!(listeners.next_deadline(), Some(until));
+        listeners.descriptor_freed();
+        assert!(listeners.has_work());
+        listeners.paused_until = Some(until);
+        assert!(matches!(listeners.accept(until), Accepted::Nothing));
+        assert_eq!(listeners.next_deadline(), None);
+    }
+}

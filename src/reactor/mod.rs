@@ -1,0 +1,687 @@
+//! One thread, one loop: everything that touches a client or the cache happens in a turn of it.
+//!
+//! ```text
+//!   wait ─▶ clock ─▶ events ─▶ completions ─▶ links ─▶ clients ─▶ accept ─▶ timers ─▶ jobs ─▶ writes ─▶ wait ...
+//!    ▲       once     noted     engine.complete  └ read, engine ┘                      workers  one each
+//!    └ until the next deadline, or not at all while any list below holds something
+//! ```
+//!
+//! It never decides: the engine says what to do ([`Output`]), this file does it and reports. It never blocks but in
+//! `Poll::poll`, and never reads the clock but once a turn.
+//!
+//! Invariant: whatever is known to be doable stands in a list (ready, flush, a ready listener, timers left, jobs) or is
+//! noted at its socket until the engine asks for it; the poll is edge-triggered and nobody will remind us. The loop waits
+//! only when all lists are empty.
+//!
+//! Budgets, so that one busy peer starves nobody: bytes read per socket and turn, accepts per turn, timers per turn, one
+//! write per connection and turn; how many commands a client may run per turn is the engine's. What is left over goes to
+//! the end of its list.
+//!
+//! Costs: a client whose bytes fit one read is served with epoll_wait, read and write, and nothing else: no allocation, no
+//! re-registration, no lock (completions are announced by a flag).
+#![forbid(unsafe_code)]
+
+mod dialer;
+mod listeners;
+mod owner;
+mod signals;
+mod sockets;
+
+use crate::config::{Config, LogLevel};
+use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
+use crate::fetch::{Completion, FetchError, Job};
+use crate::fetcher::Fetcher;
+use crate::helper;
+use crate::socket;
+use crate::time::Time;
+use crate::transport::Transport;
+use dialer::{Dialed, Dialer};
+use listeners::{Accepted, Listeners};
+use mio::net::TcpStream;
+use mio::{Events, Poll, Waker};
+use signals::Signals;
+use sockets::{Socket, Sockets, Source, Stage};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Events taken from the kernel at once; more wait for the next turn. 12 KiB of memory.
+const EVENTS_MAX: usize = 1024;
+/// Bytes read from one client in a turn: four full reads of a usual receive window's quarter, some 50 µs of parsing.
+const CLIENT_READ_BYTES_MAX: usize = 64 * 1024;
+/// Bytes read from one link in a turn. A link carries the replies of many clients, so it may be served longer.
+const LINK_READ_BYTES_MAX: usize = 4 * CLIENT_READ_BYTES_MAX;
+/// Connections accepted in a turn; about 10 µs each.
+const ACCEPTS_MAX: usize = 64;
+/// Timers fired in a turn.
+const TIMERS_MAX: usize = 1024;
+/// Slices gathered for one write.
+const SLICES_MAX: usize = 16;
+/// Unread bytes taken from a socket before it is closed.
+const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// What remains of the drain time for the workers and the helper to end in.
+const DRAIN_RESERVE: Duration = Duration::from_millis(300);
+/// How long the end waits for workers, which may be inside a Redis call.
+const WORKERS_PATIENCE: Duration = Duration::from_millis(100);
+
+const _: () = assert!(LINK_READ_BYTES_MAX >= CLIENT_READ_BYTES_MAX);
+
+/// How the loop came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every client got what was owed to it.
+    Drained,
+    /// The time for that ran out; what was still open has been closed.
+    DrainTimedOut,
+}
+
+/// The loop and all it owns.
+pub struct Reactor {
+    poll: Poll,
+    events: Events,
+    engine: Engine,
+    fetcher: Fetcher,
+    log: helper::Handle,
+    listeners: Listeners,
+    signals: Option<Signals>,
+    dialer: Dialer,
+    sockets: Sockets,
+    ready_links: VecDeque<ConnId>,
+    ready_clients: VecDeque<ConnId>,
+    flush: VecDeque<ConnId>,
+    jobs: Vec<Job>,
+    completions: Vec<Completion>,
+    timers: Work,
+    now: Time,
+    wall: WallClock,
+    drain: Duration,
+    drain_until: Option<Time>,
+}
+
+impl Reactor {
+    /// Binds the ports, starts the workers and the engine. Nothing is served before [`Reactor::run`].
+    ///
+    /// # Errors
+    /// One line for the operator: a port that is taken, a limit of the system that was hit.
+    pub fn new(config: Config, log: helper::Handle) -> Result<Reactor, String> {
+        let poll = Poll::new().map_err(|e| format!("cannot make a poll: {e}"))?;
+        let waker = Waker::new(poll.registry(), Source::Waker.token())
+            .map_err(|e| format!("cannot make a waker: {e}"))?;
+        let waker = Arc::new(waker);
+        let listeners = Listeners::bind(&config, poll.registry())?;
+        let fetcher = Fetcher::start(&config, waker.clone(), &log)
+            .map_err(|e| format!("cannot start a worker: {e}"))?;
+        let dialer = Dialer::new(&config, waker, log.clone());
+        let (now, drain) = (socket::now(), config.drain);
+        let mut wall = WallClock::new(now);
+        let origin = Origin {
+            seed: socket::random_seed(),
+            now,
+            unix_secs: wall.unix_secs(now),
+            pid: std::process::id(),
+        };
+        Ok(Reactor {
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            engine: Engine::new(config, origin),
+            fetcher,
+            log,
+            listeners,
+            signals: None,
+            dialer,
+            sockets: Sockets::default(),
+            ready_links: VecDeque::new(),
+            ready_clients: VecDeque::new(),
+            flush: VecDeque::new(),
+            jobs: Vec::new(),
+            completions: Vec::new(),
+            timers: Work::Finished,
+            now,
+            wall,
+            drain,
+            drain_until: None,
+        })
+    }
+
+    /// SIGTERM and SIGINT begin the drain; the second of them ends the process at once, with 128 plus its number.
+    ///
+    /// # Errors
+    /// When the system refuses the handlers or the pipe.
+    pub fn catch_signals(&mut self) -> io::Result<()> {
+        self.signals = Some(Signals::install(self.poll.registry())?);
+        Ok(())
+    }
+
+    /// Where clients are taken.
+    pub fn addresses(&self) -> Vec<(Port, SocketAddr)> {
+        self.listeners.addresses().collect()
+    }
+
+    /// Serves until a signal asks for the end and the drain is over.
+    ///
+    /// # Errors
+    /// Only when waiting for events fails, which no load and no peer can cause.
+    pub fn run(mut self) -> io::Result<Ended> {
+        self.handle_outputs();
+        let ended = loop {
+            self.turn()?;
+            if let Some(until) = self.drain_until {
+                if self.engine.is_drained() {
+                    break Ended::Drained;
+                }
+                if self.now >= until {
+                    break Ended::DrainTimedOut;
+                }
+            }
+        };
+        self.fetcher.stop(WORKERS_PATIENCE);
+        Ok(ended)
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let patience = self.patience();
+        match self.poll.poll(&mut self.events, patience) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            result => result?,
+        }
+        self.now = socket::now();
+        self.engine
+            .begin_turn(self.now, self.wall.unix_secs(self.now));
+        self.note_events();
+        self.take_completions();
+        self.take_addresses();
+        for _ in 0..self.ready_links.len() {
+            let Some(id) = self.ready_links.pop_front() else {
+                break;
+            };
+            self.serve(id);
+        }
+        for _ in 0..self.ready_clients.len() {
+            let Some(id) = self.ready_clients.pop_front() else {
+                break;
+            };
+            self.serve(id);
+        }
+        self.accept();
+        self.timers = self.engine.advance(TIMERS_MAX);
+        self.handle_outputs();
+        self.submit_jobs();
+        for _ in 0..self.flush.len() {
+            let Some(id) = self.flush.pop_front() else {
+                break;
+            };
+            self.write(id);
+        }
+        // What was sent may have let a paused client go on to a miss.
+        self.submit_jobs();
+        Ok(())
+    }
+
+    /// How long the next poll may wait: not at all while anything is left to do.
+    fn patience(&self) -> Option<Duration> {
+        let busy = !self.ready_links.is_empty()
+            || !self.ready_clients.is_empty()
+            || !self.flush.is_empty()
+            || !self.jobs.is_empty()
+            || self.timers == Work::Left
+            || self.listeners.has_work();
+        if busy {
+            return Some(Duration::ZERO);
+        }
+        let deadlines = [
+            self.engine.next_deadline(),
+            self.listeners.next_deadline(),
+            self.drain_until,
+        ];
+        // `now` is this turn's beginning, so a wait may end late by the length of the turn. Nothing that has to be exact
+        // depends on a timer: an entry past its deadline is not served whether or not its timer has fired.
+        deadlines
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|deadline| deadline.since(self.now))
+    }
+
+    /// Notes what the poll said, before anything is opened or closed.
+    fn note_events(&mut self) {
+        let mut asked_to_end = false;
+        for event in &self.events {
+            match Source::of(event.token()) {
+                // Woken by a worker or the helper: both are looked at in every turn.
+                Source::Waker => {}
+                Source::Signals => asked_to_end |= self.signals.as_mut().is_some_and(Signals::take),
+                Source::Listener(index) => self.listeners.note(index),
+                Source::Socket(place) => {
+                    let calls = self.sockets.note(place, event);
+                    if let Some(id) = calls.ready {
+                        ready_list(&mut self.ready_links, &mut self.ready_clients, id)
+                            .push_back(id);
+                    }
+                    self.flush.extend(calls.flush);
+                }
+            }
+        }
+        if asked_to_end && self.drain_until.is_none() {
+            self.begin_drain();
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.log.log(LogLevel::Info, "asked to end: draining");
+        self.drain_until = Some(self.now + self.drain.saturating_sub(DRAIN_RESERVE));
+        self.listeners.close();
+        self.engine.drain();
+        self.handle_outputs();
+    }
+
+    fn take_completions(&mut self) {
+        self.fetcher.drain(&mut self.completions);
+        let mut completions = std::mem::take(&mut self.completions);
+        for completion in completions.drain(..) {
+            self.engine.complete(completion);
+            self.handle_outputs();
+        }
+        self.completions = completions;
+    }
+
+    /// Goes on with the links that waited for the addresses of Redis.
+    fn take_addresses(&mut self) {
+        let Some((waiting, resolved)) = self.dialer.take_resolved() else {
+            return;
+        };
+        for id in waiting {
+            if self.sockets.get(id).is_none() {
+                continue;
+            }
+            match &resolved {
+                Ok(addresses) => self.dial(id, addresses.clone(), "the name has no address"),
+                Err(why) => self.link_failed(id, why.clone()),
+            }
+        }
+        self.handle_outputs();
+    }
+
+    /// Serves one connection from the ready list: what it was refused room for first, then its socket.
+    fn serve(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        socket.listed = false;
+        if matches!(socket.stage, Stage::Connecting { .. }) {
+            self.finish_connect(id);
+        }
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if !matches!(socket.stage, Stage::Open(_)) {
+            return;
+        }
+        if socket.broken {
+            return self.fail_broken(id);
+        }
+        if std::mem::take(&mut socket.resume) {
+            self.engine.serve(id);
+            self.handle_outputs();
+        }
+        self.read(id);
+        // Still readable: either the budget ran out, so go on next turn, or reading is paused, and `Ready` will come.
+    }
+
+    fn read(&mut self, id: ConnId) {
+        let mut budget = match id.place {
+            Place::Client(_) => CLIENT_READ_BYTES_MAX,
+            Place::Link(_) => LINK_READ_BYTES_MAX,
+        };
+        loop {
+            let Some(socket) = self.sockets.get(id) else {
+                return;
+            };
+            let Stage::Open(transport) = &mut socket.stage else {
+                return;
+            };
+            if !socket.readable {
+                return;
+            }
+            if budget == 0 {
+                return self.list_ready(id);
+            }
+            let room = self.engine.recv_slice(id);
+            let len = room.len().min(budget);
+            if len == 0 {
+                return;
+            }
+            match transport.read(&mut room[..len]) {
+                Ok(0) => {
+                    (socket.readable, socket.ended) = (false, true);
+                    self.engine.peer_closed(id);
+                }
+                Ok(n) => {
+                    budget -= n;
+                    socket.readable = n == len || socket.read_closed;
+                    self.engine.received(id, n);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => {
+                    socket.readable = false;
+                    self.engine.failed(id, &e.to_string());
+                }
+            }
+            self.handle_outputs();
+        }
+    }
+
+    /// The poll reported an error; the socket says which.
+    fn fail_broken(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        let Stage::Open(transport) = &socket.stage else {
+            return;
+        };
+        let why = match transport.take_error() {
+            Ok(Some(e)) | Err(e) => e.to_string(),
+            Ok(None) => "closed by its peer".to_owned(),
+        };
+        socket.readable = false;
+        self.engine.failed(id, &why);
+        self.handle_outputs();
+    }
+
+    /// Writes once what the connection has to send.
+    fn write(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        socket.flush_listed = false;
+        let Stage::Open(transport) = &mut socket.stage else {
+            return;
+        };
+        if !socket.writable || !socket.to_send {
+            return;
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let count = self.engine.send_slices(id, &mut slices);
+        if count == 0 {
+            socket.to_send = false;
+            return;
+        }
+        let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        match transport.write(&slices[..count]) {
+            Ok(sent) => {
+                // A short write means that the socket is full; the poll will say when it is not.
+                socket.writable = sent == bytes;
+                // All slices used: there may be more, for which the next turn is early enough.
+                socket.to_send = sent < bytes || count == SLICES_MAX;
+                if socket.writable && socket.to_send {
+                    socket.flush_listed = true;
+                    self.flush.push_back(id);
+                }
+                self.engine.sent(id, sent);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.writable = false,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {
+                socket.flush_listed = true;
+                self.flush.push_back(id);
+            }
+            Err(e) => {
+                (socket.to_send, socket.readable) = (false, false);
+                self.engine.failed(id, &e.to_string());
+            }
+        }
+        self.handle_outputs();
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..ACCEPTS_MAX {
+            match self.listeners.accept(self.now) {
+                Accepted::Client(port, stream, peer) => self.open(port, stream, peer),
+                Accepted::Nothing => break,
+                Accepted::Exhausted(e) => {
+                    if let Some(e) = e {
+                        self.log
+                            .log(LogLevel::Warn, format!("cannot accept, clients wait: {e}"));
+                    }
+                    break;
+                }
+                Accepted::Failed(address, e) => {
+                    self.log.log(
+                        LogLevel::Error,
+                        format!("cannot accept on {address} any more: {e}"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, port: Port, stream: TcpStream, peer: SocketAddr) {
+        let Some(id) = self.engine.open(port, peer) else {
+            Transport::refuse(stream, self.engine.refusal(port), DISCARD_BYTES_MAX);
+            return self.handle_outputs();
+        };
+        let keepalive = match port {
+            // HTTP has an idle time-out of its own.
+            Port::Http => None,
+            Port::Resp => Some(socket::KEEPALIVE_CLIENT),
+        };
+        let token = Source::Socket(id.place).token();
+        match Transport::register(stream, self.poll.registry(), token) {
+            Ok(transport) => {
+                // Refused only for a peer that is gone already, and then the first read says so.
+                let _ = transport.set_client_options(keepalive);
+                self.sockets
+                    .insert(id.place, Socket::new(id.generation, Stage::Open(transport)));
+            }
+            Err(e) => self.engine.failed(id, &e.to_string()),
+        }
+        self.handle_outputs();
+    }
+
+    fn submit_jobs(&mut self) {
+        // A job that is refused is answered, which may begin another.
+        while !self.jobs.is_empty() {
+            let mut jobs = std::mem::take(&mut self.jobs);
+            for job in jobs.drain(..) {
+                if let Err(job) = self.fetcher.submit(job) {
+                    self.engine.complete(Completion {
+                        id: job.id,
+                        result: Err(FetchError::QueueFull),
+                    });
+                    self.handle_outputs();
+                }
+            }
+            if self.jobs.is_empty() {
+                // Keeps the allocation.
+                self.jobs = jobs;
+                break;
+            }
+        }
+        self.fetcher.kick();
+    }
+
+    /// Does what the engine says, until it says nothing more.
+    fn handle_outputs(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Submit(job) => self.jobs.push(job),
+                Output::Flush(id) => {
+                    if let Some(socket) = self.sockets.get(id) {
+                        socket.to_send = true;
+                        if !std::mem::replace(&mut socket.flush_listed, true) {
+                            self.flush.push_back(id);
+                        }
+                    }
+                }
+                Output::Ready(id) => {
+                    if let Some(socket) = self.sockets.get(id) {
+                        socket.resume = true;
+                        self.list_ready(id);
+                    }
+                }
+                Output::Connect(id) => self.connect(id),
+                Output::Shut(id) => self.shut(id),
+                Output::Close(id) => self.close(id),
+                Output::Log(level, text) => self.log.log(level, text),
+            }
+        }
+    }
+
+    fn list_ready(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if !std::mem::replace(&mut socket.listed, true) {
+            ready_list(&mut self.ready_links, &mut self.ready_clients, id).push_back(id);
+        }
+    }
+
+    /// Ends our side; the peer's bytes are read and dropped from here on, those that were paused included.
+    fn shut(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        if let Stage::Open(transport) = &socket.stage {
+            // It fails only when the peer is gone already, which the next read says.
+            let _ = transport.shutdown_write();
+        }
+        self.list_ready(id);
+    }
+
+    fn close(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.remove(id) else {
+            return;
+        };
+        if let Stage::Open(mut transport) = socket.stage
+            && socket.readable
+            && !socket.broken
+        {
+            transport.discard_unread(DISCARD_BYTES_MAX);
+        }
+        self.listeners.descriptor_freed();
+    }
+
+    /// Begins to open a link to Redis. If the engine has something to send before it stands, that is written when the
+    /// poll says that it takes bytes, which is also how the loop learns that it stands.
+    fn connect(&mut self, id: ConnId) {
+        self.sockets
+            .insert(id.place, Socket::new(id.generation, Stage::Resolving));
+        match self.dialer.addresses(id) {
+            Dialed::Addresses(addresses) => self.dial(id, addresses, "no address"),
+            Dialed::Asked => {}
+            Dialed::Refused => self.link_failed(id, "the look-up queue is full".to_owned()),
+        }
+    }
+
+    /// Tries the addresses in order until one can at least be tried. `why` is what the last one failed of.
+    fn dial(&mut self, id: ConnId, mut addresses: Vec<SocketAddr>, why: &str) {
+        let mut why = why.to_owned();
+        while !addresses.is_empty() {
+            let address = addresses.remove(0);
+            let token = Source::Socket(id.place).token();
+            let registry = self.poll.registry();
+            match TcpStream::connect(address)
+                .and_then(|stream| Transport::register(stream, registry, token))
+            {
+                Ok(transport) => {
+                    // Worth having, not worth failing for.
+                    let _ = transport.set_link_options(self.dialer.link_dead);
+                    if let Some(socket) = self.sockets.get(id) {
+                        // What the poll said of an earlier address is void; which lists the link is in is not.
+                        (socket.readable, socket.read_closed, socket.broken) =
+                            (false, false, false);
+                        socket.stage = Stage::Connecting {
+                            transport,
+                            rest: addresses,
+                        };
+                    }
+                    return;
+                }
+                Err(e) => why = format!("{address}: {e}"),
+            }
+        }
+        self.link_failed(id, why);
+    }
+
+    /// The poll said something about a socket that is connecting.
+    fn finish_connect(&mut self, id: ConnId) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        let stage = std::mem::replace(&mut socket.stage, Stage::Resolving);
+        let Stage::Connecting { transport, rest } = stage else {
+            return;
+        };
+        let error = match transport.take_error() {
+            Ok(Some(e)) | Err(e) => e,
+            Ok(None) => match transport.peer_addr() {
+                Ok(_) => {
+                    (socket.stage, socket.writable) = (Stage::Open(transport), true);
+                    self.engine.connected(id, Ok(()));
+                    return self.handle_outputs();
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotConnected && !socket.broken => {
+                    // An early event; the one that counts is still to come.
+                    socket.stage = Stage::Connecting { transport, rest };
+                    return;
+                }
+                Err(e) => e,
+            },
+        };
+        drop(transport);
+        self.dial(id, rest, &error.to_string());
+        self.handle_outputs();
+    }
+
+    fn link_failed(&mut self, id: ConnId, why: String) {
+        self.sockets.remove(id);
+        self.engine.connected(id, Err(why));
+    }
+}
+
+/// The list in which a connection waits to be served. (A function of the lists, so that other fields stay borrowable.)
+fn ready_list<'a>(
+    links: &'a mut VecDeque<ConnId>,
+    clients: &'a mut VecDeque<ConnId>,
+    id: ConnId,
+) -> &'a mut VecDeque<ConnId> {
+    match id.place {
+        Place::Client(_) => clients,
+        Place::Link(_) => links,
+    }
+}
+
+/// Wall-clock seconds for HTTP's Date, derived from the loop's own clock and compared with the system's once a second, so
+/// that a turn reads one clock only. A step of the system's clock shows after at most that second.
+#[derive(Debug)]
+struct WallClock {
+    at: Time,
+    unix: Duration,
+}
+
+impl WallClock {
+    fn new(now: Time) -> WallClock {
+        WallClock {
+            at: now,
+            unix: system_time(),
+        }
+    }
+
+    fn unix_secs(&mut self, now: Time) -> u64 {
+        if now.since(self.at) >= Duration::from_secs(1) {
+            *self = WallClock::new(now);
+        }
+        (self.unix + now.since(self.at)).as_secs()
+    }
+}
+
+fn system_time() -> Duration {
+    // A clock before 1970 is no reason to fail; Date says 1970 then.
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

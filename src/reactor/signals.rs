@@ -1,0 +1,49 @@
+//! SIGTERM and SIGINT: the first asks the loop to end, the second ends the process at once.
+//!
+//! The handlers only set a flag and write a byte to a socket that the poll watches; everything else happens in a turn.
+//! The second signal is answered inside the handler, so it works even if the loop hangs: the process exits with 128 plus
+//! the signal's number (143 for SIGTERM, 130 for SIGINT), as a shell would report it.
+#![forbid(unsafe_code)]
+
+use super::sockets::Source;
+use mio::net::UnixStream;
+use mio::{Interest, Registry};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// The loop's end of the pipe.
+#[derive(Debug)]
+pub(super) struct Signals {
+    receiver: UnixStream,
+}
+
+impl Signals {
+    /// Takes over both signals for the rest of the process.
+    pub(super) fn install(registry: &Registry) -> io::Result<Signals> {
+        let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
+        receiver.set_nonblocking(true)?;
+        let mut receiver = UnixStream::from_std(receiver);
+        registry.register(&mut receiver, Source::Signals.token(), Interest::READABLE)?;
+        let armed = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: the first signal finds the flag down and raises it, the second finds it up.
+            flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?;
+            flag::register(signal, armed.clone())?;
+            low_level::pipe::register(signal, sender.try_clone()?)?;
+        }
+        Ok(Signals { receiver })
+    }
+
+    /// Empties the pipe; whether anything was in it.
+    pub(super) fn take(&mut self) -> bool {
+        let mut bytes = [0; 16];
+        let mut any = false;
+        while matches!(self.receiver.read(&mut bytes), Ok(n) if n > 0) {
+            any = true;
+        }
+        any
+    }
+}

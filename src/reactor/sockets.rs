@@ -1,0 +1,257 @@
+//! The sockets the loop holds open, found by the engine's ids, and what the poll has said about each.
+//!
+//! It never calls the engine and never reads or writes: it remembers. Sockets are registered once, edge-triggered, so the
+//! poll reports a readiness once; it stays noted here until a call that comes up short shows that it is used up.
+//!
+//! Invariant: a socket stands in the ready list exactly when `listed`, in the flush list exactly when `flush_listed`, so
+//! neither list is ever longer than the tables.
+//!
+//! Costs: every operation is one index into a table and one comparison of generations.
+#![forbid(unsafe_code)]
+
+use crate::engine::{ConnId, Place};
+use crate::transport::Transport;
+use mio::Token;
+use mio::event::Event;
+use std::net::SocketAddr;
+
+/// How far a connection has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The addresses of Redis are being looked up.
+    Resolving,
+    /// A non-blocking connect is under way; `rest` is tried if it fails.
+    Connecting {
+        transport: Transport,
+        rest: Vec<SocketAddr>,
+    },
+    /// Bytes may pass.
+    Open(Transport),
+}
+
+/// One connection's socket and its readiness.
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) generation: u32,
+    pub(super) stage: Stage,
+    /// There may be something to read (or the end, or an error).
+    pub(super) readable: bool,
+    /// The poll said that the peer closed: a short read does not mean that nothing is left, the end still has to be read.
+    pub(super) read_closed: bool,
+    /// The end has been read; there is nothing to read any more.
+    pub(super) ended: bool,
+    /// The poll reported an error, or a hang-up after the end.
+    pub(super) broken: bool,
+    /// The socket takes bytes as far as anybody knows.
+    pub(super) writable: bool,
+    /// The engine said `Ready`: it wants to be served before the next read.
+    pub(super) resume: bool,
+    /// The engine said `Flush`, and not everything has been written since.
+    pub(super) to_send: bool,
+    pub(super) listed: bool,
+    pub(super) flush_listed: bool,
+}
+
+impl Socket {
+    /// A socket in `stage` of which nothing is known yet, except that a new one takes bytes.
+    pub(super) fn new(generation: u32, stage: Stage) -> Socket {
+        Socket {
+            generation,
+            stage,
+            readable: false,
+            read_closed: false,
+            ended: false,
+            broken: false,
+            writable: true,
+            resume: false,
+            to_send: false,
+            listed: false,
+            flush_listed: false,
+        }
+    }
+
+    /// Remembers what the poll says.
+    fn note(&mut self, event: &Event) {
+        self.readable |= (event.is_readable() || event.is_read_closed()) && !self.ended;
+        self.read_closed |= event.is_read_closed();
+        self.writable |= event.is_writable();
+        self.broken |= event.is_error() || self.ended && event.is_write_closed();
+    }
+
+    /// Whether serving the socket could do something.
+    fn has_work(&self) -> bool {
+        self.readable
+            || self.broken
+            || self.resume
+            || matches!(self.stage, Stage::Connecting { .. })
+    }
+}
+
+/// Both tables.
+#[derive(Debug, Default)]
+pub(super) struct Sockets {
+    clients: Vec<Option<Socket>>,
+    links: Vec<Option<Socket>>,
+}
+
+/// Which lists an event asks a socket to be put on.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Calls {
+    pub(super) ready: Option<ConnId>,
+    pub(super) flush: Option<ConnId>,
+}
+
+impl Sockets {
+    /// Notes an event and returns the lists the socket has to be added to. Events are handled before anything is opened
+    /// or closed in a turn, so the place alone names the socket: nobody else can have taken it meanwhile.
+    pub(super) fn note(&mut self, place: Place, event: &Event) -> Calls {
+        let Some(socket) = self.slot(place) else {
+            return Calls::default();
+        };
+        socket.note(event);
+        let id = ConnId {
+            place,
+            generation: socket.generation,
+        };
+        let flush = socket.writable && socket.to_send && !socket.flush_listed;
+        let ready = socket.has_work() && !socket.listed;
+        socket.flush_listed |= flush;
+        socket.listed |= ready;
+        Calls {
+            ready: ready.then_some(id),
+            flush: flush.then_some(id),
+        }
+    }
+
+    pub(super) fn insert(&mut self, place: Place, socket: Socket) {
+        let (table, index) = match place {
+            Place::Client(index) => (&mut self.clients, index as usize),
+            Place::Link(index) => (&mut self.links, index as usize),
+        };
+        if table.len() <= index {
+            table.resize_with(index + 1, || None);
+        }
+        table[index] = Some(socket);
+    }
+
+    /// The socket of `id`, unless that has been closed (and perhaps replaced).
+    #[inline]
+    pub(super) fn get(&mut self, id: ConnId) -> Option<&mut Socket> {
+        self.slot(id.place)
+            .filter(|socket| socket.generation == id.generation)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Socket> {
+        self.get(id)?;
+        match id.place {
+            Place::Client(index) => self.clients[index as usize].take(),
+            Place::Link(index) => self.links[index as usize].take(),
+        }
+    }
+
+    #[inline]
+    fn slot(&mut self, place: Place) -> Option<&mut Socket> {
+        match place {
+            Place::Client(index) => self.clients.get_mut(index as usize)?.as_mut(),
+            Place::Link(index) => self.links.get_mut(index as usize)?.as_mut(),
+        }
+    }
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Waker,
+    Signals,
+    Listener(usize),
+    Socket(Place),
+}
+
+/// Tokens hold a place in their upper bits and the kind of the source in the lowest two.
+const KIND_BITS: usize = 2;
+const KIND_SPECIAL: usize = 0;
+const KIND_LISTENER: usize = 1;
+const KIND_CLIENT: usize = 2;
+const KIND_LINK: usize = 3;
+const SPECIAL_WAKER: usize = 0;
+const SPECIAL_SIGNALS: usize = 1;
+
+/// Places count connections that are open at the same time, far below the 2^30 that fit a token of 32 bits; mio reserves
+/// no token of its own.
+impl Source {
+    pub(super) const fn token(self) -> Token {
+        let (value, kind) = match self {
+            Source::Waker => (SPECIAL_WAKER, KIND_SPECIAL),
+            Source::Signals => (SPECIAL_SIGNALS, KIND_SPECIAL),
+            Source::Listener(index) => (index, KIND_LISTENER),
+            Source::Socket(Place::Client(index)) => (index as usize, KIND_CLIENT),
+            Source::Socket(Place::Link(index)) => (index as usize, KIND_LINK),
+        };
+        Token(value << KIND_BITS | kind)
+    }
+
+    pub(super) const fn of(token: Token) -> Source {
+        let value = token.0 >> KIND_BITS;
+        match token.0 & ((1 << KIND_BITS) - 1) {
+            KIND_LISTENER => Source::Listener(value),
+            KIND_CLIENT => Source::Socket(Place::Client(value as u32)),
+            KIND_LINK => Source::Socket(Place::Link(value as u32)),
+            _ if value == SPECIAL_SIGNALS => Source::Signals,
+            _ => Source::Waker,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_their_source() {
+        let places = [0, 1, 77, (1 << 30) - 1];
+        let mut all = vec![
+            Source::Waker,
+            Source::Signals,
+            Source::Listener(0),
+            Source::Listener(3),
+        ];
+        all.extend(places.map(|i| Source::Socket(Place::Client(i))));
+        all.extend(places.map(|i| Source::Socket(Place::Link(i))));
+        for (i, a) in all.iter().enumerate() {
+            assert_eq!(Source::of(a.token()), *a);
+            assert!(all[..i].iter().all(|b| b.token() != a.token()));
+        }
+    }
+
+    #[test]
+    fn an_id_of_an_earlier_use_finds_nothing() {
+        let mut sockets = Sockets::default();
+        let place = Place::Link(5);
+        let (old, new) = (
+            ConnId {
+                place,
+                generation: 1,
+            },
+            ConnId {
+                place,
+                generation: 2,
+            },
+        );
+        sockets.insert(place, Socket::new(1, Stage::Resolving));
+        assert!(sockets.get(old).is_some());
+        assert!(
+            sockets
+                .get(ConnId {
+                    place: Place::Client(5),
+                    generation: 1
+                })
+                .is_none()
+        );
+        assert!(sockets.remove(new).is_none());
+        assert!(sockets.remove(old).is_some());
+        sockets.insert(place, Socket::new(2, Stage::Resolving));
+        assert!(sockets.get(old).is_none());
+        assert!(sockets.remove(old).is_none());
+        assert!(sockets.get(new).is_some());
+    }
+}

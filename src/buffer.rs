@@ -81,14 +81,22 @@ impl Buffer {
             }
         }
         let tail = self.tail as usize;
-        let end = self.block.len().min(limit).min(tail.saturating_add(want)).max(tail);
+        let end = self
+            .block
+            .len()
+            .min(limit)
+            .min(tail.saturating_add(want))
+            .max(tail);
         &mut self.block[tail..end]
     }
 
     /// `n` bytes were put at the beginning of the last [`Buffer::space`]. Panics when there was less.
     #[inline]
     pub fn commit(&mut self, n: usize) {
-        assert!(n <= self.block.len() - self.tail as usize, "only what there was space for can be committed");
+        assert!(
+            n <= self.block.len() - self.tail as usize,
+            "only what there was space for can be committed"
+        );
         self.tail += n as u32;
     }
 
@@ -122,14 +130,21 @@ impl Buffer {
     /// Panics unless the invariant holds for `limit`.
     pub fn check(&self, limit: usize) {
         let (head, tail, capacity) = (self.head as usize, self.tail as usize, self.capacity());
-        assert!(head <= tail && tail <= capacity && capacity <= limit, "{head} <= {tail} <= {capacity} <= {limit}");
+        assert!(
+            head <= tail && tail <= capacity && capacity <= limit,
+            "{head} <= {tail} <= {capacity} <= {limit}"
+        );
         assert!(head < tail || tail == 0, "empty at {head}");
     }
 
     #[cold]
     #[inline(never)]
     fn make_room(&mut self, n: usize, limit: usize, pool: &mut Pool) -> Result<(), Full> {
-        let need = self.len().checked_add(n).filter(|&need| need <= limit).ok_or(Full)?;
+        let need = self
+            .len()
+            .checked_add(n)
+            .filter(|&need| need <= limit)
+            .ok_or(Full)?;
         if need <= self.block.len() && self.pays_to_compact() {
             self.compact();
             return Ok(());
@@ -153,7 +168,8 @@ impl Buffer {
     }
 
     fn compact(&mut self) {
-        self.block.copy_within(self.head as usize..self.tail as usize, 0);
+        self.block
+            .copy_within(self.head as usize..self.tail as usize, 0);
         self.tail -= self.head;
         self.head = 0;
     }
@@ -184,7 +200,11 @@ pub struct Pool {
 impl Pool {
     /// A pool that keeps at most `spare_blocks_max` blocks of [`BLOCK_BYTES`]; others are freed when given back.
     pub fn new(spare_blocks_max: usize) -> Pool {
-        Pool { spare: Vec::new(), spare_blocks_max, in_use_bytes: 0 }
+        Pool {
+            spare: Vec::new(),
+            spare_blocks_max,
+            in_use_bytes: 0,
+        }
     }
 
     /// The bytes of all blocks that buffers hold.
@@ -199,7 +219,11 @@ impl Pool {
 
     fn take(&mut self, capacity: usize) -> Box<[u8]> {
         self.in_use_bytes += capacity;
-        let spare = if capacity == BLOCK_BYTES { self.spare.pop() } else { None };
+        let spare = if capacity == BLOCK_BYTES {
+            self.spare.pop()
+        } else {
+            None
+        };
         spare.unwrap_or_else(|| vec![0; capacity].into_boxed_slice())
     }
 
@@ -232,18 +256,27 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         for round in 0..20 {
             let limit = [1, 7, 1000, BLOCK_BYTES, 50_000, LIMIT][round % 6];
-            let (mut buffer, mut pool, mut model) = (Buffer::default(), Pool::new(2), VecDeque::new());
+            let (mut buffer, mut pool, mut model) =
+                (Buffer::default(), Pool::new(2), VecDeque::new());
             for _ in 0..2000 {
-                let bytes: Vec<u8> = (0..rng.usize(0..=limit.min(3 * BLOCK_BYTES / 2))).map(|_| rng.u8(..)).collect();
+                let bytes: Vec<u8> = (0..rng.usize(0..=limit.min(3 * BLOCK_BYTES / 2)))
+                    .map(|_| rng.u8(..))
+                    .collect();
                 match rng.u8(0..4) {
                     0 => {
                         let n = receive(&mut buffer, &bytes, limit, &mut pool);
                         model.extend(&bytes[..n]);
-                        assert!(n > 0 || bytes.is_empty() || model.len() == limit, "no space though not full");
+                        assert!(
+                            n > 0 || bytes.is_empty() || model.len() == limit,
+                            "no space though not full"
+                        );
                     }
                     1 => match buffer.append(&bytes, limit, &mut pool) {
                         Ok(()) => model.extend(&bytes),
-                        Err(Full) => assert!(model.len() + bytes.len() > limit - limit / 4, "full too early"),
+                        Err(Full) => assert!(
+                            model.len() + bytes.len() > limit - limit / 4,
+                            "full too early"
+                        ),
                     },
                     2 => {
                         let n = rng.usize(0..=buffer.len());
@@ -263,12 +296,20 @@ mod tests {
     fn an_empty_buffer_holds_no_memory_after_release() {
         let (mut buffer, mut pool) = (Buffer::default(), Pool::new(1));
         assert_eq!(buffer.capacity(), 0);
-        buffer.append(b"PING\r\n", LIMIT, &mut pool).expect("it is far below the limit");
+        buffer
+            .append(b"PING\r\n", LIMIT, &mut pool)
+            .expect("it is far below the limit");
         buffer.release(&mut pool);
-        assert_eq!((buffer.capacity(), pool.in_use_bytes()), (BLOCK_BYTES, BLOCK_BYTES));
+        assert_eq!(
+            (buffer.capacity(), pool.in_use_bytes()),
+            (BLOCK_BYTES, BLOCK_BYTES)
+        );
         buffer.consume(6);
         buffer.release(&mut pool);
-        assert_eq!((buffer.capacity(), pool.in_use_bytes(), pool.spare_bytes()), (0, 0, BLOCK_BYTES));
+        assert_eq!(
+            (buffer.capacity(), pool.in_use_bytes(), pool.spare_bytes()),
+            (0, 0, BLOCK_BYTES)
+        );
     }
 
     #[test]
@@ -276,14 +317,21 @@ mod tests {
         let mut pool = Pool::new(2);
         let mut buffers = vec![Buffer::default(); 4];
         for buffer in &mut buffers {
-            buffer.append(b"x", LIMIT, &mut pool).expect("it is far below the limit");
+            buffer
+                .append(b"x", LIMIT, &mut pool)
+                .expect("it is far below the limit");
         }
-        buffers[0].append(&[0; BLOCK_BYTES], LIMIT, &mut pool).expect("it is far below the limit");
+        buffers[0]
+            .append(&[0; BLOCK_BYTES], LIMIT, &mut pool)
+            .expect("it is far below the limit");
         assert_eq!(pool.in_use_bytes(), 5 * BLOCK_BYTES);
         for buffer in &mut buffers {
             buffer.discard(&mut pool);
         }
-        assert_eq!((pool.in_use_bytes(), pool.spare_bytes()), (0, 2 * BLOCK_BYTES));
+        assert_eq!(
+            (pool.in_use_bytes(), pool.spare_bytes()),
+            (0, 2 * BLOCK_BYTES)
+        );
     }
 
     #[test]

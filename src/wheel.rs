@@ -52,7 +52,10 @@ pub struct Links {
 
 impl Links {
     /// Of a timer that is not scheduled.
-    pub const UNLINKED: Links = Links { prev: UNLINKED, next: END };
+    pub const UNLINKED: Links = Links {
+        prev: UNLINKED,
+        next: END,
+    };
 
     /// Whether the timer is scheduled.
     pub fn is_linked(self) -> bool {
@@ -84,7 +87,12 @@ pub struct Rings {
 impl Rings {
     /// An empty wheel that stands at `start`.
     pub fn new(start: Time) -> Rings {
-        Rings { tick: start.micros() >> TICK_BITS, occupied: [0; LEVELS], heads: [END; LISTS], len: 0 }
+        Rings {
+            tick: start.micros() >> TICK_BITS,
+            occupied: [0; LEVELS],
+            heads: [END; LISTS],
+            len: 0,
+        }
     }
 
     /// Puts a timer that is not scheduled into the list of its deadline. One that has passed is due at once.
@@ -105,7 +113,12 @@ impl Rings {
 
     /// Takes out one timer whose deadline is at or before `now`, earlier ticks first. `None`: no more are due, or
     /// `budget` is used up; then [`Rings::is_due`] tells which.
-    pub fn pop_due<T: Timers>(&mut self, timers: &mut T, now: Time, budget: &mut usize) -> Option<u32> {
+    pub fn pop_due<T: Timers>(
+        &mut self,
+        timers: &mut T,
+        now: Time,
+        budget: &mut usize,
+    ) -> Option<u32> {
         let target = now.micros() >> TICK_BITS;
         while *budget > 0 {
             if self.heads[DUE] != END {
@@ -127,7 +140,11 @@ impl Rings {
                 Some((list, tick)) if tick <= target => {
                     self.tick = tick;
                     // All timers of a list at level 0 have one tick; those above are sorted anew, one by one.
-                    self.move_all(timers, list, if list < LISTS_PER_LEVEL { DUE } else { MOVING });
+                    self.move_all(
+                        timers,
+                        list,
+                        if list < LISTS_PER_LEVEL { DUE } else { MOVING },
+                    );
                 }
                 _ => {
                     self.tick = self.tick.max(target);
@@ -179,12 +196,19 @@ impl Rings {
             }
             while id != END {
                 let links = timers.links(id);
-                assert_eq!(links.prev, prev, "timer {id} does not point back in list {list}");
+                assert_eq!(
+                    links.prev, prev,
+                    "timer {id} does not point back in list {list}"
+                );
                 let tick = tick_of(timers.deadline(id));
                 match list {
                     DUE => assert!(tick <= self.tick, "timer {id} is due before its tick"),
                     MOVING => assert!(tick >= self.tick, "timer {id} cascades too late"),
-                    _ => assert_eq!(list, self.list_of(timers.deadline(id)), "timer {id} is in a wrong list"),
+                    _ => assert_eq!(
+                        list,
+                        self.list_of(timers.deadline(id)),
+                        "timer {id} is in a wrong list"
+                    ),
                 }
                 seen += 1;
                 assert!(seen <= self.len, "list {list} is longer than the count");
@@ -210,12 +234,18 @@ impl Rings {
         let place = self.occupied[level].trailing_zeros() as usize;
         let shift = level as u32 * LEVEL_BITS;
         let above = self.tick >> (shift + LEVEL_BITS) << (shift + LEVEL_BITS);
-        Some((level * LISTS_PER_LEVEL + place, above | (place as u64) << shift))
+        Some((
+            level * LISTS_PER_LEVEL + place,
+            above | (place as u64) << shift,
+        ))
     }
 
     fn link<T: Timers>(&mut self, timers: &mut T, id: u32, list: usize) {
         let next = self.heads[list];
-        *timers.links_mut(id) = Links { prev: FIRST | list as u32, next };
+        *timers.links_mut(id) = Links {
+            prev: FIRST | list as u32,
+            next,
+        };
         if next != END {
             timers.links_mut(next).prev = id;
         }
@@ -294,7 +324,10 @@ impl Timers for Nodes {
 impl Wheel {
     /// An empty wheel that stands at `start`.
     pub fn new(start: Time) -> Wheel {
-        Wheel { rings: Rings::new(start), nodes: Nodes::default() }
+        Wheel {
+            rings: Rings::new(start),
+            nodes: Nodes::default(),
+        }
     }
 
     /// Sets the timer of `id`, in place of an earlier one. It is due at the first tick at or after `deadline`; a
@@ -302,7 +335,13 @@ impl Wheel {
     pub fn schedule(&mut self, id: u32, deadline: Time) {
         let place = id as usize;
         if place >= self.nodes.0.len() {
-            self.nodes.0.resize(place + 1, Node { deadline: Time::ZERO, links: Links::UNLINKED });
+            self.nodes.0.resize(
+                place + 1,
+                Node {
+                    deadline: Time::ZERO,
+                    links: Links::UNLINKED,
+                },
+            );
         }
         self.rings.cancel(&mut self.nodes, id);
         self.nodes.0[place].deadline = deadline;
@@ -323,7 +362,11 @@ impl Wheel {
 
     /// The deadline of `id` exactly as it was scheduled; `None` when it has no timer.
     pub fn deadline(&self, id: u32) -> Option<Time> {
-        self.nodes.0.get(id as usize).filter(|node| node.links.is_linked()).map(|node| node.deadline)
+        self.nodes
+            .0
+            .get(id as usize)
+            .filter(|node| node.links.is_linked())
+            .map(|node| node.deadline)
     }
 
     /// Takes out one timer that is due at `now` and names it, earlier ticks first. Each timer fired or cascaded takes 1
@@ -364,7 +407,12 @@ impl Wheel {
     /// Walks everything and panics where an invariant does not hold. O(ids).
     pub fn check(&self) {
         self.rings.check(&self.nodes);
-        let linked = self.nodes.0.iter().filter(|node| node.links.is_linked()).count();
+        let linked = self
+            .nodes
+            .0
+            .iter()
+            .filter(|node| node.links.is_linked())
+            .count();
         assert_eq!(linked, self.len(), "timers that say they are scheduled");
     }
 }
@@ -389,12 +437,24 @@ mod tests {
         wheel.schedule(3, deadline);
         assert_eq!(wheel.deadline(3), Some(deadline));
         for _ in 0..=LEVELS {
-            let now = wheel.next_deadline().expect("the timer is scheduled").max(start);
+            let now = wheel
+                .next_deadline()
+                .expect("the timer is scheduled")
+                .max(start);
             if drain(&mut wheel, now).is_empty() {
-                assert!(now < deadline, "{start:?} {deadline:?}: still waiting at {now:?}");
+                assert!(
+                    now < deadline,
+                    "{start:?} {deadline:?}: still waiting at {now:?}"
+                );
             } else {
-                assert!(now >= deadline && now.since(deadline) < TICK, "{start:?} {deadline:?}: fired at {now:?}");
-                assert_eq!((wheel.len(), wheel.next_deadline(), wheel.is_scheduled(3)), (0, None, false));
+                assert!(
+                    now >= deadline && now.since(deadline) < TICK,
+                    "{start:?} {deadline:?}: fired at {now:?}"
+                );
+                assert_eq!(
+                    (wheel.len(), wheel.next_deadline(), wheel.is_scheduled(3)),
+                    (0, None, false)
+                );
                 return;
             }
         }
@@ -406,7 +466,14 @@ mod tests {
         for bits in TICK_BITS..63 {
             let border = 1u64 << bits;
             for start in [0, 1, border - 1, border, border / 2, border + 12_345] {
-                for deadline in [border - 1, border, border + 1, border + 1023, border + 1024, 2 * border - 1] {
+                for deadline in [
+                    border - 1,
+                    border,
+                    border + 1,
+                    border + 1023,
+                    border + 1024,
+                    2 * border - 1,
+                ] {
                     if deadline > start {
                         check_walk(Time::from_micros(start), Time::from_micros(deadline));
                     }

@@ -38,7 +38,11 @@ impl Index {
     fn bucket(&self, hash: u32) -> usize {
         let bucket = (hash & self.mask) as usize;
         // A bucket that is still to be added: its entries are with the one it will be split from.
-        if bucket >= self.heads.len() { bucket & (self.mask >> 1) as usize } else { bucket }
+        if bucket >= self.heads.len() {
+            bucket & (self.mask >> 1) as usize
+        } else {
+            bucket
+        }
     }
 
     /// Adds a slot; `len` is how many entries there are with it.
@@ -78,11 +82,20 @@ impl Index {
         let mut id = std::mem::replace(&mut self.heads[split], NONE);
         while id != NONE {
             let slot = slots.at_mut(id);
-            let bucket = if slot.hash() & self.mask == added { added as usize } else { split };
+            let bucket = if slot.hash() & self.mask == added {
+                added as usize
+            } else {
+                split
+            };
             let next = std::mem::replace(&mut slot.chain, self.heads[bucket]);
             self.heads[bucket] = id;
             id = next;
         }
+    }
+
+    /// The buckets, for whoever frees them.
+    pub(super) fn into_heads(self) -> Vec<u32> {
+        self.heads
     }
 
     /// Panics unless `len` entries are chained, each in its bucket.
@@ -92,7 +105,11 @@ impl Index {
         for (bucket, &first) in self.heads.iter().enumerate() {
             let mut id = first;
             while let Some(slot) = slots.get(id) {
-                assert_eq!(self.bucket(slot.hash()), bucket, "slot {id} is in a wrong bucket");
+                assert_eq!(
+                    self.bucket(slot.hash()),
+                    bucket,
+                    "slot {id} is in a wrong bucket"
+                );
                 assert!(slot.timer.is_linked(), "slot {id} is chained and vacant");
                 seen += 1;
                 assert!(seen <= len, "more entries chained than there are");

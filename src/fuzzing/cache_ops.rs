@@ -1,7 +1,9 @@
 //! Operations on the cache, decoded from bytes, beside a naive one: a list in the order of use.
 #![forbid(unsafe_code)]
 
-use crate::cache::{Cache, Content, Limits, NewContent, Put, SHARED_VALUE_BYTES_MIN, SharedReply, Stamp, Stored};
+use crate::cache::{
+    Cache, Content, Limits, NewContent, Put, SHARED_VALUE_BYTES_MIN, SharedReply, Stamp, Stored,
+};
 use crate::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +44,9 @@ struct Model {
 
 impl Model {
     fn find(&self, db: u32, key: u8) -> Option<usize> {
-        self.entries.iter().position(|entry| (entry.db, entry.key) == (db, key))
+        self.entries
+            .iter()
+            .position(|entry| (entry.db, entry.key) == (db, key))
     }
 
     fn bytes(&self) -> usize {
@@ -51,7 +55,9 @@ impl Model {
     }
 
     fn is_held(&self, address: usize) -> bool {
-        self.held.iter().any(|reply| Arc::as_ptr(reply).addr() == address)
+        self.held
+            .iter()
+            .any(|reply| Arc::as_ptr(reply).addr() == address)
     }
 
     fn take_out(&mut self, at: usize) -> Entry {
@@ -70,7 +76,10 @@ impl Model {
 
     fn sweep(&mut self) {
         let lent = std::mem::take(&mut self.lent);
-        self.lent = lent.into_iter().filter(|&(address, _)| self.is_held(address)).collect();
+        self.lent = lent
+            .into_iter()
+            .filter(|&(address, _)| self.is_held(address))
+            .collect();
     }
 
     fn make_room(&mut self) -> u32 {
@@ -92,12 +101,18 @@ impl Model {
             self.take_out(at);
         }
         if entry.cost > self.limits.bytes_max || entry.stamp.deadline <= now {
-            return Stored { kept: false, evicted: 0 };
+            return Stored {
+                kept: false,
+                evicted: 0,
+            };
         }
         self.entries.insert(0, entry);
         let evicted = self.make_room();
         let kept = !self.entries.is_empty();
-        Stored { kept, evicted: evicted - u32::from(!kept) }
+        Stored {
+            kept,
+            evicted: evicted - u32::from(!kept),
+        }
     }
 }
 
@@ -107,7 +122,12 @@ pub fn run(data: &[u8]) {
     let mut now = Time::from_millis(1_000_000);
     let limits = limits(bytes.next().unwrap_or(0));
     let mut cache = Cache::new(limits, now);
-    let mut model = Model { entries: Vec::new(), limits, lent: Vec::new(), held: Vec::new() };
+    let mut model = Model {
+        entries: Vec::new(),
+        limits,
+        lent: Vec::new(),
+        held: Vec::new(),
+    };
     while let Some(op) = bytes.next() {
         let mut byte = || bytes.next().unwrap_or(0);
         match op % 16 {
@@ -119,7 +139,11 @@ pub fn run(data: &[u8]) {
                 assert_eq!(got, expected.map(|at| model.entries[at].known.clone()));
                 if let Some(at) = at {
                     let live = expected.is_some();
-                    let entry = if live { model.entries.remove(at) } else { model.take_out(at) };
+                    let entry = if live {
+                        model.entries.remove(at)
+                    } else {
+                        model.take_out(at)
+                    };
                     if live {
                         model.entries.insert(0, entry);
                     }
@@ -127,7 +151,14 @@ pub fn run(data: &[u8]) {
             }
             3..=6 => {
                 let (db, key) = which(byte());
-                put(&mut cache, &mut model, db, key, [byte(), byte(), byte()], now);
+                put(
+                    &mut cache,
+                    &mut model,
+                    db,
+                    key,
+                    [byte(), byte(), byte()],
+                    now,
+                );
             }
             7 => {
                 let (db, key) = which(byte());
@@ -138,7 +169,11 @@ pub fn run(data: &[u8]) {
             8 => {
                 let (_, key) = which(byte());
                 let mut removed = 0;
-                while let Some(at) = model.entries.iter().position(|e| hash(e.key) as u32 == hash(key) as u32) {
+                while let Some(at) = model
+                    .entries
+                    .iter()
+                    .position(|e| hash(e.key) as u32 == hash(key) as u32)
+                {
                     model.take_out(at);
                     removed += 1;
                 }
@@ -146,7 +181,11 @@ pub fn run(data: &[u8]) {
             }
             9 => now = now + Duration::from_micros(u64::from(byte()) << (byte() % 40)),
             10 | 11 => {
-                let budget = if op % 16 == 10 { usize::MAX } else { usize::from(byte() % 8) };
+                let budget = if op % 16 == 10 {
+                    usize::MAX
+                } else {
+                    usize::from(byte() % 8)
+                };
                 advance(&mut cache, &mut model, now, budget);
             }
             12 => match byte() % 4 {
@@ -179,22 +218,55 @@ pub fn run(data: &[u8]) {
             }
             _ => {
                 let (db, key) = which(byte());
-                let live = model.find(db, key).map(|at| &model.entries[at]).filter(|e| e.stamp.deadline > now);
+                let live = model
+                    .find(db, key)
+                    .map(|at| &model.entries[at])
+                    .filter(|e| e.stamp.deadline > now);
                 let got = cache.peek(db, &name(key), hash(key), now).map(known);
                 assert_eq!(got, live.map(|entry| entry.known.clone()));
-                check_stamp(cache.stamp(db, &name(key), hash(key), now), live.map(|entry| entry.stamp), now);
+                check_stamp(
+                    cache.stamp(db, &name(key), hash(key), now),
+                    live.map(|entry| entry.stamp),
+                    now,
+                );
             }
         }
         cache.check();
-        let order: Vec<(u32, Vec<u8>)> = cache.iter_recent().map(|(db, key)| (db, key.to_vec())).collect();
-        let expected: Vec<(u32, Vec<u8>)> = model.entries.iter().map(|entry| (entry.db, name(entry.key))).collect();
+        let order: Vec<(u32, Vec<u8>)> = cache
+            .iter_recent()
+            .map(|(db, key)| (db, key.to_vec()))
+            .collect();
+        let expected: Vec<(u32, Vec<u8>)> = model
+            .entries
+            .iter()
+            .map(|entry| (entry.db, name(entry.key)))
+            .collect();
         assert_eq!(order, expected);
-        assert_eq!((cache.len(), cache.bytes()), (model.entries.len(), model.bytes()));
+        assert_eq!(
+            (cache.len(), cache.bytes()),
+            (model.entries.len(), model.bytes())
+        );
     }
 }
 
-fn put(cache: &mut Cache, model: &mut Model, db: u32, key: u8, [kind, time, tag]: [u8; 3], now: Time) {
-    const LENS: [usize; 8] = [0, 1, 5, 64, 100, SHARED_VALUE_BYTES_MIN - 1, SHARED_VALUE_BYTES_MIN, 9000];
+fn put(
+    cache: &mut Cache,
+    model: &mut Model,
+    db: u32,
+    key: u8,
+    [kind, time, tag]: [u8; 3],
+    now: Time,
+) {
+    const LENS: [usize; 8] = [
+        0,
+        1,
+        5,
+        64,
+        100,
+        SHARED_VALUE_BYTES_MIN - 1,
+        SHARED_VALUE_BYTES_MIN,
+        9000,
+    ];
     let known = match kind % 10 {
         8 => Known::Missing,
         9 => Known::TooLarge,
@@ -212,22 +284,54 @@ fn put(cache: &mut Cache, model: &mut Model, db: u32, key: u8, [kind, time, tag]
     };
     let stored_at = now - Duration::from_micros(u64::from(kind) << 8);
     let name = name(key);
-    let put = Put { db, key: &name, hash: hash(key), content, stored_at, deadline, tag: u64::from(tag) };
+    let put = Put {
+        db,
+        key: &name,
+        hash: hash(key),
+        content,
+        stored_at,
+        deadline,
+        tag: u64::from(tag),
+    };
     let stored = cache.put(put, now);
     let shared = match cache.peek(db, &name, hash(key), now) {
         Some(Content::Value(value)) => value.shared().map(|reply| Arc::as_ptr(reply).addr()),
         _ => None,
     };
     let cost = Cache::cost(name.len(), &content);
-    let stamp = Stamp { stored_at, deadline, tag: u64::from(tag) };
-    assert_eq!(stored, model.put(Entry { db, key, known, stamp, cost, shared }, now));
+    let stamp = Stamp {
+        stored_at,
+        deadline,
+        tag: u64::from(tag),
+    };
+    assert_eq!(
+        stored,
+        model.put(
+            Entry {
+                db,
+                key,
+                known,
+                stamp,
+                cost,
+                shared
+            },
+            now
+        )
+    );
 }
 
 fn advance(cache: &mut Cache, model: &mut Model, now: Time, budget: usize) {
     let expired = cache.advance(now, budget);
-    let live: Vec<(u32, Vec<u8>)> = cache.iter_recent().map(|(db, key)| (db, key.to_vec())).collect();
+    let live: Vec<(u32, Vec<u8>)> = cache
+        .iter_recent()
+        .map(|(db, key)| (db, key.to_vec()))
+        .collect();
     let mut count = 0;
-    while let Some(at) = model.entries.iter().position(|entry| !live.contains(&(entry.db, name(entry.key)))) {
+    while let Some(at) = model
+        .entries
+        .iter()
+        .position(|entry| !live.contains(&(entry.db, name(entry.key))))
+    {
         assert!(model.take_out(at).stamp.deadline <= now, "expired early");
         count += 1;
     }
@@ -261,7 +365,10 @@ fn known(content: Content<'_>) -> Known {
             let bytes = value.value();
             let reply = [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
             assert_eq!(value.reply(), reply);
-            assert_eq!(value.shared().is_some(), bytes.len() >= SHARED_VALUE_BYTES_MIN);
+            assert_eq!(
+                value.shared().is_some(),
+                bytes.len() >= SHARED_VALUE_BYTES_MIN
+            );
             assert!(value.shared().is_none_or(|shared| **shared == reply));
             Known::Value(bytes.to_vec())
         }
@@ -306,7 +413,9 @@ pub(super) fn corpus(target: &str) -> Vec<Vec<u8>> {
         assert!(!fuzz.join("corpus").exists(), "no samples for {target}");
         return Vec::new();
     };
-    let samples: Vec<_> = files.map(|file| std::fs::read(file.expect("listable").path()).expect("readable")).collect();
+    let samples: Vec<_> = files
+        .map(|file| std::fs::read(file.expect("listable").path()).expect("readable"))
+        .collect();
     assert!(!samples.is_empty(), "no samples for {target}");
     samples
 }

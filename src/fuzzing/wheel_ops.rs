@@ -53,13 +53,21 @@ pub fn run(data: &[u8]) {
         }
         wheel.check();
         assert_eq!(wheel.len(), model.len());
-        assert!(model.iter().all(|timer| wheel.deadline(timer.id) == Some(timer.deadline)));
+        assert!(
+            model
+                .iter()
+                .all(|timer| wheel.deadline(timer.id) == Some(timer.deadline))
+        );
         match model.iter().map(|timer| timer.deadline).min() {
             None => assert_eq!(wheel.next_deadline(), None),
             Some(first) => {
                 let at = wheel.next_deadline().expect("timers are scheduled");
-                let tick_end = Time::from_micros(first.micros().div_ceil(TICK_US).saturating_mul(TICK_US));
-                assert!(at <= tick_end.max(now), "asks for {at:?}, the first is due at {first:?}");
+                let tick_end =
+                    Time::from_micros(first.micros().div_ceil(TICK_US).saturating_mul(TICK_US));
+                assert!(
+                    at <= tick_end.max(now),
+                    "asks for {at:?}, the first is due at {first:?}"
+                );
             }
         }
     }
@@ -68,18 +76,28 @@ pub fn run(data: &[u8]) {
 fn schedule(wheel: &mut Wheel, model: &mut Vec<Timer>, id: u32, deadline: Time, now: Time) {
     wheel.schedule(id, deadline);
     model.retain(|timer| timer.id != id);
-    model.push(Timer { id, deadline, late: deadline <= now });
+    model.push(Timer {
+        id,
+        deadline,
+        late: deadline <= now,
+    });
 }
 
 fn advance(wheel: &mut Wheel, model: &mut Vec<Timer>, now: Time, budget: usize) {
     let mut budget_left = budget;
     let mut fired = Vec::new();
     let work_left = wheel.advance(now, &mut budget_left, |id| fired.push(id));
-    assert!(fired.len() <= budget - budget_left, "each timer fired takes one");
+    assert!(
+        fired.len() <= budget - budget_left,
+        "each timer fired takes one"
+    );
     assert!(!work_left || budget_left == 0, "work left, and budget too");
     let mut tick_before = 0;
     for id in fired {
-        let at = model.iter().position(|timer| timer.id == id).expect("only what was scheduled fires");
+        let at = model
+            .iter()
+            .position(|timer| timer.id == id)
+            .expect("only what was scheduled fires");
         let timer = model.swap_remove(at);
         assert!(timer.deadline <= now, "timer {id} fired early");
         if !timer.late {
@@ -89,9 +107,14 @@ fn advance(wheel: &mut Wheel, model: &mut Vec<Timer>, now: Time, budget: usize) 
         }
     }
     if !work_left {
-        let missed = model.iter().find(|timer| timer.deadline.micros().div_ceil(TICK_US) <= now.micros() / TICK_US);
+        let missed = model
+            .iter()
+            .find(|timer| timer.deadline.micros().div_ceil(TICK_US) <= now.micros() / TICK_US);
         assert!(missed.is_none(), "a timer was not fired");
-        assert!(wheel.next_deadline().is_none_or(|at| at > now), "asks to be called again at once");
+        assert!(
+            wheel.next_deadline().is_none_or(|at| at > now),
+            "asks to be called again at once"
+        );
     }
 }
 

@@ -406,7 +406,7 @@ struct Ends {
 enum Encodings {
     #[default]
     Absent,
-    /// A line without a coding, or a list that cannot be the codings of a request.
+    /// An empty member, or something behind `chunked`.
     Malformed,
     /// `chunked` alone.
     Chunked,
@@ -440,13 +440,12 @@ impl Ends {
     }
 
     fn add_encoding(&mut self, value: &[u8]) {
-        if members(value).next().is_none() {
-            self.encodings = Encodings::Malformed;
-        }
-        for coding in members(value) {
+        // Empty members are not ignored here as RFC 9110 section 5.6.1.2 would have it: readers differ over `chunked,`.
+        for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
             self.encodings = match (&self.encodings, is_chunked) {
                 (Encodings::Absent, true) => Encodings::Chunked,
+                (_, false) if coding.is_empty() => Encodings::Malformed,
                 (Encodings::Absent | Encodings::Other, false) => Encodings::Other,
                 (Encodings::Other, true) => Encodings::OtherThenChunked,
                 // Nothing may follow `chunked`, not even itself.

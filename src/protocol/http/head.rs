@@ -223,6 +223,7 @@ pub(super) struct Head<'b> {
 const FIELDS_FEW: usize = 24;
 
 /// Understands the head `head`, complete with its empty line, whose request line is `line`.
+#[inline]
 pub(super) fn parse_head<'b>(
     line: Line,
     head: &'b [u8],
@@ -253,6 +254,7 @@ fn fields_of<'h, 'b>(
     }
 }
 
+#[inline]
 fn understand<'b>(
     line: Line,
     head: &'b [u8],

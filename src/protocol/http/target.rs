@@ -102,11 +102,8 @@ pub(super) fn is_host(bytes: &[u8], port: Port) -> bool {
             None => return false,
         },
         None => {
-            let end = bytes
-                .iter()
-                .position(|&byte| !octets::is(byte, octets::REG_NAME));
-            let (name, behind) = bytes.split_at(end.unwrap_or(bytes.len()));
-            (!name.is_empty() && percents_are_pairs(name), behind)
+            let (name, behind) = bytes.split_at(reg_name_bytes(bytes));
+            (!name.is_empty(), behind)
         }
     };
     let port_is_good = match behind {
@@ -179,14 +176,23 @@ fn is_ipv4(bytes: &[u8]) -> bool {
         && bytes.split(|&byte| byte == b'.').all(is_octet)
 }
 
-fn percents_are_pairs(name: &[u8]) -> bool {
-    name.iter()
-        .enumerate()
-        .filter(|&(_, &byte)| byte == b'%')
-        .all(|(at, _)| {
-            name.get(at + 1..at + 3)
-                .is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit))
-        })
+/// The length of the name at the start of `bytes`, up to what cannot be part of one: a port's colon, or a fault.
+#[inline]
+fn reg_name_bytes(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if octets::is(byte, octets::REG_NAME) {
+            at += 1;
+        } else if let Some([b'%', high, low]) = bytes.get(at..at + 3)
+            && high.is_ascii_hexdigit()
+            && low.is_ascii_hexdigit()
+        {
+            at += 3;
+        } else {
+            break;
+        }
+    }
+    at
 }
 
 #[cfg(test)]

@@ -593,6 +593,7 @@ impl Reactor {
                             (false, false, false);
                         socket.stage = Stage::Connecting {
                             transport,
+                            address,
                             rest: addresses,
                         };
                     }
@@ -610,7 +611,12 @@ impl Reactor {
             return;
         };
         let stage = std::mem::replace(&mut socket.stage, Stage::Resolving);
-        let Stage::Connecting { transport, rest } = stage else {
+        let Stage::Connecting {
+            transport,
+            address,
+            rest,
+        } = stage
+        else {
             return;
         };
         let error = match transport.take_error() {
@@ -623,14 +629,18 @@ impl Reactor {
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotConnected && !socket.broken => {
                     // An early event; the one that counts is still to come.
-                    socket.stage = Stage::Connecting { transport, rest };
+                    socket.stage = Stage::Connecting {
+                        transport,
+                        address,
+                        rest,
+                    };
                     return;
                 }
                 Err(e) => e,
             },
         };
         drop(transport);
-        self.dial(id, rest, &error.to_string());
+        self.dial(id, rest, &format!("{address}: {error}"));
         self.handle_outputs();
     }
 

@@ -201,6 +201,7 @@ impl RequestParser {
         self.phase == Phase::Closed
     }
 
+    #[inline]
     fn go_on_with_head<'b>(
         &mut self,
         mut scan: HeadScan,
@@ -275,6 +276,7 @@ impl RequestParser {
         Ok(self.hand_out(head, used))
     }
 
+    #[inline]
     fn hand_out<'b>(&mut self, head: Head<'b>, used: usize) -> Step<'b> {
         self.phase = if head.request.keep_alive {
             Phase::default()

@@ -190,7 +190,11 @@ fn clients_that_leave_the_queue_keep_nobody_waiting() {
     relay.resume(Way::Down);
     assert_eq!(first.reply(), Reply::bulk("1"));
     assert_eq!(last.reply(), Reply::Int(1));
-    assert_eq!(redis.call(&["EXISTS", "left"]), Reply::Int(0), "what nobody waits for is not begun");
+    assert_eq!(
+        redis.call(&["EXISTS", "left"]),
+        Reply::Int(0),
+        "what nobody waits for is not begun"
+    );
 }
 
 #[test]
@@ -200,7 +204,9 @@ fn half_closed_clients_in_the_queue_are_answered() {
     let mut second = proxy.resp();
     second.send(&encode(&["INCR", "n"]));
     second.finish_sending();
-    eventually("it waits", PATIENCE, || proxy.counter(info::QUEUED_NOW) == 1);
+    eventually("it waits", PATIENCE, || {
+        proxy.counter(info::QUEUED_NOW) == 1
+    });
     relay.resume(Way::Down);
     assert_eq!(first.reply(), Reply::bulk("1"));
     assert_eq!(second.reply(), Reply::Int(1));

@@ -29,8 +29,15 @@ fn with_redis_down_at_the_start_there_are_errors_at_once_and_recovery_when_it_co
         let reply = client.line(line);
         assert!(reply.is_own_error(), "{line}: {reply:?}");
     }
-    assert!(client.line("PING").is_own_error(), "a health check through the proxy sees it");
-    assert_eq!(client.line("ECHO x"), Reply::bulk("x"), "what needs no Redis is answered");
+    assert!(
+        client.line("PING").is_own_error(),
+        "a health check through the proxy sees it"
+    );
+    assert_eq!(
+        client.line("ECHO x"),
+        Reply::bulk("x"),
+        "what needs no Redis is answered"
+    );
     assert!(
         client
             .line("INFO nearcache")
@@ -133,7 +140,10 @@ fn connections_that_redis_closed_for_idleness_fail_no_request() {
         assert!(!before.is_empty());
         redis.call(&["CONFIG", "SET", "timeout", "1"]);
         eventually("Redis has closed them", PATIENCE, || {
-            redis.idle_client_ids().iter().all(|id| !before.contains(id))
+            redis
+                .idle_client_ids()
+                .iter()
+                .all(|id| !before.contains(id))
         });
         for n in 0..20 {
             assert_eq!(client.line(&format!("SET k{n} {round}")), Reply::ok());
@@ -202,11 +212,18 @@ fn a_fetched_reply_that_breaks_off_is_an_error_or_fetched_again_and_never_half_a
     let relay = Relay::to(redis.port());
     let proxy = Proxy::through(&relay).start();
     let value = "0123456789".repeat(100);
-    for (n, bytes) in [0, 3, 6, 300, 1006, 1008, 1010, 1013].into_iter().enumerate() {
+    for (n, bytes) in [0, 3, 6, 300, 1006, 1008, 1010, 1013]
+        .into_iter()
+        .enumerate()
+    {
         // A key of its own each time, so that there is no hit.
         let key = format!("k{n}");
         redis.call(&["SET", &key, &value]);
-        await_recovery(&mut proxy.resp(), &format!("GET probe{n}"), &Reply::NullBulk);
+        await_recovery(
+            &mut proxy.resp(),
+            &format!("GET probe{n}"),
+            &Reply::NullBulk,
+        );
         relay.cut_all_after(Way::Down, bytes);
         let mut client = proxy.resp();
         let reply = client.call(&["GET", &key]);

@@ -109,10 +109,7 @@ fn what_is_outstanding_at_redis_when_sigterm_comes_is_still_answered() {
             HttpClient::try_connect(proxy.http_port).is_none()
         });
         relay.resume(Way::Down);
-        assert_eq!(
-            fetch.replies(2),
-            [Reply::bulk("v"), Reply::bulk("x")]
-        );
+        assert_eq!(fetch.replies(2), [Reply::bulk("v"), Reply::bulk("x")]);
         assert_eq!(write.reply(), Reply::Int(1));
         assert_eq!(http.response().body, b"x");
         assert_eq!(fetch.bytes_until_closed(), b"");

@@ -151,7 +151,13 @@ impl RedisServer {
         let own = asker.call(&["CLIENT", "ID"]);
         let list = asker.call(&["CLIENT", "LIST"]).text();
         let lines = list.lines().filter(|line| !line.contains(":control "));
-        let ids = lines.filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse::<u64>().ok());
+        let ids = lines.filter_map(|line| {
+            line.strip_prefix("id=")?
+                .split(' ')
+                .next()?
+                .parse::<u64>()
+                .ok()
+        });
         ids.filter(|&id| own != Reply::Int(id as i64)).collect()
     }
 }

@@ -50,7 +50,7 @@ const SCRIPTS: [(&str, &str); 9] = [
     ),
     (
         "greetings",
-        "PING\nPING hello\nping\nPING a b\nECHO hello\nECHO\nECHO a b\nSELECT 0\nSELECT\nSELECT x\nSELECT 99\nGET none",
+        "PING\nPING hello\nping\nPING a b\nECHO hello\nECHO\nECHO a b\nSELECT 0\nSELECT\nSELECT x\nGET none",
     ),
     (
         "scripts",

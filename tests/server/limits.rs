@@ -130,7 +130,7 @@ fn above_the_limit_requests_wait_in_order_while_hits_and_joins_are_answered() {
     for _ in 0..5 {
         assert_eq!(proxy.resp().line("GET hot"), Reply::bulk("h"));
         assert!(proxy.http().get("hot").is_hit());
-        assert_eq!(proxy.resp().line("PING"), Reply::Simple("PONG".to_string()));
+        assert_eq!(proxy.resp().line("ECHO x"), Reply::bulk("x"));
     }
     assert!(!relay.has_seen(Way::Up, b"\r\nsecond\r\n"), "one at a time");
     assert!(!relay.has_seen(Way::Up, b"\r\nthird\r\n"), "one at a time");
@@ -174,21 +174,43 @@ fn who_waits_too_long_gets_an_error_and_the_outstanding_one_its_value() {
 }
 
 #[test]
-fn a_client_that_leaves_the_queue_keeps_nobody_waiting() {
-    let (proxy, relay, _redis) = start_narrow(60_000);
+fn clients_that_leave_the_queue_keep_nobody_waiting() {
+    let (proxy, relay, redis) = start_narrow(60_000);
     let mut first = occupy(&proxy, &relay, "first");
     for _ in 0..10 {
-        proxy.resp().send(&encode(&["INCR", "left"]));
+        let mut client = proxy.resp();
+        client.send(&[encode(&["GET", "hot"]), encode(&["INCR", "left"])].concat());
+        client.reset();
     }
     let mut last = proxy.resp();
     last.send(&encode(&["INCR", "last"]));
     eventually("those who left are forgotten", PATIENCE, || {
         proxy.counter(info::QUEUED_NOW) == 1
     });
-    assert_eq!(proxy.resp().line("GET hot"), Reply::bulk("h"));
     relay.resume(Way::Down);
     assert_eq!(first.reply(), Reply::bulk("1"));
     assert_eq!(last.reply(), Reply::Int(1));
+    assert_eq!(
+        redis.call(&["EXISTS", "left"]),
+        Reply::Int(0),
+        "what nobody waits for is not begun"
+    );
+}
+
+#[test]
+fn half_closed_clients_in_the_queue_are_answered() {
+    let (proxy, relay, _redis) = start_narrow(60_000);
+    let mut first = occupy(&proxy, &relay, "first");
+    let mut second = proxy.resp();
+    second.send(&encode(&["INCR", "n"]));
+    second.finish_sending();
+    eventually("it waits", PATIENCE, || {
+        proxy.counter(info::QUEUED_NOW) == 1
+    });
+    relay.resume(Way::Down);
+    assert_eq!(first.reply(), Reply::bulk("1"));
+    assert_eq!(second.reply(), Reply::Int(1));
+    assert_eq!(second.bytes_until_closed(), b"");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::support::resp::{Reply, encode, encode_line};
 #[test]
 fn broken_bytes_get_the_error_of_redis_and_the_connection_is_closed() {
     let oracle = Oracle::start();
-    let inputs: [&[u8]; 29] = [
+    let inputs: [&[u8]; 27] = [
         b"*abc\r\n",
         b"*\r\n",
         b"*1x\r\n",
@@ -36,8 +36,6 @@ fn broken_bytes_get_the_error_of_redis_and_the_connection_is_closed() {
         b"SET k 'unbalanced\r\n",
         b"SET k \"closed\"directly\r\n",
         b"GET 'a'b\r\n",
-        b"POST / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"Host: localhost\r\n",
     ];
     for input in inputs {
         oracle.assert_same_and_closed("alone", input);
@@ -68,35 +66,42 @@ fn lines_without_an_end_are_refused_at_the_length_where_redis_refuses_them() {
 }
 
 #[test]
-fn a_get_line_of_http_on_the_resp_port_reaches_redis_as_no_command_of_its_headers() {
-    let oracle = Oracle::start();
-    oracle.assert_same_and_closed(
-        "HTTP",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nSET k v\r\n\r\n",
-    );
-    oracle.assert_same("nothing was executed", &encode_line("EXISTS k"));
+fn a_web_page_that_sends_http_to_the_resp_port_makes_redis_execute_nothing() {
+    // As Redis does, against browsers that are made to post commands: the connection ends at POST or Host, silently.
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    for (input, said) in [
+        ("POST / HTTP/1.1\r\nHost: localhost\r\n\r\nSET k v\r\n", ""),
+        ("host: localhost\r\nSET k v\r\n", ""),
+        ("PING\r\nPOST / HTTP/1.1\r\n\r\nSET k v\r\n", "+PONG\r\n"),
+        (
+            "GET / HTTP/1.1\r\nHost: localhost\r\nSET k v\r\n\r\n",
+            "-ERR wrong number of arguments for 'get' command\r\n",
+        ),
+    ] {
+        let mut client = proxy.resp();
+        client.send(input.as_bytes());
+        let got = client.bytes_until_closed();
+        // Redis drops what it still owes; here it is sent.
+        assert_eq!(String::from_utf8_lossy(&got), said, "{input}");
+    }
+    assert_eq!(redis.call(&["EXISTS", "k"]), Reply::Int(0));
 }
 
 #[test]
 fn an_array_that_redis_takes_though_it_is_not_canonical_harms_no_other_client() {
-    // Redis never looks at the two bytes behind a bulk string. Whatever we do with such a request (here: refuse it),
-    // the shared connections must stay usable.
-    let redis = RedisServer::start();
-    let proxy = Proxy::start(&redis);
-    let mut bystander = proxy.resp();
-    assert_eq!(bystander.line("SET k v"), Reply::ok());
+    // Redis never looks at the two bytes behind a bulk string. Passed on as they are, such bytes could desynchronise a
+    // connection that others use.
+    let oracle = Oracle::start();
+    let (mut bystander, _) = oracle.clients();
     for input in [
         b"*2\r\n$3\r\nTTLxx$1\r\nkxx".as_slice(),
-        b"*3\r\n$3\r\nSETxx$1\r\nkxx$1\r\nwxx",
+        b"*3\r\n$3\r\nSETxx$1\r\nk*1$1\r\nw\r\n",
+        b"*2\r\n$3\r\nGET$$$1\r\nk::",
         b"*1\r\n$4\r\nPING\n\n",
     ] {
-        let mut client = proxy.resp();
-        client.send(input);
-        client.finish_sending();
-        let said = String::from_utf8_lossy(&client.bytes_until_closed()).into_owned();
-        assert!(said.starts_with("-ERR Protocol error"), "{said}");
-        assert_eq!(bystander.line("TTL k"), Reply::Int(-1));
-        assert_eq!(bystander.line("GET k"), Reply::bulk("v"));
+        oracle.assert_same("not canonical", input);
+        assert!(matches!(bystander.line("INCR n"), Reply::Int(_)));
     }
 }
 
@@ -139,10 +144,8 @@ fn commands_that_need_a_connection_of_their_own_are_refused_by_name_and_the_conn
         "SYNC",
         "PSYNC ? -1",
         "REPLCONF listening-port 1",
-        "AUTH user password",
         "CLIENT REPLY OFF",
         "CLIENT TRACKING ON",
-        "CLIENT NO-EVICT ON",
     ] {
         for command in [line.to_string(), line.to_ascii_lowercase()] {
             let reply = client.line(&command);

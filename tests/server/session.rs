@@ -300,3 +300,20 @@ fn the_state_of_one_client_is_none_of_anothers() {
         assert_same_replies("RESP2", &mut two, &mut two_truth, &commands);
     }
 }
+
+#[test]
+fn a_password_is_compared_with_the_proxys_own() {
+    let oracle = Oracle::start();
+    for line in [
+        "AUTH secret",
+        "AUTH default anything",
+        "AUTH nobody secret",
+        "AUTH",
+        "AUTH a b c",
+    ] {
+        oracle.assert_same(
+            "AUTH without a password configured",
+            &[encode_line(line), encode_line("GET none")].concat(),
+        );
+    }
+}

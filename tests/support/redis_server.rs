@@ -144,12 +144,14 @@ impl RedisServer {
         })
     }
 
-    /// Ids of the connections that others than the asker hold, from `CLIENT LIST`.
-    pub fn client_ids(&self) -> Vec<u64> {
+    /// Ids of the connections that can become idle, from `CLIENT LIST`: all but the asker's and the control link of the
+    /// proxy, on which it keeps asking whether Redis is there.
+    pub fn idle_client_ids(&self) -> Vec<u64> {
         let mut asker = self.client();
         let own = asker.call(&["CLIENT", "ID"]);
         let list = asker.call(&["CLIENT", "LIST"]).text();
-        let ids = list.lines().filter_map(|line| {
+        let lines = list.lines().filter(|line| !line.contains(":control "));
+        let ids = lines.filter_map(|line| {
             line.strip_prefix("id=")?
                 .split(' ')
                 .next()?

@@ -140,6 +140,13 @@ impl RespClient {
             .expect("an open connection can be half closed");
     }
 
+    /// Leaves with a reset: waits for a reply and closes without reading it, which TCP reports to the other side.
+    #[track_caller]
+    pub fn reset(self) {
+        let waiting = self.stream.peek(&mut [0]);
+        assert_eq!(waiting.expect("a reply comes"), 1, "a reply comes");
+    }
+
     /// Sends one command and reads one reply.
     #[track_caller]
     pub fn call<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Reply {

@@ -1,6 +1,7 @@
 //! A second opinion on where requests end: the same bytes are given to hyper's HTTP/1 server. Whatever we take for a
 //! request, hyper must take for the same request; we may refuse what hyper serves, but not serve what it refuses
 //! (HTTP/1.2 excepted, which hyper does not know).
+#![forbid(unsafe_code)]
 
 use super::Limits;
 use crate::fuzzing::http_request::{Event, replay};

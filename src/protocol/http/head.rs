@@ -6,6 +6,7 @@
 //!
 //! The request line is not given to httparse because it must be judged as soon as it is complete, when there may be no
 //! head yet, and because httparse refuses HTTP/1.2 to 1.9, which RFC 9110 section 2.5 tells us to take as 1.1.
+#![forbid(unsafe_code)]
 
 use super::target::{self, Port};
 use super::{Limits, Refusal, octets};

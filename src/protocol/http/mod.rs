@@ -10,6 +10,7 @@
 //!
 //! Costs: O(bytes of the head) per request, each looked at once by the scan and once by httparse (twice if the body
 //! comes later than the head); chunk framing once; content never.
+#![forbid(unsafe_code)]
 
 mod body;
 mod head;

@@ -1,4 +1,5 @@
 //! What a byte may be in HTTP: three classes in one table, so that a check is one load and one test.
+#![forbid(unsafe_code)]
 
 /// May stand in a token: a method, a field name (RFC 9110 section 5.6.2).
 pub(super) const TOKEN: u8 = 1;

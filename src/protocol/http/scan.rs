@@ -11,6 +11,7 @@
 //!  └──── line ────────────┘     └ fields ┘      ^ head_bytes
 //!                             ^ fields_at
 //! ```
+#![forbid(unsafe_code)]
 
 use super::head::{Line, parse_line};
 use super::{Limits, Refusal, octets};

@@ -1,4 +1,5 @@
 //! The request target's four forms (RFC 9112 section 3.2) and the syntax of a host.
+#![forbid(unsafe_code)]
 
 use super::{Method, Refusal, octets};
 

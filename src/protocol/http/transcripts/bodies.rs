@@ -1,5 +1,6 @@
 //! Conversations about bodies: where a request with content ends, and what is refused because two readers could differ
 //! about that.
+#![forbid(unsafe_code)]
 
 use super::{NEXT, check, check_fields};
 

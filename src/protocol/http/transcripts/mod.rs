@@ -1,4 +1,5 @@
 //! Conversations: what a client sends, and what must come out of it, whole, byte by byte, and cut at every position.
+#![forbid(unsafe_code)]
 
 mod bodies;
 

@@ -119,6 +119,8 @@ impl Config {
             http_head_timeout: Duration::ZERO,
             http_idle_timeout: Duration::ZERO,
             http_cache_control: String::new(),
+            http_allowed_origins: Vec::new(),
+            http_allowed_hosts: Vec::new(),
             drain: Duration::ZERO,
             log_file: None,
             log_file_max_bytes: 0,

@@ -618,6 +618,8 @@ mod tests {
                 Kind::Url(_) => "redis://elsewhere",
                 Kind::Path(_) => "/tmp/elsewhere",
                 Kind::Header(_) => "private",
+                Kind::Origins(_) => "https://elsewhere",
+                Kind::Hosts(_) => "elsewhere",
                 Kind::Level(_) => "debug",
                 // One mode so far, and a key that stores nothing itself.
                 Kind::Coherence(_) | Kind::FileOf(_) => continue,

@@ -204,8 +204,7 @@ impl Engine {
             let earlier = self.clients[ix]
                 .head_since
                 .filter(|_| budget == COMMANDS_PER_TURN);
-            self.clients[ix].head_since =
-                (used < bytes.len()).then(|| earlier.unwrap_or(self.now));
+            self.clients[ix].head_since = (used < bytes.len()).then(|| earlier.unwrap_or(self.now));
         }
         used
     }

@@ -388,29 +388,4 @@ fn bulk_in(reply: &[u8]) -> Option<Option<&[u8]>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bulk_reply_is_a_value_nil_or_an_error() {
-        assert_eq!(bulk_in(b"$3\r\na\r\n\r\n"), Some(Some(&b"a\r\n"[..])));
-        assert_eq!(bulk_in(b"$0\r\n\r\n"), Some(Some(&b""[..])));
-        assert_eq!(bulk_in(b"$-1\r\n"), Some(None));
-        assert_eq!(bulk_in(b"-WRONGTYPE x\r\n"), None);
-    }
-
-    #[test]
-    fn each_failure_has_its_status() {
-        assert_eq!(status_of(&FetchError::TimedOut), 504);
-        assert_eq!(status_of(&FetchError::Unreachable(String::new())), 503);
-        assert_eq!(
-            status_of(&FetchError::Upstream("WRONGTYPE x".to_owned())),
-            409
-        );
-        assert_eq!(
-            status_of(&FetchError::Upstream("LOADING x".to_owned())),
-            503
-        );
-        assert_eq!(status_of(&FetchError::Upstream("OOM x".to_owned())), 502);
-    }
-}
+mod tests;

@@ -15,11 +15,20 @@ pub const WRONG_TYPE: &[u8] =
 pub type Key = (u32, Vec<u8>);
 
 /// What a key holds.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Data {
     Text(Vec<u8>),
     /// Something GET cannot read.
     List,
+}
+
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Data::Text(text) => write!(f, "{:.40}", String::from_utf8_lossy(text)),
+            Data::List => f.write_str("(list)"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -90,6 +90,8 @@ pub struct World {
     pub routing: Routing,
     pub fetched: Vec<FetchNote>,
     pub keep_notes: bool,
+    /// Print what happens.
+    pub trace: bool,
     jobs_seen: usize,
 }
 
@@ -117,10 +119,18 @@ impl World {
             routing: Routing::ByKey,
             fetched: Vec::new(),
             keep_notes: true,
+            trace: false,
             jobs_seen: 0,
         };
         world.note_outputs();
         world
+    }
+
+    fn tell(&self, what: &str, id: &dyn std::fmt::Debug, bytes: &[u8]) {
+        if self.trace {
+            let text = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]);
+            println!("{:>6} {:>8} us {what} {id:?} {}", self.step, self.now.micros(), text.escape_debug());
+        }
     }
 
     /// A turn begins a little later.
@@ -174,9 +184,9 @@ impl World {
                 socket.paused = true;
                 return true;
             }
-            for (to, from) in slice.iter_mut().zip(socket.incoming.drain(..n)) {
-                *to = from;
-            }
+            let bytes: Vec<u8> = socket.incoming.drain(..n).collect();
+            slice[..n].copy_from_slice(&bytes);
+            self.tell("engine reads from", &id, &bytes);
             self.engine.received(id, n);
         }
         self.note_outputs();
@@ -233,16 +243,26 @@ impl World {
     /// Redis executes the next request of a link.
     pub fn link_execute(&mut self, link: ConnId) -> bool {
         self.step += 1;
-        match self.wires.get_mut(&link) {
-            Some(wire) => execute(&mut self.redis, wire),
-            None => false,
+        let Some(wire) = self.wires.get_mut(&link) else {
+            return false;
+        };
+        let executed = execute(&mut self.redis, wire);
+        self.tell_execution(executed.as_deref(), &link);
+        executed.is_some()
+    }
+
+    fn tell_execution(&self, args: Option<&[Vec<u8>]>, by: &dyn std::fmt::Debug) {
+        if let (true, Some(args)) = (self.trace, args) {
+            self.tell("Redis executes, from", by, &args.join(&b' '));
         }
     }
 
     /// Redis executes the next request that came by a connection which is gone.
     pub fn orphan_execute(&mut self, at: usize) {
         self.step += 1;
-        if !execute(&mut self.redis, &mut self.orphans[at]) {
+        let executed = execute(&mut self.redis, &mut self.orphans[at]);
+        self.tell_execution(executed.as_deref(), &"a lost link");
+        if executed.is_none() {
             self.orphans.swap_remove(at);
         }
     }
@@ -256,9 +276,9 @@ impl World {
         let slice = self.engine.recv_slice(link);
         let n = slice.len().min(most).min(wire.replies.len());
         assert!(n > 0, "links are never paused");
-        for (to, from) in slice.iter_mut().zip(wire.replies.drain(..n)) {
-            *to = from;
-        }
+        let bytes: Vec<u8> = wire.replies.drain(..n).collect();
+        slice[..n].copy_from_slice(&bytes);
+        self.tell("engine reads from", &link, &bytes);
         self.engine.received(link, n);
         self.note_outputs();
         true
@@ -282,16 +302,21 @@ impl World {
     /// Redis executes the GET and the PTTL of a worker's next job; with `half`, one of them per call.
     pub fn worker_execute(&mut self, worker: usize, half: bool) -> bool {
         self.step += 1;
-        let worker = &mut self.workers[worker];
+        let at = worker;
+        let worker = &mut self.workers[at];
         let Some(job) = worker.jobs.front() else {
             return false;
         };
         if worker.half.is_none() {
-            worker.half = Some(self.redis.read(job.db, &job.key));
+            let (id, value) = (job.id, self.redis.read(job.db, &job.key));
+            let shown = format!("{value:?}");
+            worker.half = Some(value);
+            self.tell("Redis executes the GET of", &id, shown.as_bytes());
             if half {
                 return true;
             }
         }
+        let worker = &mut self.workers[at];
         let value = worker.half.take().expect("the first half was executed");
         let job = worker.jobs.pop_front().expect("it was looked at");
         let pttl_ms = Some(self.redis.pttl(job.db, &job.key));
@@ -317,6 +342,7 @@ impl World {
                 completed: self.step,
             });
         }
+        self.tell("engine learns of", &completion.id, b"");
         self.engine.complete(completion);
         self.note_outputs();
         true
@@ -403,6 +429,7 @@ impl World {
             job.worker = self.jobs_seen % self.workers.len();
         }
         self.jobs_seen += 1;
+        self.tell("engine starts", &job.id, &job.key);
         let worker = job.worker;
         self.workers[worker].jobs.push_back(job);
     }
@@ -452,14 +479,12 @@ impl World {
     }
 }
 
-fn execute(redis: &mut Redis, wire: &mut Wire) -> bool {
-    let Some((args, len)) = parse_request(wire.requests.make_contiguous()) else {
-        return false;
-    };
+fn execute(redis: &mut Redis, wire: &mut Wire) -> Option<Vec<Vec<u8>>> {
+    let (args, len) = parse_request(wire.requests.make_contiguous())?;
     wire.requests.drain(..len);
     let reply = redis.execute(&mut wire.session, &args);
     wire.replies.extend(reply);
-    true
+    Some(args)
 }
 
 /// One write of at most `most` bytes; whether all that was to be sent is sent.

@@ -140,7 +140,7 @@ impl Actor {
                 let key = if random.u8(..30) == 0 { LIST.to_owned() } else { key };
                 let bytes = match random.u8(..6) {
                     0 => format!("get  {key}\r\n").into_bytes(),
-                    1 => format!("\r\n*2\r\n$3\r\ngEt\r\n$0{}\r\n{key}\r\n", key.len()).into_bytes(),
+                    1 => format!("\r\n*2\r\n$3\r\ngEtxx${}\r\n{key}!\n", key.len()).into_bytes(),
                     _ => request(&["GET", &key]),
                 };
                 (bytes, Asked::Get(key))

@@ -6,7 +6,7 @@
 //! more than once counts as the oldest of its versions that fits, so nothing right is ever refused.
 
 use super::actor::{Actor, Asked, Sent};
-use super::driver::redis::{Data, Execution};
+use super::driver::redis::{Data, Execution, Version};
 use super::driver::world::World;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -65,9 +65,10 @@ impl Ledger {
         let version = (lowest..=newest).find(possible);
         let Some(version) = version else {
             panic!(
-                "client {} read {got:?} from {:?}: nothing in versions {lowest}..={newest} (floor {floor}, own {own}, bound {fresh}) of {history:#?}",
+                "client {} read {got:?} from {:?}: nothing in versions {lowest}..={newest} (floor {floor}, own {own}, bound {fresh}) of\n{}",
                 actor.number,
                 String::from_utf8_lossy(name),
+                described(history),
             );
         };
         self.old_values += u64::from(version < newest);
@@ -125,6 +126,11 @@ impl Ledger {
 fn raise(floor: &mut BTreeMap<Vec<u8>, usize>, name: &[u8], version: usize) {
     let at = floor.entry(name.to_vec()).or_default();
     *at = (*at).max(version);
+}
+
+fn described(history: &[Version]) -> String {
+    let line = |version: &Version| format!("  {:>10} us {:?}\n", version.at.micros(), version.data);
+    history.iter().map(line).collect()
 }
 
 fn shown(args: &[Vec<u8>]) -> String {

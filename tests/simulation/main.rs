@@ -1,6 +1,6 @@
 //! Whole runs of the engine from seeds: random clients, chopped bytes, late and reordered completions, faults, time.
 //!
-//! `SIM_SEEDS=n` runs n seeds, `SIM_SEED=n` replays one. A failure prints its seed. Every reply is checked as
+//! `SIM_SEEDS=n` runs n seeds, `SIM_SEED=n` replays one and prints each step (with `--nocapture`). A failure prints its seed. Every reply is checked as
 //! `ledger.rs` says; after every turn [`nearcache::engine::Engine::check`] walks the engine; at the end everything must
 //! have come to rest.
 
@@ -367,8 +367,9 @@ impl Run {
     }
 }
 
-fn run(seed: u64) -> Ledger {
+fn run(seed: u64, trace: bool) -> Ledger {
     let mut run = Run::new(seed);
+    run.world.trace = trace;
     let turns = run.random.usize(50..300);
     for _ in 0..turns {
         run.newcomers();
@@ -388,13 +389,13 @@ fn run(seed: u64) -> Ledger {
 fn every_reply_is_right_whatever_the_seed() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     if let Some(seed) = number("SIM_SEED") {
-        run(seed);
+        run(seed, true);
         return;
     }
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
     let (mut replies, mut values, mut old, mut errors) = (0, 0, 0, 0);
     for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(|| run(seed));
+        let outcome = std::panic::catch_unwind(|| run(seed, false));
         let Ok(ledger) = outcome else {
             panic!("seed {seed} fails: SIM_SEED={seed} cargo test --test simulation");
         };

@@ -106,6 +106,9 @@ impl Outbox {
         let before = self.tail.len();
         write(&mut self.tail);
         self.len += self.tail.len() - before;
+        if self.len == 0 {
+            pool.give(std::mem::take(&mut self.tail));
+        }
     }
 
     /// Appends this part of a large value without copying it.

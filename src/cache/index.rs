@@ -93,6 +93,11 @@ impl Index {
         }
     }
 
+    /// The buckets, for whoever frees them.
+    pub(super) fn into_heads(self) -> Vec<u32> {
+        self.heads
+    }
+
     /// Panics unless `len` entries are chained, each in its bucket.
     pub(super) fn check(&self, slots: &Slots, len: usize) {
         assert!(self.heads.len() >= len, "more entries than buckets");

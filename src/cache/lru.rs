@@ -31,10 +31,9 @@ impl Lru {
         slot.older = self.newest;
         // Not the newest, so it has a newer neighbour.
         slots.at_mut(newer).older = older;
-        if older == NONE {
-            self.oldest = newer;
-        } else {
-            slots.at_mut(older).newer = newer;
+        match slots.get_mut(older) {
+            Some(older) => older.newer = newer,
+            None => self.oldest = newer,
         }
         slots.at_mut(self.newest).newer = id;
         self.newest = id;
@@ -45,10 +44,9 @@ impl Lru {
         let slot = slots.at_mut(id);
         slot.newer = NONE;
         slot.older = self.newest;
-        if self.newest == NONE {
-            self.oldest = id;
-        } else {
-            slots.at_mut(self.newest).newer = id;
+        match slots.get_mut(self.newest) {
+            Some(newest) => newest.newer = id,
+            None => self.oldest = id,
         }
         self.newest = id;
     }
@@ -57,15 +55,13 @@ impl Lru {
     pub(super) fn unlink(&mut self, slots: &mut Slots, id: u32) {
         let slot = slots.at(id);
         let (newer, older) = (slot.newer, slot.older);
-        if newer == NONE {
-            self.newest = older;
-        } else {
-            slots.at_mut(newer).older = older;
+        match slots.get_mut(newer) {
+            Some(newer) => newer.older = older,
+            None => self.newest = older,
         }
-        if older == NONE {
-            self.oldest = newer;
-        } else {
-            slots.at_mut(older).newer = newer;
+        match slots.get_mut(older) {
+            Some(older) => older.newer = newer,
+            None => self.oldest = newer,
         }
     }
 

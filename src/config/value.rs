@@ -261,9 +261,9 @@ pub fn show_size(bytes: u64) -> String {
 fn show_time(time: Duration, unit: TimeUnit) -> String {
     let micros = time.as_micros();
     match unit {
-        TimeUnit::Secs if micros % 1_000_000 == 0 => (micros / 1_000_000).to_string(),
-        TimeUnit::Millis if micros % 1_000 == 0 => (micros / 1_000).to_string(),
-        _ if micros % 1_000 == 0 => format!("{}ms", micros / 1_000),
+        TimeUnit::Secs if micros.is_multiple_of(1_000_000) => (micros / 1_000_000).to_string(),
+        TimeUnit::Millis if micros.is_multiple_of(1_000) => (micros / 1_000).to_string(),
+        _ if micros.is_multiple_of(1_000) => format!("{}ms", micros / 1_000),
         _ => format!("{micros}us"),
     }
 }
@@ -273,7 +273,7 @@ fn show_round(time: Duration) -> String {
     let ms = time.as_millis();
     match [(86_400_000, "d"), (3_600_000, "h"), (1000, "s")]
         .iter()
-        .find(|(each, _)| ms > 0 && ms % each == 0)
+        .find(|(each, _)| ms > 0 && ms.is_multiple_of(*each))
     {
         Some((each, unit)) => format!("{}{unit}", ms / each),
         None if ms == 0 => "0".to_string(),

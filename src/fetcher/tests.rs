@@ -1,4 +1,5 @@
 //! The pool against a real redis-server, and against servers that misbehave.
+#![forbid(unsafe_code)]
 
 use super::*;
 use crate::config::LogLevel;

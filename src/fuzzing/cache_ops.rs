@@ -10,8 +10,10 @@ use std::time::Duration;
 
 const DBS: u32 = 3;
 const KEYS: u8 = 16;
-/// More replies than this are never held at a time, so that each sweep of the cache meets them all.
+/// More replies than this are never held at a time, and none is taken while `LENT_MAX` are lent, so that each sweep of
+/// the cache (64 at most) meets them all.
 const HELD_MAX: usize = 16;
+const LENT_MAX: usize = 40;
 const TICK_US: u64 = 1024;
 /// The cache reckons ages modulo 50 days.
 const AGE_CHECKED: Duration = Duration::from_secs(40 * 86_400);
@@ -206,6 +208,7 @@ pub fn run(data: &[u8]) {
                 if let Some(Content::Value(value)) = cache.peek(db, &name(key), hash(key), now)
                     && let Some(shared) = value.shared()
                     && model.held.len() < HELD_MAX
+                    && model.lent.len() < LENT_MAX
                 {
                     model.held.push(shared.clone());
                 }

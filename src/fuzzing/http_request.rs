@@ -239,7 +239,7 @@ fn check_answers(request: &Request, data: &[u8]) {
                     allow_origin: Some(&text),
                     date: &response::date(bytes),
                 },
-                utf8: bytes % 2 == 0,
+                utf8: bytes.is_multiple_of(2),
                 etag: Some(0),
                 if_none_match,
                 cache_status: CacheStatus::Stale { for_secs: bytes },

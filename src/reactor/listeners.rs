@@ -21,6 +21,9 @@ use std::time::Duration;
 /// How long accepting rests after descriptors ran out, unless one is given back earlier.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 
+/// At the limit descriptors run out again with every client that leaves; the log is told this often.
+const EXHAUSTED_SILENCE: Duration = Duration::from_secs(10);
+
 #[derive(Debug)]
 struct Listener {
     socket: TcpListener,
@@ -36,8 +39,8 @@ pub(super) struct Listeners {
     /// Where the next accept looks first, so that a flood on one port does not keep the others from being served.
     next: usize,
     paused_until: Option<Time>,
-    /// Nothing has been accepted since descriptors ran out, so the log knows already.
-    exhausted: bool,
+    /// When the log was last told that descriptors ran out.
+    exhausted_said: Option<Time>,
 }
 
 /// What [`Listeners::accept`] came to.
@@ -46,7 +49,7 @@ pub(super) enum Accepted {
     Client(Port, TcpStream, SocketAddr),
     /// Nothing waits, or accepting rests.
     Nothing,
-    /// Descriptors or memory ran out; accepting rests from now on. The error comes with the first of a series only.
+    /// Descriptors or memory ran out; accepting rests from now on. The error comes along now and then.
     Exhausted(Option<io::Error>),
     /// A listener failed for good and has been closed.
     Failed(SocketAddr, io::Error),
@@ -164,7 +167,7 @@ impl Listeners {
             let listener = &mut self.list[index];
             let error = match listener.socket.accept() {
                 Ok((stream, peer)) => {
-                    (self.next, self.exhausted) = (index + 1, false);
+                    self.next = index + 1;
                     return Accepted::Client(listener.port, stream, peer);
                 }
                 Err(error) => error,
@@ -174,8 +177,12 @@ impl Listeners {
                 AcceptError::Retry => {}
                 AcceptError::Exhausted => {
                     self.paused_until = Some(now + EXHAUSTED_PAUSE);
-                    let first = !std::mem::replace(&mut self.exhausted, true);
-                    return Accepted::Exhausted(first.then_some(error));
+                    let silent = |said: Time| now.since(said) < EXHAUSTED_SILENCE;
+                    let say = !self.exhausted_said.is_some_and(silent);
+                    if say {
+                        self.exhausted_said = Some(now);
+                    }
+                    return Accepted::Exhausted(say.then_some(error));
                 }
                 AcceptError::Fatal => {
                     // It keeps its place, so that the tokens of the others stay right, but says nothing any more.

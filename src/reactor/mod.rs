@@ -21,6 +21,7 @@
 //! re-registration, no lock (completions are announced by a flag).
 #![forbid(unsafe_code)]
 
+mod connecting;
 mod dialer;
 mod listeners;
 mod owner;
@@ -35,7 +36,7 @@ use crate::helper;
 use crate::socket;
 use crate::time::Time;
 use crate::transport::Transport;
-use dialer::{Dialed, Dialer};
+use dialer::Dialer;
 use listeners::{Accepted, Listeners};
 use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
@@ -284,23 +285,6 @@ impl Reactor {
             self.handle_outputs();
         }
         self.completions = completions;
-    }
-
-    /// Goes on with the links that waited for the addresses of Redis.
-    fn take_addresses(&mut self) {
-        let Some((waiting, resolved)) = self.dialer.take_resolved() else {
-            return;
-        };
-        for id in waiting {
-            if self.sockets.get(id).is_none() {
-                continue;
-            }
-            match &resolved {
-                Ok(addresses) => self.dial(id, addresses.clone(), "the name has no address"),
-                Err(why) => self.link_failed(id, why.clone()),
-            }
-        }
-        self.handle_outputs();
     }
 
     /// Serves one connection from the ready list: what it was refused room for first, then its socket.
@@ -560,83 +544,6 @@ impl Reactor {
             transport.discard_unread(DISCARD_BYTES_MAX);
         }
         self.listeners.descriptor_freed();
-    }
-
-    /// Begins to open a link to Redis. If the engine has something to send before it stands, that is written when the
-    /// poll says that it takes bytes, which is also how the loop learns that it stands.
-    fn connect(&mut self, id: ConnId) {
-        self.sockets
-            .insert(id.place, Socket::new(id.generation, Stage::Resolving));
-        match self.dialer.addresses(id) {
-            Dialed::Addresses(addresses) => self.dial(id, addresses, "no address"),
-            Dialed::Asked => {}
-            Dialed::Refused => self.link_failed(id, "the look-up queue is full".to_owned()),
-        }
-    }
-
-    /// Tries the addresses in order until one can at least be tried. `why` is what the last one failed of.
-    fn dial(&mut self, id: ConnId, mut addresses: Vec<SocketAddr>, why: &str) {
-        let mut why = why.to_owned();
-        while !addresses.is_empty() {
-            let address = addresses.remove(0);
-            let token = Source::Socket(id.place).token();
-            let registry = self.poll.registry();
-            match TcpStream::connect(address)
-                .and_then(|stream| Transport::register(stream, registry, token))
-            {
-                Ok(transport) => {
-                    // Worth having, not worth failing for.
-                    let _ = transport.set_link_options(self.dialer.link_dead);
-                    if let Some(socket) = self.sockets.get(id) {
-                        // What the poll said of an earlier address is void; which lists the link is in is not.
-                        (socket.readable, socket.read_closed, socket.broken) =
-                            (false, false, false);
-                        socket.stage = Stage::Connecting {
-                            transport,
-                            rest: addresses,
-                        };
-                    }
-                    return;
-                }
-                Err(e) => why = format!("{address}: {e}"),
-            }
-        }
-        self.link_failed(id, why);
-    }
-
-    /// The poll said something about a socket that is connecting.
-    fn finish_connect(&mut self, id: ConnId) {
-        let Some(socket) = self.sockets.get(id) else {
-            return;
-        };
-        let stage = std::mem::replace(&mut socket.stage, Stage::Resolving);
-        let Stage::Connecting { transport, rest } = stage else {
-            return;
-        };
-        let error = match transport.take_error() {
-            Ok(Some(e)) | Err(e) => e,
-            Ok(None) => match transport.peer_addr() {
-                Ok(_) => {
-                    (socket.stage, socket.writable) = (Stage::Open(transport), true);
-                    self.engine.connected(id, Ok(()));
-                    return self.handle_outputs();
-                }
-                Err(e) if e.kind() == io::ErrorKind::NotConnected && !socket.broken => {
-                    // An early event; the one that counts is still to come.
-                    socket.stage = Stage::Connecting { transport, rest };
-                    return;
-                }
-                Err(e) => e,
-            },
-        };
-        drop(transport);
-        self.dial(id, rest, &error.to_string());
-        self.handle_outputs();
-    }
-
-    fn link_failed(&mut self, id: ConnId, why: String) {
-        self.sockets.remove(id);
-        self.engine.connected(id, Err(why));
     }
 }
 

@@ -20,9 +20,10 @@ use std::net::SocketAddr;
 pub(super) enum Stage {
     /// The addresses of Redis are being looked up.
     Resolving,
-    /// A non-blocking connect is under way; `rest` is tried if it fails.
+    /// A non-blocking connect to `address` is under way; `rest` is tried if it fails.
     Connecting {
         transport: Transport,
+        address: SocketAddr,
         rest: Vec<SocketAddr>,
     },
     /// Bytes may pass.

@@ -1,4 +1,5 @@
 //! What can be shown without an engine; the whole loop runs in `tests/server.rs`.
+#![forbid(unsafe_code)]
 
 use super::*;
 

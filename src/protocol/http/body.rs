@@ -9,6 +9,7 @@
 //!  1a ;name=value \r\n  <26 bytes> \r\n   0 \r\n   Trailer: x\r\n  \r\n
 //!  Size Extension  SizeLf  Data  DataCr,Lf        TrailerName ...  EndLf
 //! ```
+#![forbid(unsafe_code)]
 
 use super::{Limits, Refusal, octets};
 

@@ -1,5 +1,7 @@
 //! A second opinion on where requests end: the same bytes are given to hyper's HTTP/1 server. Whatever we take for a
-//! request, hyper must take for the same request, unless one of the two has refused by then.
+//! request, hyper must take for the same request; we may refuse what hyper serves, but not serve what it refuses
+//! (HTTP/1.2 excepted, which hyper does not know).
+#![forbid(unsafe_code)]
 
 use super::Limits;
 use crate::fuzzing::http_request::{Event, replay};
@@ -216,6 +218,9 @@ fn message(rng: &mut Rng, out: &mut Vec<u8>, n: usize, how_odd: u8) {
                 false => "chunked",
             };
             fields.push(format!("Transfer-Encoding: {coding}"));
+            if odd_body && rng.bool() {
+                fields.push(format!("Content-Length: {}", rng.usize(0..60)));
+            }
             for piece in content.as_bytes().chunks(rng.usize(1..24)) {
                 let size = match rng.u8(0..6) {
                     0 => format!("0{:x}", piece.len()),
@@ -266,10 +271,10 @@ fn message(rng: &mut Rng, out: &mut Vec<u8>, n: usize, how_odd: u8) {
 }
 
 #[test]
-fn hyper_ends_requests_where_we_do_or_one_of_us_refuses() {
+fn hyper_ends_requests_where_we_do_or_we_refuse() {
     let mut agreed = [0; 2];
     let mut refused = 0;
-    for seed in 0..12_000 {
+    for seed in 0..30_000 {
         let mut rng = Rng::with_seed(seed);
         let how_odd = [0, 5, 30][rng.usize(..3)];
         let mut data = Vec::new();
@@ -286,8 +291,8 @@ fn hyper_ends_requests_where_we_do_or_one_of_us_refuses() {
             )
         };
         assert_eq!(ours.requests[..both], hypers.requests[..both], "{}", told());
-        if ours.requests.len() > both {
-            assert_eq!(hypers.how_it_ended, Ended::Refused, "{}", told());
+        if ours.requests.len() > both && !data.windows(8).any(|version| version == b"HTTP/1.2") {
+            panic!("we serve what hyper refuses; {}", told());
         }
         if hypers.requests.len() > both {
             assert_eq!(ours.how_it_ended, Ended::Refused, "{}", told());
@@ -298,7 +303,7 @@ fn hyper_ends_requests_where_we_do_or_one_of_us_refuses() {
         }
     }
     assert!(
-        agreed[0] > 1_000 && agreed[1] > 3_000 && refused > 1_000,
+        agreed[0] > 3_000 && agreed[1] > 8_000 && refused > 3_000,
         "{agreed:?} agreed, {refused} refused"
     );
 }

@@ -6,6 +6,7 @@
 //!
 //! The request line is not given to httparse because it must be judged as soon as it is complete, when there may be no
 //! head yet, and because httparse refuses HTTP/1.2 to 1.9, which RFC 9110 section 2.5 tells us to take as 1.1.
+#![forbid(unsafe_code)]
 
 use super::target::{self, Port};
 use super::{Limits, Refusal, octets};
@@ -160,10 +161,7 @@ impl Line {
 
 /// Judges a complete request line, without its CRLF. The order of its faults: malformed, version, target.
 pub(super) fn parse_line(line: &[u8]) -> Result<Line, Refusal> {
-    let method_bytes = line
-        .iter()
-        .position(|&byte| byte == b' ')
-        .ok_or(Refusal::RequestLine)?;
+    let (method, method_bytes) = method_of(line)?;
     let version_at = line
         .len()
         .checked_sub(VERSION_BYTES)
@@ -171,8 +169,7 @@ pub(super) fn parse_line(line: &[u8]) -> Result<Line, Refusal> {
     let target = line
         .get(method_bytes + 1..version_at)
         .ok_or(Refusal::RequestLine)?;
-    let method = &line[..method_bytes];
-    if method.is_empty() || target.is_empty() || !octets::all(method, octets::TOKEN) {
+    if target.is_empty() {
         return Err(Refusal::RequestLine);
     }
     let version = match line[version_at..] {
@@ -194,20 +191,33 @@ pub(super) fn parse_line(line: &[u8]) -> Result<Line, Refusal> {
     if !octets::all(target, octets::TARGET) {
         return Err(Refusal::Target);
     }
-    let method = match method {
-        b"GET" => Method::Get,
-        b"HEAD" => Method::Head,
-        b"OPTIONS" => Method::Options,
-        b"CONNECT" => Method::Connect,
-        b"POST" | b"PUT" | b"DELETE" | b"TRACE" | b"PATCH" => Method::Known,
-        _ => Method::Unknown,
-    };
     Ok(Line {
         method,
         version,
         target_at: method_bytes + 1,
         line_bytes: line.len(),
     })
+}
+
+/// The method at the start of a request line, and its length; a space follows it.
+fn method_of(line: &[u8]) -> Result<(Method, usize), Refusal> {
+    if let [b'G', b'E', b'T', b' ', ..] = line {
+        return Ok((Method::Get, 3));
+    }
+    let bytes = line
+        .iter()
+        .position(|&byte| byte == b' ')
+        .ok_or(Refusal::RequestLine)?;
+    let method = match &line[..bytes] {
+        b"" => return Err(Refusal::RequestLine),
+        b"HEAD" => Method::Head,
+        b"OPTIONS" => Method::Options,
+        b"CONNECT" => Method::Connect,
+        b"POST" | b"PUT" | b"DELETE" | b"TRACE" | b"PATCH" => Method::Known,
+        token if octets::all(token, octets::TOKEN) => Method::Unknown,
+        _ => return Err(Refusal::RequestLine),
+    };
+    Ok((method, bytes))
 }
 
 /// What follows the head (RFC 9112 section 6.3).
@@ -234,6 +244,7 @@ pub(super) struct Head<'b> {
 const FIELDS_FEW: usize = 24;
 
 /// Understands the head `head`, complete with its empty line, whose request line is `line`.
+#[inline]
 pub(super) fn parse_head<'b>(
     line: Line,
     head: &'b [u8],
@@ -264,6 +275,7 @@ fn fields_of<'h, 'b>(
     }
 }
 
+#[inline]
 fn understand<'b>(
     line: Line,
     head: &'b [u8],
@@ -282,21 +294,20 @@ fn understand<'b>(
 
     for header in headers {
         let name = header.name.as_bytes();
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         let value = header.value;
         // The length tells most fields apart from those that matter, at the cost of one comparison.
         match name.len() {
-            4 if is("host") => once(&mut host, value, Refusal::HostRepeated)?,
-            6 if is("origin") => once(&mut origin, value, Refusal::Repeated)?,
-            6 if is("pragma") => cache_control.pragma |= has_token(value, b"no-cache"),
-            6 if is("expect") => match value.eq_ignore_ascii_case(b"100-continue") {
+            4 if is_name(name, b"Host") => once(&mut host, value, Refusal::HostRepeated)?,
+            6 if is_name(name, b"Origin") => once(&mut origin, value, Refusal::Repeated)?,
+            6 if is_name(name, b"Pragma") => cache_control.pragma |= has_token(value, b"no-cache"),
+            6 if is_name(name, b"Expect") => match value.eq_ignore_ascii_case(b"100-continue") {
                 true => expects_continue = true,
                 false if line.version == Version::Http10 => {}
                 false => return Err(Refusal::Expectation),
             },
-            10 if is("connection") => connection.add(value),
-            13 if is("cache-control") => cache_control.add(value),
-            13 if is("if-none-match") => match &mut if_none_match {
+            10 if is_name(name, b"Connection") => connection.add(value),
+            13 if is_name(name, b"Cache-Control") => cache_control.add(value),
+            13 if is_name(name, b"If-None-Match") => match &mut if_none_match {
                 None => {
                     if_none_match = Some(IfNoneMatch {
                         first: value,
@@ -305,10 +316,14 @@ fn understand<'b>(
                 }
                 Some(condition) => condition.rest = behind(head, condition.first),
             },
-            13 if is("authorization") => once(&mut authorization, value, Refusal::Repeated)?,
-            14 if is("content-length") => ends.add_length(value)?,
-            14 if is("sec-fetch-site") => once(&mut sec_fetch_site, value, Refusal::Repeated)?,
-            17 if is("transfer-encoding") => ends.add_encoding(value),
+            13 if is_name(name, b"Authorization") => {
+                once(&mut authorization, value, Refusal::Repeated)?
+            }
+            14 if is_name(name, b"Content-Length") => ends.add_length(value)?,
+            14 if is_name(name, b"Sec-Fetch-Site") => {
+                once(&mut sec_fetch_site, value, Refusal::Repeated)?
+            }
+            17 if is_name(name, b"Transfer-Encoding") => ends.add_encoding(value),
             _ => {}
         }
     }
@@ -344,6 +359,12 @@ fn understand<'b>(
         framing,
         expects_continue,
     })
+}
+
+/// Whether `name` is `known`, in whatever case; the usual spelling costs one comparison of words.
+#[inline(always)]
+fn is_name<const N: usize>(name: &[u8], known: &[u8; N]) -> bool {
+    <&[u8; N]>::try_from(name).is_ok_and(|name| name == known || name.eq_ignore_ascii_case(known))
 }
 
 fn once<'b>(
@@ -383,6 +404,10 @@ struct Connection {
 
 impl Connection {
     fn add(&mut self, value: &[u8]) {
+        if value == b"keep-alive" {
+            self.keep_alive = true; // what nearly all clients send that send anything
+            return;
+        }
         self.close |= has_token(value, b"close");
         self.keep_alive |= has_token(value, b"keep-alive");
     }
@@ -426,7 +451,7 @@ struct Ends {
 enum Encodings {
     #[default]
     Absent,
-    /// A line without a coding, or a list that cannot be the codings of a request.
+    /// An empty member, or something behind `chunked`.
     Malformed,
     /// `chunked` alone.
     Chunked,
@@ -460,13 +485,12 @@ impl Ends {
     }
 
     fn add_encoding(&mut self, value: &[u8]) {
-        if members(value).next().is_none() {
-            self.encodings = Encodings::Malformed;
-        }
-        for coding in members(value) {
+        // Empty members are not ignored here as RFC 9110 section 5.6.1.2 would have it: readers differ over `chunked,`.
+        for coding in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             let is_chunked = coding.eq_ignore_ascii_case(b"chunked");
             self.encodings = match (&self.encodings, is_chunked) {
                 (Encodings::Absent, true) => Encodings::Chunked,
+                (_, false) if coding.is_empty() => Encodings::Malformed,
                 (Encodings::Absent | Encodings::Other, false) => Encodings::Other,
                 (Encodings::Other, true) => Encodings::OtherThenChunked,
                 // Nothing may follow `chunked`, not even itself.

@@ -10,6 +10,7 @@
 //!
 //! Costs: O(bytes of the head) per request, each looked at once by the scan and once by httparse (twice if the body
 //! comes later than the head); chunk framing once; content never.
+#![forbid(unsafe_code)]
 
 mod body;
 mod head;
@@ -201,6 +202,7 @@ impl RequestParser {
         self.phase == Phase::Closed
     }
 
+    #[inline]
     fn go_on_with_head<'b>(
         &mut self,
         mut scan: HeadScan,
@@ -275,6 +277,7 @@ impl RequestParser {
         Ok(self.hand_out(head, used))
     }
 
+    #[inline]
     fn hand_out<'b>(&mut self, head: Head<'b>, used: usize) -> Step<'b> {
         self.phase = if head.request.keep_alive {
             Phase::default()

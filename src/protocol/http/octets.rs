@@ -1,4 +1,5 @@
 //! What a byte may be in HTTP: three classes in one table, so that a check is one load and one test.
+#![forbid(unsafe_code)]
 
 /// May stand in a token: a method, a field name (RFC 9110 section 5.6.2).
 pub(super) const TOKEN: u8 = 1;
@@ -6,7 +7,7 @@ pub(super) const TOKEN: u8 = 1;
 /// among them: a fragment is never sent (RFC 9112 section 3.2). The brackets belong to IP literals; browsers also send
 /// them bare in queries, and they mean nothing to us there.
 pub(super) const TARGET: u8 = 2;
-/// May stand in a host name without port (RFC 3986 section 3.2.2, reg-name; IPv4 addresses are a case of it).
+/// May stand in a host name (RFC 3986 section 3.2.2, reg-name; IPv4 addresses are a case of it), beside `%XX`.
 pub(super) const REG_NAME: u8 = 4;
 
 static CLASSES: [u8; 256] = classes();
@@ -15,7 +16,7 @@ const fn classes() -> [u8; 256] {
     let mut table = [0; 256];
     mark(&mut table, b"!#$%&'*+-.^_`|~", TOKEN);
     mark(&mut table, b"-._~!$&'()*+,;=%:/?@[]", TARGET);
-    mark(&mut table, b"-._~!$&'()*+,;=%", REG_NAME);
+    mark(&mut table, b"-._~!$&'()*+,;=", REG_NAME);
     let mut byte = 0;
     while byte < 256 {
         if (byte as u8).is_ascii_alphanumeric() {
@@ -40,10 +41,14 @@ pub(super) fn is(byte: u8, class: u8) -> bool {
     CLASSES[byte as usize] & class != 0
 }
 
-/// Whether all of `bytes` are of `class`.
+/// Whether all of `bytes` are of `class`, one of the constants above.
 #[inline]
 pub(super) fn all(bytes: &[u8], class: u8) -> bool {
-    bytes.iter().all(|&byte| is(byte, class))
+    // Without a branch per byte: what is checked is nearly always good.
+    bytes
+        .iter()
+        .fold(class, |common, &byte| common & CLASSES[byte as usize])
+        != 0
 }
 
 /// Whether `byte` may stand in a field value: visible, space, tab or one of the upper half (RFC 9110 section 5.5).
@@ -103,7 +108,7 @@ mod tests {
         let members = |class| (0..=255u8).filter(|&b| is(b, class)).count();
         assert_eq!(members(TOKEN), 62 + 15);
         assert_eq!(members(TARGET), 62 + 22);
-        assert_eq!(members(REG_NAME), 62 + 16);
+        assert_eq!(members(REG_NAME), 62 + 15);
         for byte in *b" \"#<>\\^`{|}\0\r\n\t\x7f\x80\xff" {
             assert!(!is(byte, TARGET), "{byte:#x}");
         }

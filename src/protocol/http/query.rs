@@ -1,6 +1,7 @@
 //! The parameter `key` of a query, decoded as HTML forms encode it (WHATWG URL, application/x-www-form-urlencoded).
 //!
 //! Never allocates beyond the caller's scratch, and does not touch that unless the key holds an escape. O(query).
+#![forbid(unsafe_code)]
 
 use super::Refusal;
 

@@ -1,6 +1,7 @@
 //! Why a request is not served: one row per reason, with its status and the text of its small body.
 //!
 //! Never holds bytes of the peer: every text is ours, so an answer cannot echo what somebody sent.
+#![forbid(unsafe_code)]
 
 /// Why a request is not served. What the parser refuses closes the connection ([`super::Step::Bad`]); what the routing
 /// decision refuses is an ordinary answer, and the connection goes on as the request wished.

@@ -4,6 +4,7 @@
 //! value, key or error text can add a field or end the head. Invariant: one call appends one complete head, and
 //! the content it announces follows unless the answer has none (HEAD, 304). O(bytes appended), no allocation but the
 //! growth of `out`.
+#![forbid(unsafe_code)]
 
 use super::Refusal;
 use super::head::{IfNoneMatch, Version};

@@ -2,6 +2,7 @@
 //!
 //! Never looks at the cache. The order of the rules is the order of trust: who asks (host, origin), then what
 //! (method, path), then for which key; so a page that may not ask learns nothing by asking.
+#![forbid(unsafe_code)]
 
 use super::head::{IfNoneMatch, Method, Request, Version};
 use super::target::{split_port, strip_scheme};

@@ -11,6 +11,7 @@
 //!  └──── line ────────────┘     └ fields ┘      ^ head_bytes
 //!                             ^ fields_at
 //! ```
+#![forbid(unsafe_code)]
 
 use super::head::{Line, parse_line};
 use super::{Limits, Refusal, octets};
@@ -55,70 +56,103 @@ impl HeadScan {
         limits: &Limits,
         looks: &mut u64,
     ) -> Result<Scanned, Refusal> {
-        loop {
-            let bound = match self.line {
-                None => limits.line_bytes_max + 2,
-                Some(line) => line.fields_at() + limits.fields_bytes_max,
-            };
-            let too_long = if self.line.is_some() {
-                Refusal::FieldsTooLarge
-            } else {
-                Refusal::LineTooLong
-            };
-            if self.pos >= bound {
-                return Err(too_long);
+        let line = match self.line {
+            Some(line) => line,
+            None => match self.line_end(buf, limits, looks)? {
+                None => return Ok(Scanned::More),
+                Some(0) => return Ok(Scanned::EmptyLine),
+                Some(end) => {
+                    *looks += end as u64;
+                    let line = parse_line(&buf[..end])?;
+                    self.line = Some(line);
+                    self.pos = line.fields_at();
+                    line
+                }
+            },
+        };
+        Ok(
+            match self.fields_end(line.fields_at(), buf, limits, looks)? {
+                None => Scanned::More,
+                Some(head_bytes) => Scanned::Head { line, head_bytes },
+            },
+        )
+    }
+
+    /// Where the CRLF of the request line is.
+    #[inline]
+    fn line_end(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+        looks: &mut u64,
+    ) -> Result<Option<usize>, Refusal> {
+        let bound = limits.line_bytes_max + 2;
+        let seen = &buf[..buf.len().min(bound)];
+        match octets::first_control(&seen[self.pos..]) {
+            None => {
+                *looks += (seen.len() - self.pos) as u64;
+                self.pos = seen.len();
             }
-            let Some(&next) = buf.get(self.pos) else {
-                return Ok(Scanned::More);
-            };
-            if self.line.is_some() && (next == b' ' || next == b'\t') && buf[self.pos - 1] == b'\n'
-            {
+            Some(at) => {
+                *looks += (seen.len() - self.pos).min((at | 7) + 2) as u64;
+                self.pos += at;
+                match seen[self.pos..] {
+                    [b'\r', b'\n', ..] => return Ok(Some(self.pos)),
+                    [b'\r'] => {} // its LF has not come, or would be out of bounds
+                    [b'\r', ..] => return Err(Refusal::BareCr),
+                    [b'\n', ..] => return Err(Refusal::BareLf),
+                    _ => return Err(Refusal::ControlByte),
+                }
+            }
+        }
+        if seen.len() == bound {
+            Err(Refusal::LineTooLong)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Where the empty line behind the fields, which begin at `fields_at`, ends.
+    #[inline]
+    fn fields_end(
+        &mut self,
+        fields_at: usize,
+        buf: &[u8],
+        limits: &Limits,
+        looks: &mut u64,
+    ) -> Result<Option<usize>, Refusal> {
+        let bound = fields_at + limits.fields_bytes_max;
+        let seen = &buf[..buf.len().min(bound)];
+        while let Some(&first) = seen.get(self.pos) {
+            if (first == b' ' || first == b'\t') && seen[self.pos - 1] == b'\n' {
                 return Err(Refusal::ObsFold);
             }
-
-            let window = &buf[self.pos..buf.len().min(bound)];
-            let Some(at) = octets::first_control(window) else {
-                *looks += window.len() as u64;
-                self.pos += window.len();
-                continue;
+            let Some(at) = octets::first_control(&seen[self.pos..]) else {
+                *looks += (seen.len() - self.pos) as u64;
+                self.pos = seen.len();
+                break;
             };
-            *looks += window.len().min((at | 7) + 2) as u64;
-            let at = self.pos + at;
-            match (buf[at], self.line) {
-                (b'\r', _) => {}
-                (b'\t', Some(_)) => {
-                    self.pos = at + 1;
-                    continue;
+            *looks += (seen.len() - self.pos).min((at | 7) + 2) as u64;
+            self.pos += at;
+            match seen[self.pos..] {
+                [b'\r', b'\n', ..] => {
+                    self.pos += 2;
+                    // LF was accepted only as the end of a line, so this CR begins a line, and the line is empty.
+                    if seen[self.pos - 3] == b'\n' {
+                        return Ok(Some(self.pos));
+                    }
                 }
-                (b'\n', _) => return Err(Refusal::BareLf),
+                [b'\t', ..] => self.pos += 1,
+                [b'\r'] => break, // its LF has not come, or would be out of bounds
+                [b'\r', ..] => return Err(Refusal::BareCr),
+                [b'\n', ..] => return Err(Refusal::BareLf),
                 _ => return Err(Refusal::ControlByte),
             }
-
-            self.pos = at;
-            if at + 1 >= bound {
-                return Err(too_long);
-            }
-            match buf.get(at + 1) {
-                None => return Ok(Scanned::More),
-                Some(b'\n') => {}
-                Some(_) => return Err(Refusal::BareCr),
-            }
-            match self.line {
-                None if at == 0 => return Ok(Scanned::EmptyLine),
-                None => {
-                    *looks += at as u64;
-                    self.line = Some(parse_line(&buf[..at])?);
-                }
-                // LF was accepted only as the end of a line, so this CR begins a line, and the line is empty.
-                Some(line) if buf[at - 1] == b'\n' => {
-                    return Ok(Scanned::Head {
-                        line,
-                        head_bytes: at + 2,
-                    });
-                }
-                Some(_) => {}
-            }
-            self.pos = at + 2;
+        }
+        if seen.len() == bound {
+            Err(Refusal::FieldsTooLarge)
+        } else {
+            Ok(None)
         }
     }
 }

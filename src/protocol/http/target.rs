@@ -1,4 +1,5 @@
 //! The request target's four forms (RFC 9112 section 3.2) and the syntax of a host.
+#![forbid(unsafe_code)]
 
 use super::{Method, Refusal, octets};
 
@@ -95,16 +96,20 @@ pub(super) enum Port {
 /// Whether `bytes` are a host with a port as RFC 9110 section 7.2 writes them. An empty host is none: http URIs have one
 /// (section 4.2.1).
 pub(super) fn is_host(bytes: &[u8], port: Port) -> bool {
-    let (name, port_text) = split_port(bytes);
-    let name_is_good = match name {
+    let (name_is_good, behind) = match bytes.strip_prefix(b"[") {
         // IPv6 addresses are all of the IP literals that exist; a zone (`%eth0`) is not for the wire.
-        [b'[', address @ .., b']'] => is_ipv6(address),
-        _ => !name.is_empty() && octets::all(name, octets::REG_NAME) && percents_are_pairs(name),
+        Some(literal) => match literal.iter().position(|&byte| byte == b']') {
+            Some(end) => (is_ipv6(&literal[..end]), &literal[end + 1..]),
+            None => return false,
+        },
+        None => {
+            let (name, behind) = bytes.split_at(reg_name_bytes(bytes));
+            (!name.is_empty(), behind)
+        }
     };
-    let port_is_good = match port_text {
-        None => port == Port::Optional,
-        Some([]) => port == Port::Optional,
-        Some(digits) => {
+    let port_is_good = match behind {
+        [] | [b':'] => port == Port::Optional,
+        [b':', digits @ ..] => {
             digits.len() <= 5
                 && digits.iter().all(u8::is_ascii_digit)
                 && digits
@@ -112,6 +117,7 @@ pub(super) fn is_host(bytes: &[u8], port: Port) -> bool {
                     .fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'))
                     <= 65535
         }
+        _ => false,
     };
     name_is_good && port_is_good
 }
@@ -171,14 +177,23 @@ fn is_ipv4(bytes: &[u8]) -> bool {
         && bytes.split(|&byte| byte == b'.').all(is_octet)
 }
 
-fn percents_are_pairs(name: &[u8]) -> bool {
-    name.iter()
-        .enumerate()
-        .filter(|&(_, &byte)| byte == b'%')
-        .all(|(at, _)| {
-            name.get(at + 1..at + 3)
-                .is_some_and(|pair| pair.iter().all(u8::is_ascii_hexdigit))
-        })
+/// The length of the name at the start of `bytes`, up to what cannot be part of one: a port's colon, or a fault.
+#[inline]
+fn reg_name_bytes(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        if octets::is(byte, octets::REG_NAME) {
+            at += 1;
+        } else if let Some([b'%', high, low]) = bytes.get(at..at + 3)
+            && high.is_ascii_hexdigit()
+            && low.is_ascii_hexdigit()
+        {
+            at += 3;
+        } else {
+            break;
+        }
+    }
+    at
 }
 
 #[cfg(test)]

@@ -20,6 +20,15 @@ pub mod request;
 pub mod value;
 pub mod write;
 
+/// The byte at `at`. The request parser reads single bytes through here only, so that tests can count its looks.
+#[inline(always)]
+fn look(buf: &[u8], at: usize) -> Option<u8> {
+    let byte = buf.get(at).copied();
+    #[cfg(test)]
+    looks::add(usize::from(byte.is_some()));
+    byte
+}
+
 /// Counts how often the request parser looks at a byte, so that a test can hold it to its promise.
 #[cfg(test)]
 mod looks {
@@ -34,13 +43,4 @@ mod looks {
     pub(super) fn take() -> usize {
         LOOKS.replace(0)
     }
-}
-
-/// The byte at `at`. The request parser reads single bytes through here only, so that tests can count its looks.
-#[inline(always)]
-fn look(buf: &[u8], at: usize) -> Option<u8> {
-    let byte = buf.get(at).copied();
-    #[cfg(test)]
-    looks::add(usize::from(byte.is_some()));
-    byte
 }

@@ -85,21 +85,36 @@ impl Number {
     }
 }
 
-/// A bulk header whose length has one or two digits, with both its CR and LF: nearly all of them. Returns the length and
-/// the header's own size. `None` says nothing: the header may be longer, incomplete or wrong.
+/// Two digits (not beginning with 0) and CRLF, compared at once.
 #[inline(always)]
-pub(super) fn short_bulk_header(buf: &[u8]) -> Option<(usize, usize)> {
-    // Five bytes are there in any case: a one-digit header is followed by the bulk's own CRLF.
-    let &[b'$', tens, ones, third, fourth] = buf.first_chunk::<5>()? else {
+pub(super) fn two_digits(text: [u8; 4]) -> Option<usize> {
+    // Each byte becomes its digit and CRLF becomes 0. Adding 0x76 sets the top bit of a byte above 9; nothing carries
+    // unless a top bit was set before.
+    let digits = u32::from_le_bytes(text).wrapping_sub(u32::from_le_bytes(*b"00\r\n"));
+    let wrong = (digits | digits.wrapping_add(0x7676)) & 0xffff_8080;
+    (wrong == 0 && digits & 0xff != 0).then(|| ((digits & 0xff) * 10 + (digits >> 8)) as usize)
+}
+
+/// One digit and CRLF; the fourth byte may be anything.
+#[inline(always)]
+pub(super) fn one_digit(text: [u8; 4]) -> Option<usize> {
+    let digit =
+        (u32::from_le_bytes(text) & 0xff_ffff).wrapping_sub(u32::from_le_bytes(*b"0\r\n\0"));
+    (digit <= 9).then_some(digit as usize)
+}
+
+/// A header whose number has one or two digits, with both its CR and LF: nearly all of them. Returns the number and the
+/// header's size. `None` says nothing: the header may be longer, incomplete or wrong.
+#[inline(always)]
+pub(super) fn short_header(kind: u8, buf: &[u8]) -> Option<(usize, usize)> {
+    // Five bytes are there in any case: something follows even the shortest header.
+    let &[first, ref text @ ..] = buf.first_chunk::<5>()?;
+    if first != kind {
         return None;
-    };
-    let high = tens.wrapping_sub(b'0');
-    let low = ones.wrapping_sub(b'0');
-    if (third, fourth) == (b'\r', b'\n') {
-        ((1..=9).contains(&high) && low <= 9)
-            .then(|| (usize::from(high) * 10 + usize::from(low), 5))
-    } else {
-        ((ones, third) == (b'\r', b'\n') && high <= 9).then(|| (usize::from(high), 4))
+    }
+    match two_digits(*text) {
+        Some(number) => Some((number, 5)),
+        None => one_digit(*text).map(|number| (number, 4)),
     }
 }
 
@@ -141,11 +156,11 @@ mod tests {
 
     #[test]
     fn short_headers_are_read_and_long_ones_left_alone() {
-        assert_eq!(short_bulk_header(b"$0\r\n\r\n"), Some((0, 4)));
-        assert_eq!(short_bulk_header(b"$7\r\nabc"), Some((7, 4)));
-        assert_eq!(short_bulk_header(b"$42\r\n"), Some((42, 5)));
+        assert_eq!(short_header(b'$', b"$0\r\n\r\n"), Some((0, 4)));
+        assert_eq!(short_header(b'$', b"$7\r\nabc"), Some((7, 4)));
+        assert_eq!(short_header(b'$', b"$42\r\n"), Some((42, 5)));
         // The second digit is `\r` and the payload begins with `\n`: still one digit.
-        assert_eq!(short_bulk_header(b"$2\r\n\r\n\r\n"), Some((2, 4)));
+        assert_eq!(short_header(b'$', b"$2\r\n\r\n\r\n"), Some((2, 4)));
         for other in [
             "$0\r\n",
             "$05\r\n",
@@ -157,7 +172,29 @@ mod tests {
             "$\r\n\r\n",
             "",
         ] {
-            assert_eq!(short_bulk_header(other.as_bytes()), None, "{other:?}");
+            assert_eq!(short_header(b'$', other.as_bytes()), None, "{other:?}");
+        }
+        // Every pair of bytes where the digits are.
+        for (first, second) in
+            (0..=255).flat_map(|first| (0..=255).map(move |second| (first, second)))
+        {
+            let both = std::str::from_utf8(&[first, second])
+                .ok()
+                .and_then(|_| Number::parse(&[first, second]));
+            let both = both
+                .filter(|number| *number >= 10)
+                .map(|number| number as usize);
+            assert_eq!(two_digits([first, second, b'\r', b'\n']), both);
+            assert_eq!(
+                two_digits([b'1', first, b'\r', second]).is_some(),
+                first.is_ascii_digit() && second == b'\n'
+            );
+            let one = first.is_ascii_digit().then(|| usize::from(first - b'0'));
+            assert_eq!(one_digit([first, b'\r', b'\n', second]), one);
+            assert_eq!(
+                one_digit([b'1', first, second, b'\n']).is_some(),
+                [first, second] == *b"\r\n"
+            );
         }
     }
 }

@@ -233,7 +233,7 @@ fn step_behind_type(kind: u8) -> Step {
 /// The size of the bulk at the start of `bytes`, if it is all here and short: the elements of most arrays.
 #[inline]
 fn whole_short_bulk(bytes: &[u8]) -> Option<usize> {
-    let (len, header_len) = number::short_bulk_header(bytes)?;
+    let (len, header_len) = number::short_header(b'$', bytes)?;
     let end = header_len + len;
     (bytes.get(end..end + 2)? == b"\r\n").then_some(end + 2)
 }

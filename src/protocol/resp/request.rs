@@ -1,8 +1,8 @@
 //! Requests of clients, parsed in place.
 //!
-//! One index moves over the buffer: header lines are read byte by byte, bulks are jumped over. What is known of a request
-//! that is not complete is the few words in [`RequestParser`], so parsing goes on where it stopped and a request is never
-//! read again from its start.
+//! One index moves over the buffer: header lines are read byte by byte (whole short ones at once), bulks are jumped over.
+//! What is known of a request that is not complete is the few words in [`RequestParser`], so parsing goes on where it
+//! stopped and a request is never read again from its start.
 //!
 //! ```text
 //! buf   *2\r\n$3\r\nGET\r\n$5\r\nhel        then the client sends  lo\r\n...
@@ -203,7 +203,7 @@ impl<'b> Iterator for Args<'b> {
     #[inline]
     fn next(&mut self) -> Option<&'b [u8]> {
         self.left = self.left.checked_sub(1)?;
-        let (len, header_len) = match number::short_bulk_header(self.rest) {
+        let (len, header_len) = match number::short_header(b'$', self.rest) {
             Some(found) => found,
             None => long_length(self.rest)?,
         };
@@ -226,6 +226,14 @@ fn long_length(header: &[u8]) -> Option<(usize, usize)> {
     let cr = header.iter().position(|&byte| byte == b'\r')?;
     let len = Number::parse(header.get(1..cr)?)?;
     Some((usize::try_from(len).ok()?, cr + 2))
+}
+
+/// [`number::short_header`], its looks counted.
+#[inline(always)]
+fn short_header(kind: u8, buf: &[u8]) -> Option<(usize, usize)> {
+    #[cfg(test)]
+    super::looks::add(if buf.len() < 5 { 0 } else { 5 });
+    number::short_header(kind, buf)
 }
 
 /// What is known of a request that is not complete. Small, and at its start state between requests.
@@ -256,7 +264,7 @@ enum Step {
     Count,
     /// Before the line with the length of an argument.
     LengthStart,
-    /// In it.
+    /// In that line.
     Length,
     /// In an argument of this length.
     Bulk(usize),
@@ -301,6 +309,7 @@ impl RequestParser {
         }
     }
 
+    #[inline]
     fn step<'b>(
         &mut self,
         buf: &'b [u8],
@@ -310,7 +319,12 @@ impl RequestParser {
             match self.step {
                 Step::Start => match look(buf, 0) {
                     None => return Parse::More,
-                    Some(b'*') => self.step = Step::Count,
+                    Some(b'*') => match short_header(b'*', buf) {
+                        Some((count, end)) if count > 0 && count <= limits.args_max as usize => {
+                            self.expect_arguments(count as u32, end);
+                        }
+                        _ => self.step = Step::Count,
+                    },
                     Some(_) => self.step = Step::Inline,
                 },
                 Step::Inline => return self.inline(buf, limits),
@@ -332,20 +346,16 @@ impl RequestParser {
                             args_at: 0,
                         });
                     }
-                    self.argc = count as u32; // at most args_max
-                    self.args_left = self.argc;
-                    self.args_at = end as u8; // `*`, at most ten digits, two more
-                    self.expect_length(end);
+                    self.expect_arguments(count as u32, end); // at most args_max
                 }
-                // Tried once per header and not again when more of it has come: so it costs a byte one look.
-                Step::LengthStart => match self.short_length(buf) {
-                    Some((len, end)) => {
-                        if let Err(error) = self.expect_bulk(len, end, limits) {
-                            return Parse::Bad(error);
-                        }
+                Step::LengthStart => {
+                    // Tried once per header and not again when more of it has come: so it costs a byte one look.
+                    self.pass_short_bulks(buf, limits);
+                    if self.args_left == 0 {
+                        return Parse::Done(self.array(&buf[..self.start]));
                     }
-                    None => self.step = Step::Length,
-                },
+                    self.step = Step::Length;
+                }
                 Step::Length => {
                     let (len, end) = match self.header(buf, limits) {
                         Header::Whole(len, end) => (len, end),
@@ -360,12 +370,16 @@ impl RequestParser {
                             ));
                         }
                     }
-                    let Some(Ok(len)) = len.map(usize::try_from) else {
-                        return Parse::Bad(RequestError::LengthInvalid);
+                    let len = match len.map(usize::try_from) {
+                        Some(Ok(len)) if len <= limits.bulk_bytes_max => len,
+                        _ => return Parse::Bad(RequestError::LengthInvalid),
                     };
-                    if let Err(error) = self.expect_bulk(len, end, limits) {
-                        return Parse::Bad(error);
+                    match end.checked_add(len).and_then(|end| end.checked_add(2)) {
+                        Some(end) if end <= limits.request_bytes_max => (),
+                        _ => return Parse::Bad(RequestError::RequestTooBig),
                     }
+                    self.step = Step::Bulk(len);
+                    self.start = end;
                 }
                 Step::Bulk(len) => {
                     let end = self.start + len; // cannot overflow: checked with the header
@@ -375,24 +389,17 @@ impl RequestParser {
                     self.sloppy |=
                         look(buf, end) != Some(b'\r') || look(buf, end + 1) != Some(b'\n');
                     self.args_left -= 1;
-                    if self.args_left == 0 {
-                        let shape = if self.sloppy {
-                            Shape::Sloppy
-                        } else {
-                            Shape::Canonical
-                        };
-                        let (argc, args_at) = (self.argc, self.args_at);
-                        return Parse::Done(Request {
-                            bytes: &buf[..end + 2],
-                            shape,
-                            argc,
-                            args_at,
-                        });
-                    }
                     self.expect_length(end + 2);
                 }
             }
         }
+    }
+
+    fn expect_arguments(&mut self, count: u32, args_at: usize) {
+        self.argc = count;
+        self.args_left = count;
+        self.args_at = args_at as u8; // behind `*`, at most ten digits, two bytes
+        self.expect_length(args_at);
     }
 
     fn expect_length(&mut self, start: usize) {
@@ -402,32 +409,44 @@ impl RequestParser {
         self.number = Number::default();
     }
 
-    fn expect_bulk(
-        &mut self,
-        len: usize,
-        start: usize,
-        limits: &RequestLimits,
-    ) -> Result<(), RequestError> {
-        if len > limits.bulk_bytes_max {
-            return Err(RequestError::LengthInvalid);
+    /// The quick way over arguments that are whole, canonical and below 100 bytes: most. Stops before the first other one.
+    #[inline]
+    fn pass_short_bulks(&mut self, buf: &[u8], limits: &RequestLimits) {
+        let (mut start, mut left) = (self.start, self.args_left);
+        while left > 0 {
+            let Some(rest) = buf.get(start..) else { break };
+            let Some((len, header_len)) = short_header(b'$', rest) else {
+                break;
+            };
+            let end = header_len + len;
+            if len > limits.bulk_bytes_max || rest.len() < end + 2 {
+                break;
+            }
+            if look(rest, end) != Some(b'\r') || look(rest, end + 1) != Some(b'\n') {
+                break;
+            }
+            start += end + 2;
+            left -= 1;
         }
-        match start.checked_add(len).and_then(|end| end.checked_add(2)) {
-            Some(end) if end <= limits.request_bytes_max => (),
-            _ => return Err(RequestError::RequestTooBig),
-        }
-        self.step = Step::Bulk(len);
+        self.args_left = left;
         self.start = start;
-        Ok(())
+        self.next = start;
     }
 
-    /// The quick way over a header that is whole and has one or two digits: its length and its end.
+    /// The array whose last argument has been passed.
     #[inline]
-    fn short_length(&self, buf: &[u8]) -> Option<(usize, usize)> {
-        let header = buf.get(self.start..)?;
-        #[cfg(test)]
-        super::looks::add(if header.len() < 5 { 0 } else { 5 });
-        let (len, header_len) = number::short_bulk_header(header)?;
-        Some((len, self.start + header_len))
+    fn array<'b>(&self, bytes: &'b [u8]) -> Request<'b> {
+        let shape = if self.sloppy {
+            Shape::Sloppy
+        } else {
+            Shape::Canonical
+        };
+        Request {
+            bytes,
+            shape,
+            argc: self.argc,
+            args_at: self.args_at,
+        }
     }
 
     /// Reads on in the header line at `start`, up to its CR and the byte behind it. The line's first byte (its type) is not
@@ -502,52 +521,53 @@ impl RequestParser {
 const GET_KEY_BYTES_MAX: usize = 16 << 10;
 /// `*2 $3 GET $`, one digit, CRLF, no key, CRLF: no GET is shorter.
 const GET_BYTES_MIN: usize = 19;
+/// Where the key's length stands.
+const GET_LENGTH_AT: usize = 14;
 
 /// The key and the length of a GET at the beginning of `buf`, if it is complete, canonical and its key is at most 16 KiB:
 /// the shortcut for what most clients send most of the time. `None` says nothing else: ask [`RequestParser`] then.
 ///
-/// About 30 instructions for keys of up to 99 bytes: two loads compare everything before the key's length.
+/// About 30 instructions for keys of up to 99 bytes: three loads compare everything before the key.
 #[inline]
 pub fn get_at_start(buf: &[u8]) -> Option<(&[u8], usize)> {
     const ARRAY_AND_LENGTH: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
     const NAME_AND_DOLLAR: u64 = u64::from_le_bytes(*b"get\r\n$\0\0");
     const LOWER_CASE: u64 = u64::from_le_bytes([0x20, 0x20, 0x20, 0, 0, 0, 0, 0]);
     const NAME_BYTES: u64 = (1 << 48) - 1;
-    const CRLF: u16 = u16::from_le_bytes(*b"\r\n");
 
     let head = buf.first_chunk::<GET_BYTES_MIN>()?;
-    let first = u64::from_le_bytes(*head.first_chunk::<8>()?);
-    let second = u64::from_le_bytes(*head[8..].first_chunk::<8>()?);
+    let first = u64::from_le_bytes(*head.first_chunk()?);
+    let second = u64::from_le_bytes(*head[8..].first_chunk()?);
     if first != ARRAY_AND_LENGTH || (second | LOWER_CASE) & NAME_BYTES != NAME_AND_DOLLAR {
         return None;
     }
-    let high = head[14].wrapping_sub(b'0');
-    let (key_len, key_at) = if u16::from_le_bytes([head[16], head[17]]) == CRLF {
-        let low = head[15].wrapping_sub(b'0');
-        if high.wrapping_sub(1) > 8 || low > 9 {
-            return None;
-        }
-        (usize::from(high) * 10 + usize::from(low), 18)
-    } else if u16::from_le_bytes([head[15], head[16]]) == CRLF && high <= 9 {
-        (usize::from(high), 17)
+    let length = *head[GET_LENGTH_AT..].first_chunk()?;
+    if let Some(key_len) = number::two_digits(length) {
+        key_at::<{ GET_LENGTH_AT + 4 }>(buf, key_len)
+    } else if let Some(key_len) = number::one_digit(length) {
+        key_at::<{ GET_LENGTH_AT + 3 }>(buf, key_len)
     } else {
-        long_key(buf)?
-    };
-    let (key, end) = buf
-        .get(key_at..key_at + key_len + 2)?
-        .split_last_chunk::<2>()?;
-    (u16::from_le_bytes(*end) == CRLF).then_some((key, key_at + key_len + 2))
+        long_key(buf)
+    }
 }
 
-/// The length and place of a key of three to five digits.
+/// The key of this length at `AT`, if CRLF follows it.
+#[inline(always)]
+fn key_at<const AT: usize>(buf: &[u8], key_len: usize) -> Option<(&[u8], usize)> {
+    let (key, end) = buf.get(AT..)?.get(..key_len + 2)?.split_last_chunk::<2>()?;
+    (end == b"\r\n").then_some((key, AT + key_len + 2))
+}
+
+/// A key whose length has three to five digits.
 #[cold]
-fn long_key(buf: &[u8]) -> Option<(usize, usize)> {
-    const LENGTH_AT: usize = 14;
-    let header = buf.get(LENGTH_AT..buf.len().min(LENGTH_AT + 7))?;
-    let cr = header.iter().position(|&byte| byte == b'\r')?;
-    let len = usize::try_from(Number::parse(&header[..cr])?).ok()?;
-    (len <= GET_KEY_BYTES_MAX && header.get(cr + 1) == Some(&b'\n'))
-        .then_some((len, LENGTH_AT + cr + 2))
+fn long_key(buf: &[u8]) -> Option<(&[u8], usize)> {
+    let header = buf.get(GET_LENGTH_AT..)?;
+    let cr = header.iter().take(6).position(|&byte| byte == b'\r')?;
+    let key_len = usize::try_from(Number::parse(&header[..cr])?).ok()?;
+    if key_len > GET_KEY_BYTES_MAX || header.get(cr + 1) != Some(&b'\n') {
+        return None;
+    }
+    key_at::<0>(&header[cr + 2..], key_len).map(|(key, used)| (key, GET_LENGTH_AT + cr + 2 + used))
 }
 
 #[cfg(test)]

@@ -40,6 +40,19 @@ pub fn bulk_head(out: &mut Vec<u8>, bytes_len: usize) {
     head(out, b'$', bytes_len as u64);
 }
 
+/// A text for people, as Redis sends INFO: a verbatim string in RESP3, a bulk string in RESP2.
+pub fn text(out: &mut Vec<u8>, version: Version, text: &[u8]) {
+    match version {
+        Version::Resp2 => bulk(out, text),
+        Version::Resp3 => {
+            head(out, b'=', text.len() as u64 + 4);
+            out.extend_from_slice(b"txt:");
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 /// `:n`.
 #[inline]
 pub fn integer(out: &mut Vec<u8>, n: i64) {
@@ -111,25 +124,28 @@ const DIGITS_MAX: usize = 20;
 /// A type byte, digits, CRLF.
 const HEAD_BYTES_MAX: usize = 1 + DIGITS_MAX + 2;
 
-/// A type byte, a number, CRLF. Up to four digits the text is an array of known size: a store or two, no call of memcpy.
-#[inline]
+/// A type byte, a number, CRLF. Up to four digits the text is made in a register: one store, no call of memcpy.
+#[inline(always)]
 fn head(out: &mut Vec<u8>, kind: u8, n: u64) {
-    let digit = |divisor: u64| b'0' + (n / divisor % 10) as u8;
-    match n {
-        0..=9 => out.extend_from_slice(&[kind, digit(1), b'\r', b'\n']),
-        10..=99 => out.extend_from_slice(&[kind, digit(10), digit(1), b'\r', b'\n']),
-        100..=999 => out.extend_from_slice(&[kind, digit(100), digit(10), digit(1), b'\r', b'\n']),
-        1000..=9999 => out.extend_from_slice(&[
-            kind,
-            digit(1000),
-            digit(100),
-            digit(10),
-            digit(1),
-            b'\r',
-            b'\n',
-        ]),
-        _ => long_head(out, kind, n),
-    }
+    const CRLF: u64 = u16::from_le_bytes(*b"\r\n") as u64;
+    let high = n / 100;
+    let low = two_digits(n % 100);
+    let (behind_kind, head_len) = match n {
+        0..=9 => (0x30 | n | (CRLF << 8), 4),
+        10..=99 => (low | (CRLF << 16), 5),
+        100..=999 => (0x30 | high | (low << 8) | (CRLF << 24), 6),
+        1000..=9999 => (two_digits(high) | (low << 16) | (CRLF << 32), 7),
+        _ => return long_head(out, kind, n),
+    };
+    let end = out.len() + head_len;
+    out.extend_from_slice(&(u64::from(kind) | (behind_kind << 8)).to_le_bytes());
+    out.truncate(end);
+}
+
+/// The two digits of `n < 100`, the tens in the low byte.
+#[inline(always)]
+fn two_digits(n: u64) -> u64 {
+    0x3030 | (n / 10) | ((n % 10) << 8)
 }
 
 #[cold]

@@ -1,4 +1,5 @@
 //! What redis-server 7.0.15 said to these bytes, and what the parser promises beyond.
+#![forbid(unsafe_code)]
 
 use super::super::looks;
 use super::*;

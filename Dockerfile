@@ -1,0 +1,24 @@
+# nearcache in a container: built with the Rust image, run on a small Debian as a user without rights.
+# The root file system may be read-only; nothing is written but the log, which goes to standard error.
+FROM rust:1-slim-bookworm AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock ./
+COPY src src
+# Named by Cargo.toml, so cargo wants it to be there.
+COPY benches benches
+RUN cargo build --release --locked && strip target/release/nearcache
+
+FROM debian:bookworm-slim
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin nearcache
+COPY --from=build /src/target/release/nearcache /usr/local/bin/nearcache
+USER 10001:10001
+# Inside a container loopback is the container's own: listen on all of its addresses and let the publisher choose.
+ENV NEARCACHE_BIND=0.0.0.0 \
+    NEARCACHE_HTTP_PORT=6000 \
+    NEARCACHE_RESP_PORT=6380
+EXPOSE 6000 6380
+STOPSIGNAL SIGTERM
+# Healthy is a proxy that answers PING itself; whether Redis is there is another question (INFO nearcache).
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["bash", "-c", \
+    "exec 3<>/dev/tcp/127.0.0.1/$NEARCACHE_RESP_PORT && printf 'PING\\r\\n' >&3 && read -r -t 2 reply <&3 && [[ $reply == +PONG* ]]"]
+ENTRYPOINT ["nearcache"]

@@ -1,0 +1,55 @@
+# The door to this checkout. Each target is a line of help and a line of work; the work is in deploy/*.sh and cargo.
+# Settings come from env.local and, above it, from the environment: FLASK_RUN_PORT=7000 make restart
+
+.DEFAULT_GOAL := help
+.PHONY: help build restart restart_fg restart_resp stop status test check icount fuzz tables dist clean
+
+# SECONDS means something else to bash, so neither is exported; recipes pass them as arguments.
+TARGET ?=
+SECONDS ?= 60
+unexport TARGET SECONDS
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  settings: env.local, or before the command (RESP_PORT=21000 make restart_resp)"
+
+build: ## build the release binary, target/release/nearcache
+	cargo build --release --locked
+
+restart: ## build, start in the background (replacing this checkout's instance), print lines to try
+	@bash deploy/run.sh restart
+
+restart_fg: ## the same in the foreground, with the log on the terminal
+	@bash deploy/run.sh restart_fg
+
+restart_resp: ## restart for the RESP port: if only the HTTP port is taken, run without HTTP
+	@bash deploy/run.sh restart_resp
+
+stop: ## stop this checkout's instance, and the Redis that make started if it did
+	@bash deploy/run.sh stop
+
+status: ## ports, state, hit ratios, entries and bytes of the running instance
+	@bash deploy/run.sh status
+
+test: ## everything: format, lints, docs, all tests, fuzzing for seconds, instructions per hit
+	@bash deploy/test.sh
+
+check: ## the fast part of it: format, lints, docs, house rules
+	@bash deploy/test.sh check
+
+icount: ## instructions per hit by callgrind, gate 450 (P=1,16,64 and PROTO=http print more)
+	@bash deploy/test.sh icount
+
+fuzz: ## fuzz one target: make fuzz TARGET=resp_parser SECONDS=60
+	@bash deploy/test.sh fuzz '$(TARGET)' '$(SECONDS)'
+
+tables: ## write env.local and the README's table anew from src/config/rows.rs
+	UPDATE=1 cargo test --locked --quiet --test house -- env_local_is readme_is
+
+dist: build ## a stripped release binary with its checksum, in target/dist
+	@mkdir -p target/dist
+	@strip -o target/dist/nearcache $${CARGO_TARGET_DIR:-target}/release/nearcache
+	@cd target/dist && { sha256sum nearcache 2>/dev/null || shasum -a 256 nearcache; } | tee nearcache.sha256
+
+clean: stop ## stop, then remove everything that was built
+	cargo clean

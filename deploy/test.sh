@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Everything that can be checked, in stages with their times: what `make test` and CI run. The first failure ends it.
+#   deploy/test.sh            all stages
+#   deploy/test.sh check      format, lints, documentation, house rules
+#   deploy/test.sh icount     instructions per hit
+#   deploy/test.sh fuzz TARGET SECONDS
+# RESP_PORT, HTTP_PORT and FLASK_RUN_PORT choose the ports of the one end-to-end suite that uses fixed ones.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+. deploy/lib.sh
+FUZZ_SECONDS=${FUZZ_SECONDS:-5}
+
+stage() {
+    local name=$1 began=$SECONDS; shift
+    say "== $name"
+    "$@"
+    say "== $name: $((SECONDS - began)) s"
+}
+
+# tools: what the stages need. redis-server, redis-cli and curl must be there; without valgrind or nightly a stage is
+# left out, and says so.
+tools() {
+    local missing='' pair
+    for pair in redis-server:redis-server redis-cli:redis-tools curl:curl valgrind:valgrind; do
+        have "${pair%%:*}" || missing="$missing ${pair##*:}"
+    done
+    if [ -n "$missing" ]; then
+        # shellcheck disable=SC2086 # words are meant
+        if can_install; then install_packages $missing; else say "missing:$missing (sudo apt-get install$missing)"; fi
+    fi
+    for pair in redis-server redis-cli curl; do
+        have "$pair" || die "$pair is needed for the end-to-end tests and is not installed"
+    done
+    for pair in rustfmt clippy; do
+        cargo "$(case $pair in rustfmt) echo fmt ;; *) echo clippy ;; esac)" --version >/dev/null 2>&1 || rustup component add "$pair"
+    done
+}
+
+check() {
+    stage format cargo fmt --check
+    stage lints cargo clippy --locked --all-targets -- -D warnings
+    stage documentation env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+}
+
+# fuzz_ready: nightly and cargo-fuzz, got if they can be. cargo-fuzz needs nightly for its sanitizers.
+fuzz_ready() {
+    have rustup || return 1
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        say "+ rustup toolchain install nightly --profile minimal"
+        rustup toolchain install nightly --profile minimal || return 1
+    fi
+    if ! cargo +nightly fuzz --version >/dev/null 2>&1; then
+        say "+ cargo install cargo-fuzz --locked"
+        cargo install cargo-fuzz --locked || return 1
+    fi
+}
+
+# fuzz_one TARGET SECONDS: new inputs go below target/, the committed corpus is read and never written.
+fuzz_one() {
+    local target=$1 found=target/fuzz-corpus/$1 corpus=fuzz/corpus/$1
+    mkdir -p "$found"
+    [ -d "$corpus" ] || corpus=
+    # shellcheck disable=SC2086 # an absent corpus is no argument
+    cargo +nightly fuzz run "$target" "$found" $corpus -- -max_total_time="$2" -print_final_stats=0
+}
+
+fuzz_all() {
+    local targets target
+    if ! fuzz_ready; then
+        say "!! FUZZING SKIPPED: there is no nightly toolchain with cargo-fuzz, and none could be had."
+        say "!! The bodies of the fuzz targets were driven by the stable tests above, over the committed corpus only."
+        return
+    fi
+    targets=$(cargo +nightly fuzz list)
+    [ -n "$targets" ] || die "there are no fuzz targets"
+    for target in $targets; do stage "fuzz $target for $FUZZ_SECONDS s" fuzz_one "$target" "$FUZZ_SECONDS"; done
+}
+
+# icount: `cargo bench` builds the proxy with the release profile itself.
+icount() { cargo bench --locked --bench icount; }
+
+case ${1:-all} in
+all)
+    stage tools tools
+    check
+    stage tests cargo test --locked
+    stage fuzzing fuzz_all
+    stage 'instructions per hit' icount
+    say "== all stages passed in $SECONDS s"
+    ;;
+check)
+    check
+    stage 'house rules' cargo test --locked --test house --test config
+    ;;
+icount) icount ;;
+fuzz)
+    [ -n "${2:-}" ] || die "which target? make fuzz TARGET=resp_parser SECONDS=60 (there are: $(cd fuzz/fuzz_targets && ls | sed 's/\.rs$//' | tr '\n' ' '))"
+    fuzz_ready || die "fuzzing needs a nightly toolchain (rustup toolchain install nightly) and cargo-fuzz (cargo install cargo-fuzz --locked)"
+    fuzz_one "$2" "${3:-60}"
+    ;;
+*) die "usage: deploy/test.sh [all|check|icount|fuzz TARGET SECONDS]" ;;
+esac

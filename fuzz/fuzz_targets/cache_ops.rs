@@ -1,0 +1,6 @@
+//! The cache against a naive reference.
+//!
+//! The body is `nearcache::fuzzing::cache_ops`, which a test on stable Rust drives as well.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| nearcache::fuzzing::cache_ops::run(data));

@@ -1,0 +1,353 @@
+//! The real binary with a configuration of the test's own.
+//!
+//! It inherits nothing of the environment but `PATH` and the like: what a developer has exported, or `make test` was
+//! called with, configures no test behind its back.
+
+use super::http::HttpClient;
+use super::ports::free_port;
+use super::redis_server::RedisServer;
+use super::relay::Relay;
+use super::resp::{Reply, RespClient};
+use super::scratch::Scratch;
+use super::{PATIENCE, eventually_some, signal, within};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The lines of `INFO nearcache`.
+pub mod info {
+    /// Reads answered from memory.
+    pub const HITS: &str = "nearcache_hits";
+    /// Reads that started a fetch.
+    pub const MISSES: &str = "nearcache_misses";
+    /// Reads that joined a fetch in flight.
+    pub const JOINED: &str = "nearcache_joined";
+    /// Commands passed through to Redis.
+    pub const RELAYED: &str = "nearcache_relayed";
+    /// Reads among them, by command: followed by its name in lower case.
+    pub const RELAYED_READS: &str = "nearcache_relayed_reads_";
+    /// Keys in the cache now.
+    pub const ENTRIES: &str = "nearcache_entries";
+    /// What they cost now.
+    pub const BYTES: &str = "nearcache_bytes";
+    /// Whether Redis can be reached.
+    pub const STATE: &str = "nearcache_state";
+    /// Clients that wait because of `MAX_CONCURRENT_REQUESTS`, now.
+    pub const QUEUED_NOW: &str = "nearcache_queued_now";
+    /// Requests that Redis has not answered yet, now: fetches and relayed commands.
+    pub const IN_FLIGHT: &str = "nearcache_in_flight";
+    /// The process that answers.
+    pub const PID: &str = "nearcache_pid";
+}
+
+/// Of the environment this much is handed on.
+const INHERITED: [&str; 5] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "RUST_BACKTRACE",
+    "LLVM_PROFILE_FILE",
+];
+const START_TRIES: usize = 5;
+
+/// What to start.
+pub struct ProxyBuilder {
+    env: Vec<(String, String)>,
+    http_port: Option<u16>,
+    resp_port: Option<u16>,
+    http_key: &'static str,
+    shell_prefix: Option<String>,
+}
+
+/// A running proxy. Dropping it sends SIGTERM and demands a clean end.
+pub struct Proxy {
+    child: Child,
+    /// `None` once it has ended.
+    running: bool,
+    /// Where it speaks HTTP.
+    pub http_port: u16,
+    /// Where it speaks RESP.
+    pub resp_port: u16,
+    directory: Scratch,
+}
+
+impl ProxyBuilder {
+    /// One more configuration key.
+    pub fn env(mut self, key: &str, value: impl ToString) -> ProxyBuilder {
+        self.env.push((key.to_string(), value.to_string()));
+        self
+    }
+
+    /// These ports and no others; `None` stands for a free one.
+    pub fn on_ports(mut self, http_port: Option<u16>, resp_port: Option<u16>) -> ProxyBuilder {
+        self.http_port = http_port;
+        self.resp_port = resp_port;
+        self
+    }
+
+    /// The HTTP port is configured by its alias.
+    pub fn with_http_port_named(mut self, key: &'static str) -> ProxyBuilder {
+        self.http_key = key;
+        self
+    }
+
+    /// Runs shell code first, in the process that becomes the proxy (`ulimit -n 64`).
+    pub fn after_shell(mut self, code: &str) -> ProxyBuilder {
+        self.shell_prefix = Some(code.to_string());
+        self
+    }
+
+    /// Starts it and waits until both ports answer. Redis need not.
+    #[track_caller]
+    pub fn start(self) -> Proxy {
+        let mut last_words = String::new();
+        for _ in 0..START_TRIES {
+            match self.try_start() {
+                Ok(proxy) => return proxy,
+                Err(stderr) => last_words = stderr,
+            }
+            if self.http_port.is_some() && self.resp_port.is_some() {
+                break;
+            }
+        }
+        panic!("nearcache did not start: {last_words}");
+    }
+
+    fn try_start(&self) -> Result<Proxy, String> {
+        let directory = Scratch::new("proxy");
+        let http_port = self.http_port.unwrap_or_else(free_port);
+        let resp_port = self.resp_port.unwrap_or_else(free_port);
+        let binary = env!("CARGO_BIN_EXE_nearcache");
+        let mut command = match &self.shell_prefix {
+            None => Command::new(binary),
+            Some(code) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("{code} && exec '{binary}'"));
+                shell
+            }
+        };
+        command.env_clear().envs(
+            INHERITED
+                .iter()
+                .filter_map(|&key| Some((key, std::env::var_os(key)?))),
+        );
+        command
+            .env(self.http_key, http_port.to_string())
+            .env("RESP_PORT", resp_port.to_string());
+        command.envs(self.env.iter().map(|(key, value)| (key, value)));
+        command.current_dir(directory.path()).stdin(Stdio::null());
+        let log = File::create(directory.path().join("stderr"))
+            .expect("our own directory can be written");
+        command
+            .stdout(log.try_clone().expect("a file handle can be doubled"))
+            .stderr(log);
+        let child = command.spawn().expect("the binary is built with the tests");
+        let mut proxy = Proxy {
+            child,
+            running: true,
+            http_port,
+            resp_port,
+            directory,
+        };
+        // Somebody else's proxy may answer on this port while ours fails to bind it: its process id tells.
+        let mine = format!("{}:{}\r\n", info::PID, proxy.pid());
+        let answers = within(PATIENCE, || {
+            if proxy.has_ended().is_some() {
+                return Some(false);
+            }
+            let info = RespClient::try_connect(resp_port)?.call(&["INFO", "nearcache"]);
+            HttpClient::try_connect(http_port)?.get_target("/");
+            matches!(info, Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&mine))
+                .then_some(true)
+        });
+        if answers == Some(true) {
+            return Ok(proxy);
+        }
+        let words = proxy.stderr();
+        proxy.end_by_force();
+        // Another port may help one that has ended; one that runs and does not answer is broken.
+        assert!(answers.is_some(), "nearcache does not answer: {words}");
+        Err(words)
+    }
+}
+
+impl Proxy {
+    /// A proxy in front of this Redis, with the defaults.
+    #[track_caller]
+    pub fn start(redis: &RedisServer) -> Proxy {
+        Proxy::to(redis).start()
+    }
+
+    /// The same, to be configured further.
+    pub fn to(redis: &RedisServer) -> ProxyBuilder {
+        Proxy::to_port(redis.port())
+    }
+
+    /// A proxy that reaches Redis through a relay, to be configured further.
+    pub fn through(relay: &Relay) -> ProxyBuilder {
+        Proxy::to_port(relay.port())
+    }
+
+    /// The same for tests that hold replies up: no time-out fires, however slow the machine is.
+    pub fn patiently_through(relay: &Relay) -> ProxyBuilder {
+        let proxy = Proxy::through(relay)
+            .env("REDIS_TIMEOUT_MS", 600_000)
+            .env("LINK_DEAD_MS", 600_000);
+        // One worker, whose connection is there as soon as one key was fetched.
+        proxy.env("REDIS_WORKERS", 1)
+    }
+
+    fn to_port(port: u16) -> ProxyBuilder {
+        let env = vec![
+            (
+                "REDIS_URL".to_string(),
+                format!("redis://127.0.0.1:{port}/0"),
+            ),
+            ("COHERENCE".to_string(), "ttl".to_string()),
+        ];
+        ProxyBuilder {
+            env,
+            http_port: None,
+            resp_port: None,
+            http_key: "HTTP_PORT",
+            shell_prefix: None,
+        }
+    }
+
+    /// A new RESP connection.
+    #[track_caller]
+    pub fn resp(&self) -> RespClient {
+        RespClient::connect(self.resp_port)
+    }
+
+    /// A new HTTP connection.
+    #[track_caller]
+    pub fn http(&self) -> HttpClient {
+        HttpClient::connect(self.http_port)
+    }
+
+    /// The section `# Nearcache` of INFO.
+    #[track_caller]
+    pub fn info(&self) -> HashMap<String, String> {
+        let text = self.resp().call(&["INFO", "nearcache"]).text();
+        assert!(text.starts_with("# Nearcache\r\n"), "{text}");
+        let pairs = text.lines().filter_map(|line| line.split_once(':'));
+        pairs
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect()
+    }
+
+    /// One of its numbers.
+    #[track_caller]
+    pub fn counter(&self, name: &str) -> u64 {
+        let info = self.info();
+        let value = info
+            .get(name)
+            .unwrap_or_else(|| panic!("INFO nearcache lacks {name}: {info:?}"));
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {value}"))
+    }
+
+    /// How many reads `act` made that were hits, and how many that started a fetch.
+    #[track_caller]
+    pub fn hits_and_misses_of(&self, act: impl FnOnce()) -> (u64, u64) {
+        let (hits, misses) = (self.counter(info::HITS), self.counter(info::MISSES));
+        act();
+        (
+            self.counter(info::HITS) - hits,
+            self.counter(info::MISSES) - misses,
+        )
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Processor time it has used, in clock ticks (a hundredth of a second each).
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it is running");
+        // Fields are counted from behind the name, which is in parentheses: state is the first, utime the twelfth.
+        let fields: Vec<&str> = stat
+            .rsplit(") ")
+            .next()
+            .expect("rsplit yields something")
+            .split(' ')
+            .collect();
+        fields[11].parse::<u64>().expect("utime is a number")
+            + fields[12].parse::<u64>().expect("stime is a number")
+    }
+
+    /// What it wrote to standard output and error.
+    pub fn stderr(&self) -> String {
+        fs::read(self.stderr_path())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn stderr_path(&self) -> PathBuf {
+        self.directory.path().join("stderr")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        signal(self.pid(), name);
+    }
+
+    /// Waits for its end after a signal.
+    #[track_caller]
+    pub fn wait_for_end(&mut self) -> ExitStatus {
+        let status = eventually_some("nearcache ends", PATIENCE, || self.has_ended());
+        self.running = false;
+        status
+    }
+
+    /// SIGTERM, and a clean end: exit code 0, no panic in what it wrote.
+    #[track_caller]
+    pub fn stop(&mut self) {
+        self.signal("TERM");
+        let status = self.wait_for_end();
+        self.assert_clean(status);
+    }
+
+    /// Exit code 0, no panic in what it wrote.
+    #[track_caller]
+    pub fn assert_clean(&self, status: ExitStatus) {
+        let words = self.stderr();
+        assert!(!words.contains("panicked"), "nearcache panicked:\n{words}");
+        assert_eq!(
+            status.code(),
+            Some(0),
+            "nearcache ended with {status}:\n{words}"
+        );
+    }
+
+    /// Its exit status, once it has ended.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .try_wait()
+            .expect("our own child can be waited for")
+    }
+
+    fn end_by_force(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.running = false;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if !self.running {
+            return;
+        }
+        if std::thread::panicking() {
+            self.end_by_force();
+            eprintln!("nearcache wrote:\n{}", self.stderr());
+            return;
+        }
+        self.stop();
+    }
+}

@@ -19,7 +19,9 @@ pub fn bulk(bytes: &[u8]) -> Vec<u8> {
 
 /// Words separated by single spaces, as arguments.
 pub fn words(text: &str) -> Vec<Vec<u8>> {
-    text.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+    text.split(' ')
+        .map(|word| word.as_bytes().to_vec())
+        .collect()
 }
 
 fn line(bytes: &[u8], at: usize) -> Option<(&[u8], usize)> {
@@ -97,7 +99,13 @@ pub fn parse_http(bytes: &[u8], head_only: bool) -> Option<HttpAnswer> {
         .expect("a status line has a status");
     let body_len: usize = fields
         .lines()
-        .find_map(|field| field.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
+        .find_map(|field| {
+            field
+                .to_ascii_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        })
         .expect("an answer says how long it is");
     let len = if head_only { end } else { end + body_len };
     Some(HttpAnswer {

@@ -84,7 +84,10 @@ const NOT_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
 impl Redis {
     /// An empty one.
     pub fn new(now: Time) -> Redis {
-        Redis { now, ..Redis::default() }
+        Redis {
+            now,
+            ..Redis::default()
+        }
     }
 
     /// Time passes: what expires meanwhile is gone.
@@ -108,7 +111,11 @@ impl Redis {
     fn note(&mut self, key: Key, data: Option<Data>, at: Time, expired: bool) {
         let versions = self.history.entry(key.clone()).or_default();
         if versions.is_empty() {
-            versions.push(Version { data: None, at: Time::ZERO, expired: false });
+            versions.push(Version {
+                data: None,
+                at: Time::ZERO,
+                expired: false,
+            });
         }
         versions.push(Version { data, at, expired });
         let made = versions.len() - 1;
@@ -117,7 +124,9 @@ impl Redis {
 
     /// The number of the version in force; 0 before the first write.
     pub fn version(&self, key: &Key) -> usize {
-        self.history.get(key).map_or(0, |versions| versions.len() - 1)
+        self.history
+            .get(key)
+            .map_or(0, |versions| versions.len() - 1)
     }
 
     /// The state of `key` with that number.
@@ -141,8 +150,14 @@ impl Redis {
 
     /// Sets what a key holds, from nowhere.
     pub fn put_data(&mut self, key: Key, data: Data, dies: Option<Time>) {
-        let stored = Stored { data: data.clone(), dies };
-        self.dbs.entry(key.0).or_default().insert(key.1.clone(), stored);
+        let stored = Stored {
+            data: data.clone(),
+            dies,
+        };
+        self.dbs
+            .entry(key.0)
+            .or_default()
+            .insert(key.1.clone(), stored);
         self.note(key, Some(data), self.now, false);
     }
 
@@ -158,9 +173,16 @@ impl Redis {
     pub fn read(&self, db: u32, name: &[u8]) -> Result<Option<Vec<u8>>, String> {
         match self.get(db, name) {
             None => Ok(None),
-            Some(Stored { data: Data::Text(value), .. }) => Ok(Some(value.clone())),
-            Some(Stored { data: Data::List, .. }) => {
-                let text = String::from_utf8_lossy(&WRONG_TYPE[1..]).trim_end().to_owned();
+            Some(Stored {
+                data: Data::Text(value),
+                ..
+            }) => Ok(Some(value.clone())),
+            Some(Stored {
+                data: Data::List, ..
+            }) => {
+                let text = String::from_utf8_lossy(&WRONG_TYPE[1..])
+                    .trim_end()
+                    .to_owned();
                 Err(text)
             }
         }
@@ -172,9 +194,9 @@ impl Redis {
             None => -2,
             Some(Stored { dies: None, .. }) => -1,
             // A key lives through the whole of its last millisecond.
-            Some(Stored { dies: Some(dies), .. }) => {
-                (dies.micros() / 1000) as i64 - 1 - (self.now.micros() / 1000) as i64
-            }
+            Some(Stored {
+                dies: Some(dies), ..
+            }) => (dies.micros() / 1000) as i64 - 1 - (self.now.micros() / 1000) as i64,
         }
     }
 
@@ -215,11 +237,15 @@ impl Redis {
             }
             ("AUTH", _) | ("CLIENT", 2..) => OK.to_vec(),
             ("SELECT", 2) => {
-                session.db = String::from_utf8_lossy(arg(1)).parse().expect("a database number");
+                session.db = String::from_utf8_lossy(arg(1))
+                    .parse()
+                    .expect("a database number");
                 OK.to_vec()
             }
             ("INFO", _) => bulk(b"# Server\r\nredis_version:7.0.15\r\nrun_id:0123456789abcdef\r\n"),
-            ("COMMAND", 1) => b"-NOPERM this user has no permissions to run the 'command' command\r\n".to_vec(),
+            ("COMMAND", 1) => {
+                b"-NOPERM this user has no permissions to run the 'command' command\r\n".to_vec()
+            }
             ("PING", 1) => b"+PONG\r\n".to_vec(),
             ("GET", 2) => value_reply(self.read(db, arg(1))),
             ("SET", 3) => {
@@ -227,7 +253,9 @@ impl Redis {
                 OK.to_vec()
             }
             ("SET", 5) if arg(3).eq_ignore_ascii_case(b"PX") => {
-                let ms: u64 = String::from_utf8_lossy(arg(4)).parse().expect("milliseconds");
+                let ms: u64 = String::from_utf8_lossy(arg(4))
+                    .parse()
+                    .expect("milliseconds");
                 let dies = Time::from_millis(self.now.micros() / 1000 + ms + 1);
                 self.put(db, arg(1), arg(2), Some(dies));
                 OK.to_vec()
@@ -241,12 +269,18 @@ impl Redis {
             }
             ("SET", 4..) => SYNTAX.to_vec(),
             ("DEL", 2..) => {
-                let removed = args[1..].iter().filter(|name| self.remove(db, name)).count();
+                let removed = args[1..]
+                    .iter()
+                    .filter(|name| self.remove(db, name))
+                    .count();
                 integer(removed)
             }
-            ("EXISTS", 2..) => {
-                integer(args[1..].iter().filter(|name| self.get(db, name).is_some()).count())
-            }
+            ("EXISTS", 2..) => integer(
+                args[1..]
+                    .iter()
+                    .filter(|name| self.get(db, name).is_some())
+                    .count(),
+            ),
             ("INCR", 2) => match self.read(db, arg(1)) {
                 Err(text) => format!("-{text}\r\n").into_bytes(),
                 Ok(value) => {
@@ -286,7 +320,9 @@ impl Redis {
                 }
             },
             ("COPY", 5) if arg(3).eq_ignore_ascii_case(b"DB") => {
-                let to: u32 = String::from_utf8_lossy(arg(4)).parse().expect("a database number");
+                let to: u32 = String::from_utf8_lossy(arg(4))
+                    .parse()
+                    .expect("a database number");
                 let Some(stored) = self.get(db, arg(1)).cloned() else {
                     return integer(0);
                 };
@@ -323,16 +359,23 @@ impl Redis {
                 }
                 OK.to_vec()
             }
-            ("PING" | "GET" | "SET" | "DEL" | "EXISTS" | "INCR" | "MSET" | "MGET" | "STRLEN" | "GETRANGE" | "COPY", _) => {
-                format!("-ERR wrong number of arguments for '{}' command\r\n", name.to_lowercase()).into_bytes()
-            }
+            (
+                "PING" | "GET" | "SET" | "DEL" | "EXISTS" | "INCR" | "MSET" | "MGET" | "STRLEN"
+                | "GETRANGE" | "COPY",
+                _,
+            ) => format!(
+                "-ERR wrong number of arguments for '{}' command\r\n",
+                name.to_lowercase()
+            )
+            .into_bytes(),
             _ => {
                 let args: String = args[1..]
                     .iter()
                     .map(|arg| format!("'{}' ", String::from_utf8_lossy(arg)))
                     .collect();
                 let name = String::from_utf8_lossy(arg(0));
-                format!("-ERR unknown command '{name}', with args beginning with: {args}\r\n").into_bytes()
+                format!("-ERR unknown command '{name}', with args beginning with: {args}\r\n")
+                    .into_bytes()
             }
         }
     }

@@ -129,7 +129,12 @@ impl World {
     fn tell(&self, what: &str, id: &dyn std::fmt::Debug, bytes: &[u8]) {
         if self.trace {
             let text = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]);
-            println!("{:>6} {:>8} us {what} {id:?} {}", self.step, self.now.micros(), text.escape_debug());
+            println!(
+                "{:>6} {:>8} us {what} {id:?} {}",
+                self.step,
+                self.now.micros(),
+                text.escape_debug()
+            );
         }
     }
 
@@ -137,7 +142,8 @@ impl World {
     pub fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         self.redis.advance(self.now);
-        self.engine.begin_turn(self.now, 1_800_000_000 + self.now.since(START).as_secs());
+        self.engine
+            .begin_turn(self.now, 1_800_000_000 + self.now.since(START).as_secs());
     }
 
     /// The turn's timers.
@@ -150,7 +156,10 @@ impl World {
     /// A client connects; its number is its place in `sockets`.
     pub fn open(&mut self, port: Port) -> usize {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000 + self.sockets.len() as u16));
-        let id = self.engine.open(port, peer).expect("the tests stay below the number of clients allowed");
+        let id = self
+            .engine
+            .open(port, peer)
+            .expect("the tests stay below the number of clients allowed");
         self.sockets.push(Socket {
             id,
             incoming: VecDeque::new(),
@@ -170,7 +179,10 @@ impl World {
     pub fn client_in(&mut self, client: usize, most: usize) -> bool {
         self.step += 1;
         let socket = &mut self.sockets[client];
-        if socket.closed || socket.paused || (socket.incoming.is_empty() && (!socket.fin || socket.fin_seen)) {
+        if socket.closed
+            || socket.paused
+            || (socket.incoming.is_empty() && (!socket.fin || socket.fin_seen))
+        {
             return false;
         }
         let id = socket.id;
@@ -211,7 +223,8 @@ impl World {
     pub fn reset(&mut self, client: usize) {
         self.step += 1;
         if !self.sockets[client].closed {
-            self.engine.failed(self.sockets[client].id, "connection reset by peer");
+            self.engine
+                .failed(self.sockets[client].id, "connection reset by peer");
             self.note_outputs();
             assert!(self.sockets[client].closed, "a failed client is closed");
         }
@@ -234,8 +247,13 @@ impl World {
         let Some(wire) = self.wires.get_mut(&link).filter(|wire| wire.flush) else {
             return false;
         };
-        assert!(wire.connected, "nothing is sent before there is a connection");
-        wire.flush = !write(&mut self.engine, link, most, &mut |bytes| wire.requests.extend(bytes));
+        assert!(
+            wire.connected,
+            "nothing is sent before there is a connection"
+        );
+        wire.flush = !write(&mut self.engine, link, most, &mut |bytes| {
+            wire.requests.extend(bytes)
+        });
         self.note_outputs();
         true
     }
@@ -270,7 +288,11 @@ impl World {
     /// The engine reads at most `most` bytes of what Redis answered.
     pub fn link_in(&mut self, link: ConnId, most: usize) -> bool {
         self.step += 1;
-        let Some(wire) = self.wires.get_mut(&link).filter(|wire| !wire.replies.is_empty()) else {
+        let Some(wire) = self
+            .wires
+            .get_mut(&link)
+            .filter(|wire| !wire.replies.is_empty())
+        else {
             return false;
         };
         let slice = self.engine.recv_slice(link);
@@ -354,7 +376,10 @@ impl World {
         let worker = &mut self.workers[worker];
         worker.half = None;
         for job in worker.jobs.drain(..) {
-            let completion = Completion { id: job.id, result: Err(error.clone()) };
+            let completion = Completion {
+                id: job.id,
+                result: Err(error.clone()),
+            };
             worker.done.push_back((job, completion));
         }
     }
@@ -381,7 +406,9 @@ impl World {
                 Output::Flush(id) => {
                     let flag = match id.place {
                         Place::Client(_) => &mut self.socket(id).flush,
-                        Place::Link(_) => &mut self.wires.get_mut(&id).expect("a link that is open").flush,
+                        Place::Link(_) => {
+                            &mut self.wires.get_mut(&id).expect("a link that is open").flush
+                        }
                     };
                     assert!(!*flag, "Flush is said once: {id:?}");
                     *flag = true;
@@ -398,11 +425,18 @@ impl World {
                         session: Session::default(),
                         flush: false,
                     };
-                    assert!(self.wires.insert(id, wire).is_none(), "a link is connected once");
+                    assert!(
+                        self.wires.insert(id, wire).is_none(),
+                        "a link is connected once"
+                    );
                 }
                 Output::Shut(id) => {
                     let mut slices = [IoSlice::new(&[])];
-                    assert_eq!(self.engine.send_slices(id, &mut slices), 0, "all is sent before Shut");
+                    assert_eq!(
+                        self.engine.send_slices(id, &mut slices),
+                        0,
+                        "all is sent before Shut"
+                    );
                     self.socket(id).shut = true;
                 }
                 Output::Close(id) => match id.place {
@@ -420,7 +454,10 @@ impl World {
     }
 
     fn socket(&mut self, id: ConnId) -> &mut Socket {
-        let socket = self.sockets.iter_mut().find(|socket| socket.id == id && !socket.closed);
+        let socket = self
+            .sockets
+            .iter_mut()
+            .find(|socket| socket.id == id && !socket.closed);
         socket.expect("a client that is open")
     }
 

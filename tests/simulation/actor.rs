@@ -17,10 +17,15 @@ pub const LIST: &str = "list";
 #[derive(Debug, Clone)]
 pub enum Asked {
     Get(String),
-    Http { key: String, head_only: bool },
+    Http {
+        key: String,
+        head_only: bool,
+    },
     Relayed(Vec<Vec<u8>>),
     Exactly(Vec<u8>),
-    Hello { resp3: bool },
+    Hello {
+        resp3: bool,
+    },
     /// The last thing it says: the error it gets begins so.
     Nonsense(&'static [u8]),
 }
@@ -28,10 +33,12 @@ pub enum Asked {
 impl Asked {
     /// Whether a command is sent at most once in a run.
     pub fn is_unique(args: &[Vec<u8>]) -> bool {
-        const REPEATED: [&str; 11] = [
-            "GET", "FLUSHALL", "INCR", "PING", "INFO", "CLIENT", "COMMAND", "SELECT", "HELLO", "AUTH", "ECHO",
+        const REPEATED: [&str; 10] = [
+            "GET", "INCR", "PING", "INFO", "CLIENT", "COMMAND", "SELECT", "HELLO", "AUTH", "ECHO",
         ];
-        !REPEATED.iter().any(|name| args[0].eq_ignore_ascii_case(name.as_bytes()))
+        !REPEATED
+            .iter()
+            .any(|name| args[0].eq_ignore_ascii_case(name.as_bytes()))
     }
 }
 
@@ -57,6 +64,7 @@ pub struct Actor {
     pub forsaken: bool,
     resp3: bool,
     sent: usize,
+    flushes: usize,
     pub floor: BTreeMap<Vec<u8>, usize>,
     pub last_read: BTreeMap<Vec<u8>, usize>,
     /// Where its last relayed command stands in Redis's log.
@@ -74,6 +82,7 @@ impl Actor {
             forsaken: false,
             resp3: false,
             sent: 0,
+            flushes: 0,
             floor: BTreeMap::new(),
             last_read: BTreeMap::new(),
             last_execution: None,
@@ -93,7 +102,12 @@ impl Actor {
             };
             let socket = &mut world.sockets[self.socket];
             socket.incoming.extend(bytes);
-            let sent = Sent { asked, at: world.now, step: world.step, floor: ledger.floor.clone() };
+            let sent = Sent {
+                asked,
+                at: world.now,
+                step: world.step,
+                floor: ledger.floor.clone(),
+            };
             self.awaited.push_back(sent);
         }
         // Half-closed: what was asked is owed all the same.
@@ -109,7 +123,11 @@ impl Actor {
     }
 
     fn http_request(&mut self, random: &mut Rng) -> (Vec<u8>, Asked) {
-        let key = if random.u8(..20) == 0 { LIST.to_owned() } else { Actor::key(random) };
+        let key = if random.u8(..20) == 0 {
+            LIST.to_owned()
+        } else {
+            Actor::key(random)
+        };
         let head_only = random.u8(..4) == 0;
         let method = if head_only { "HEAD" } else { "GET" };
         let mut text = format!("{method} /get?key={key} HTTP/1.1\r\nHost: x\r\n");
@@ -127,17 +145,26 @@ impl Actor {
     fn resp_command(&mut self, ledger: &Ledger, random: &mut Rng) -> (Vec<u8>, Asked) {
         let key = Actor::key(random);
         let tag = format!("{}.{}", self.number, self.sent);
-        let padding = if random.u8(..30) == 0 { 10_000 } else { random.usize(..20) };
+        let padding = if random.u8(..30) == 0 {
+            10_000
+        } else {
+            random.usize(..20)
+        };
         let value = format!("{tag}{}", "x".repeat(padding));
         let absent = format!("t{tag}");
         let relayed = |args: &[&str]| {
             let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
             (request(&args), Asked::Relayed(args))
         };
-        let exactly = |args: &[&str], reply: String| (request(args), Asked::Exactly(reply.into_bytes()));
+        let exactly =
+            |args: &[&str], reply: String| (request(args), Asked::Exactly(reply.into_bytes()));
         match random.u8(..100) {
             0..45 => {
-                let key = if random.u8(..30) == 0 { LIST.to_owned() } else { key };
+                let key = if random.u8(..30) == 0 {
+                    LIST.to_owned()
+                } else {
+                    key
+                };
                 let bytes = match random.u8(..6) {
                     0 => format!("get  {key}\r\n").into_bytes(),
                     1 => format!("\r\n*2\r\n$3\r\ngEtxx${}\r\n{key}!\n", key.len()).into_bytes(),
@@ -150,22 +177,52 @@ impl Actor {
             62..64 => relayed(&["set", &key, &value, "nx"]),
             64..69 => relayed(&["DEL", &key, &absent]),
             69..72 => relayed(&["INCR", &format!("n{}", self.number)]),
-            72..75 => relayed(&["MSET", &key, &value, &Actor::key(random), &format!("{value}m")]),
+            72..75 => relayed(&[
+                "MSET",
+                &key,
+                &value,
+                &Actor::key(random),
+                &format!("{value}m"),
+            ]),
             75..79 => relayed(&["MGET", &key, &Actor::key(random), &absent]),
             79..81 => relayed(&["EXISTS", &key, &absent]),
-            81..83 => relayed(&["GETRANGE", &key, "0", &(1000 * self.number + self.sent).to_string()]),
+            81..83 => relayed(&[
+                "GETRANGE",
+                &key,
+                "0",
+                &(1000 * self.number + self.sent).to_string(),
+            ]),
             83..86 => relayed(&["EVAL", &format!("SET {key} {value}"), "0"]),
             86..87 => relayed(&["EVAL", &format!("SETERR {key} {value}"), "1", "other"]),
             87..88 => relayed(&["COPY", &key, &absent, "DB", &(ledger.db + 1).to_string()]),
             88 if random.bool() => relayed(&[&format!("no-such-command-{tag}")]),
-            88 => relayed(&["FLUSHALL"]),
+            88 if self.flushes < 8 && self.number < 32 => {
+                // Told apart by the case of its eight letters.
+                let bits = self.number * 8 + self.flushes;
+                self.flushes += 1;
+                let name: String = "flushall"
+                    .chars()
+                    .enumerate()
+                    .map(|(at, c)| {
+                        if bits >> at & 1 == 1 {
+                            c.to_ascii_uppercase()
+                        } else {
+                            c
+                        }
+                    })
+                    .collect();
+                relayed(&[&name])
+            }
             89..91 => exactly(&["PING"], "+PONG\r\n".to_owned()),
             91..93 => exactly(&["ECHO", &tag], format!("${}\r\n{tag}\r\n", tag.len())),
             93..94 => exactly(&["SELECT", &ledger.db.to_string()], "+OK\r\n".to_owned()),
             94..96 => relayed(&["STRLEN", &format!("n{}.{}", self.number, self.sent)]),
             96..98 => {
                 let resp3 = random.bool();
-                (request(&["HELLO", if resp3 { "3" } else { "2" }]), Asked::Hello { resp3 })
+                (
+                    request(&["HELLO", if resp3 { "3" } else { "2" }]),
+                    Asked::Hello { resp3 },
+                )
             }
             98 if random.u8(..3) == 0 => {
                 self.finished = true;
@@ -174,9 +231,15 @@ impl Actor {
             99 if random.u8(..3) == 0 => {
                 self.finished = true;
                 let (bytes, error): (&[u8], &[u8]) = if random.bool() {
-                    (b"*1\r\n!\r\n*1\r\n$4\r\nPING\r\n", b"-ERR Protocol error: expected '$', got '!'\r\n")
+                    (
+                        b"*1\r\n!\r\n*1\r\n$4\r\nPING\r\n",
+                        b"-ERR Protocol error: expected '$', got '!'\r\n",
+                    )
                 } else {
-                    (b"*x\r\nPING\r\n", b"-ERR Protocol error: invalid multibulk length\r\n")
+                    (
+                        b"*x\r\nPING\r\n",
+                        b"-ERR Protocol error: invalid multibulk length\r\n",
+                    )
                 };
                 (bytes.to_vec(), Asked::Nonsense(error))
             }
@@ -190,7 +253,11 @@ impl Actor {
         let mut at = 0;
         while at < received.len() {
             let Some(sent) = self.awaited.front().cloned() else {
-                panic!("client {} was told what it never asked: {}", self.number, shown(&received[at..]));
+                panic!(
+                    "client {} was told what it never asked: {}",
+                    self.number,
+                    shown(&received[at..])
+                );
             };
             let Some(len) = self.hear(world, ledger, &sent, &received[at..], faults) else {
                 break;
@@ -206,20 +273,42 @@ impl Actor {
         }
         if socket.shut || socket.closed {
             let whole = self.awaited.is_empty() && socket.received.is_empty();
-            assert!(whole || self.forsaken || faults, "client {} lost {:?}", self.number, self.awaited);
-            assert!(self.finished || self.forsaken || faults, "client {} was closed for no reason", self.number);
+            assert!(
+                whole || self.forsaken || faults,
+                "client {} lost {:?}",
+                self.number,
+                self.awaited
+            );
+            assert!(
+                self.finished || self.forsaken || faults,
+                "client {} was closed for no reason",
+                self.number
+            );
         }
     }
 
     /// One reply, its length if it is whole.
-    fn hear(&mut self, world: &World, ledger: &mut Ledger, sent: &Sent, bytes: &[u8], faults: bool) -> Option<usize> {
+    fn hear(
+        &mut self,
+        world: &World,
+        ledger: &mut Ledger,
+        sent: &Sent,
+        bytes: &[u8],
+        faults: bool,
+    ) -> Option<usize> {
         if let Asked::Http { key, head_only } = &sent.asked {
             return self.hear_http(world, ledger, sent, key, *head_only, bytes, faults);
         }
         let len = reply_len(bytes)?;
         let reply = &bytes[..len];
         if reply.starts_with(b"-ERR nearcache: ") {
-            assert!(faults, "client {} got {} to {:?}", self.number, shown(reply), sent.asked);
+            assert!(
+                faults,
+                "client {} got {} to {:?}",
+                self.number,
+                shown(reply),
+                sent.asked
+            );
             ledger.errors += 1;
             return Some(len);
         }
@@ -230,19 +319,38 @@ impl Actor {
                     reply if reply == nil => None,
                     reply if reply == WRONG_TYPE => Some(Data::List),
                     reply => {
-                        assert_eq!(reply[0], b'$', "client {} got {} to GET", self.number, shown(reply));
-                        let head = reply.windows(2).position(|two| two == b"\r\n").expect("it is whole") + 2;
+                        assert_eq!(
+                            reply[0],
+                            b'$',
+                            "client {} got {} to GET",
+                            self.number,
+                            shown(reply)
+                        );
+                        let head = reply
+                            .windows(2)
+                            .position(|two| two == b"\r\n")
+                            .expect("it is whole")
+                            + 2;
                         Some(Data::Text(reply[head..len - 2].to_vec()))
                     }
                 };
                 ledger.value(world, self, sent, key.as_bytes(), data.as_ref());
             }
             Asked::Relayed(args) => ledger.relayed(world, self, args, reply),
-            Asked::Exactly(expected) => assert_eq!(shown(reply), shown(expected), "client {}", self.number),
-            Asked::Nonsense(expected) => assert_eq!(shown(reply), shown(expected), "client {}", self.number),
+            Asked::Exactly(expected) => {
+                assert_eq!(shown(reply), shown(expected), "client {}", self.number)
+            }
+            Asked::Nonsense(expected) => {
+                assert_eq!(shown(reply), shown(expected), "client {}", self.number)
+            }
             Asked::Hello { resp3 } => {
                 let head: &[u8] = if *resp3 { b"%7\r\n" } else { b"*14\r\n" };
-                assert!(reply.starts_with(head), "client {} got {} to HELLO", self.number, shown(reply));
+                assert!(
+                    reply.starts_with(head),
+                    "client {} got {} to HELLO",
+                    self.number,
+                    shown(reply)
+                );
                 self.resp3 = *resp3;
             }
             Asked::Http { .. } => {}
@@ -261,20 +369,35 @@ impl Actor {
         bytes: &[u8],
         faults: bool,
     ) -> Option<usize> {
-        let answer = parse_http(bytes, head_only)?;
+        // What was not read to its end is not known to be a HEAD.
+        let late = bytes.starts_with(b"HTTP/1.1 408");
+        let answer = parse_http(bytes, head_only && !late)?;
         let data = match answer.status {
             // The body is not there after HEAD; then only the order of the answers is checked.
             200 if head_only => return Some(answer.len),
             200 => Some(Data::Text(answer.body.clone())),
             404 => None,
             409 => Some(Data::List),
+            // A head that does not come in time is answered and is the last.
+            408 if faults => {
+                (self.finished, self.forsaken) = (true, true);
+                ledger.errors += 1;
+                return Some(answer.len);
+            }
             status => {
-                assert!(faults && matches!(status, 503 | 504), "client {} got {answer:?}", self.number);
+                assert!(
+                    faults && matches!(status, 503 | 504),
+                    "client {} got {answer:?}",
+                    self.number
+                );
                 ledger.errors += 1;
                 return Some(answer.len);
             }
         };
-        assert!(answer.fields.contains("Cache-Status: nearcache; "), "{answer:?}");
+        assert!(
+            answer.fields.contains("Cache-Status: nearcache; "),
+            "{answer:?}"
+        );
         ledger.value(world, self, sent, key.as_bytes(), data.as_ref());
         Some(answer.len)
     }

@@ -28,35 +28,65 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn new(db: u32, cache_ttl: Duration) -> Ledger {
-        Ledger { db, cache_ttl, ..Ledger::default() }
+        Ledger {
+            db,
+            cache_ttl,
+            ..Ledger::default()
+        }
     }
 
     fn read_log(&mut self, log: &[Execution]) {
         for (at, execution) in log.iter().enumerate().skip(self.log_seen) {
-            self.executed.entry(execution.args.clone()).or_default().push(at);
+            self.executed
+                .entry(execution.args.clone())
+                .or_default()
+                .push(at);
         }
         self.log_seen = log.len();
     }
 
     /// The version that a read's answer shows.
-    pub fn value(&mut self, world: &World, actor: &mut Actor, sent: &Sent, name: &[u8], got: Option<&Data>) {
+    pub fn value(
+        &mut self,
+        world: &World,
+        actor: &mut Actor,
+        sent: &Sent,
+        name: &[u8],
+        got: Option<&Data>,
+    ) {
         self.values += 1;
         let key = (self.db, name.to_vec());
         let none = [];
-        let history = world.redis.history.get(&key).map_or(&none[..], Vec::as_slice);
-        let fresh = history.iter().rposition(|version| version.at + self.cache_ttl <= sent.at).unwrap_or(0);
+        let history = world
+            .redis
+            .history
+            .get(&key)
+            .map_or(&none[..], Vec::as_slice);
+        let fresh = history
+            .iter()
+            .rposition(|version| version.at + self.cache_ttl <= sent.at)
+            .unwrap_or(0);
         let floor = sent.floor.get(name).copied().unwrap_or(0);
         let own = actor.floor.get(name).copied().unwrap_or(0);
         let lowest = floor.max(own).max(fresh);
         let possible = |version: &usize| {
-            let data = history.get(*version).and_then(|version| version.data.as_ref());
-            let ended = history.get(version + 1).filter(|next| next.expired && next.at <= sent.at);
+            let data = history
+                .get(*version)
+                .and_then(|version| version.data.as_ref());
+            let ended = history
+                .get(version + 1)
+                .filter(|next| next.expired && next.at <= sent.at);
             // What had expired when the read was sent can only have come by a fetch that was under way.
             let joined = || {
                 world.fetched.iter().any(|note| {
                     note.key == key
                         && note.completed > sent.step
-                        && got == note.value.as_ref().map(|value| Data::Text(value.clone())).as_ref()
+                        && got
+                            == note
+                                .value
+                                .as_ref()
+                                .map(|value| Data::Text(value.clone()))
+                                .as_ref()
                 })
             };
             data == got && (ended.is_none() || joined())
@@ -82,12 +112,19 @@ impl Ledger {
         self.read_log(&world.redis.log);
         let log = &world.redis.log;
         let places = self.executed.get(args).map_or(&[][..], Vec::as_slice);
-        assert!(places.len() <= 1 || !Asked::is_unique(args), "executed twice: {}", shown(args));
+        assert!(
+            places.len() <= 1 || !Asked::is_unique(args),
+            "executed twice: {}",
+            shown(args)
+        );
         let place = places.iter().find(|at| {
             actor.last_execution.is_none_or(|last| **at > last) && log[**at].reply == reply
         });
         let Some(place) = place else {
-            let said: Vec<String> = places.iter().map(|at| format!("#{at} {:?}", String::from_utf8_lossy(&log[*at].reply))).collect();
+            let said: Vec<String> = places
+                .iter()
+                .map(|at| format!("#{at} {:?}", String::from_utf8_lossy(&log[*at].reply)))
+                .collect();
             panic!(
                 "client {} got {:?} to {}, Redis answered {said:?}, the client's last was #{:?}",
                 actor.number,
@@ -118,7 +155,11 @@ impl Ledger {
         self.read_log(&world.redis.log);
         for (args, places) in &self.executed {
             let unique = Asked::is_unique(args);
-            assert!(places.len() <= 1 || !unique, "executed twice: {}", shown(args));
+            assert!(
+                places.len() <= 1 || !unique,
+                "executed twice: {}",
+                shown(args)
+            );
         }
     }
 }
@@ -134,5 +175,7 @@ fn described(history: &[Version]) -> String {
 }
 
 fn shown(args: &[Vec<u8>]) -> String {
-    args.iter().map(|arg| String::from_utf8_lossy(&arg[..arg.len().min(40)]) + " ").collect()
+    args.iter()
+        .map(|arg| String::from_utf8_lossy(&arg[..arg.len().min(40)]) + " ")
+        .collect()
 }

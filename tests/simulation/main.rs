@@ -106,7 +106,9 @@ impl Run {
         let ledger = Ledger::new(config.redis_url.db, config.cache_ttl);
         let mut world = World::new(config, seed);
         world.redis.keep_log = true;
-        world.redis.put_data((ledger.db, LIST.into()), Data::List, None);
+        world
+            .redis
+            .put_data((ledger.db, LIST.into()), Data::List, None);
         Run {
             world,
             ledger,
@@ -184,7 +186,11 @@ impl Run {
             Action::Out(at) => drop(world.client_out(self.actors[at].socket, most)),
             Action::Connect(link) => {
                 let fails = self.down || self.faults && random.u8(..10) == 0;
-                let result = if fails { Err("connection refused".to_owned()) } else { Ok(()) };
+                let result = if fails {
+                    Err("connection refused".to_owned())
+                } else {
+                    Ok(())
+                };
                 world.connect(link, result);
             }
             Action::LinkOut(link) => drop(world.link_out(link, most)),
@@ -211,7 +217,10 @@ impl Run {
 
     fn foreign_write(&mut self) {
         self.foreign += 1;
-        let mut session = Session { resp3: false, db: self.ledger.db };
+        let mut session = Session {
+            resp3: false,
+            db: self.ledger.db,
+        };
         let key = draw(&mut self.random, &KEYS);
         let value = format!("f{}", self.foreign);
         let args: Vec<&str> = match self.random.u8(..8) {
@@ -269,8 +278,13 @@ impl Run {
         self.actors.retain(|actor| !sockets[actor.socket].closed);
         let wanted = 2 + (self.actors_made % 3);
         while self.actors.len() < wanted {
-            let port = if self.random.u8(..4) == 0 { Port::Http } else { Port::Resp };
-            self.actors.push(Actor::new(self.actors_made, port, &mut self.world));
+            let port = if self.random.u8(..4) == 0 {
+                Port::Http
+            } else {
+                Port::Resp
+            };
+            self.actors
+                .push(Actor::new(self.actors_made, port, &mut self.world));
             self.actors_made += 1;
         }
     }
@@ -281,7 +295,8 @@ impl Run {
             90..99 => 20_000,
             _ => 1_000_000,
         };
-        self.world.pass(Duration::from_micros(self.random.u64(..most_us)));
+        self.world
+            .pass(Duration::from_micros(self.random.u64(..most_us)));
         for _ in 0..self.random.usize(1..8) {
             if self.faults && self.random.u8(..60) == 0 {
                 self.fault();
@@ -302,14 +317,20 @@ impl Run {
             self.world.settle();
             self.listen();
             self.world.engine.check();
-            let waiting = |actor: &Actor| !actor.awaited.is_empty() && !self.world.sockets[actor.socket].closed;
+            let waiting = |actor: &Actor| {
+                !actor.awaited.is_empty() && !self.world.sockets[actor.socket].closed
+            };
             if !self.actors.iter().any(waiting) {
                 return;
             }
             self.world.pass(Duration::from_millis(10));
             self.world.advance(1000);
         }
-        let waiting: Vec<_> = self.actors.iter().map(|actor| (actor.number, &actor.awaited)).collect();
+        let waiting: Vec<_> = self
+            .actors
+            .iter()
+            .map(|actor| (actor.number, &actor.awaited))
+            .collect();
         panic!("somebody waits for ever: {waiting:#?}");
     }
 
@@ -323,24 +344,32 @@ impl Run {
             self.listen();
         }
         let probe = self.world.open(Port::Resp);
-        self.world.sockets[probe].incoming.extend(request(&["INFO", "nearcache"]));
+        self.world.sockets[probe]
+            .incoming
+            .extend(request(&["INFO", "nearcache"]));
         self.world.settle();
         let text = String::from_utf8_lossy(&self.world.sockets[probe].received).into_owned();
         assert!(reply_len(text.as_bytes()).is_some());
         let field = |name: &str| -> usize {
             let row = format!("nearcache_{name}:");
             let line = text.lines().find_map(|line| line.strip_prefix(&row));
-            line.and_then(|value| value.parse().ok()).expect("INFO has the row")
+            line.and_then(|value| value.parse().ok())
+                .expect("INFO has the row")
         };
         assert_eq!(field("in_flight"), 0);
         assert_eq!(field("queued_now"), 0);
         assert_eq!(field("links"), self.world.wires.len());
         let open = self.world.sockets.iter().filter(|socket| !socket.closed);
         assert_eq!(field("clients"), open.count());
-        let http = self.actors.iter().filter(|actor| {
-            actor.port == Port::Http && !self.world.sockets[actor.socket].closed
-        });
-        assert_eq!(field("timers"), self.world.wires.len() + http.count() + 1, "one per link, one per HTTP client, the heartbeat");
+        let http = self
+            .actors
+            .iter()
+            .filter(|actor| actor.port == Port::Http && !self.world.sockets[actor.socket].closed);
+        assert_eq!(
+            field("timers"),
+            self.world.wires.len() + http.count() + 1,
+            "one per link, one per HTTP client, the heartbeat"
+        );
         assert!(self.world.ready.is_empty());
     }
 
@@ -387,7 +416,11 @@ fn run(seed: u64, trace: bool) -> Ledger {
 
 #[test]
 fn every_reply_is_right_whatever_the_seed() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
     if let Some(seed) = number("SIM_SEED") {
         run(seed, true);
         return;
@@ -404,6 +437,11 @@ fn every_reply_is_right_whatever_the_seed() {
         old += ledger.old_values;
         errors += ledger.errors;
     }
-    println!("{seeds} seeds: {replies} replies, {values} values read, {old} of them older than Redis's, {errors} errors");
-    assert!(values > seeds && old > 0 && (errors > 0 || seeds < 10), "the runs show something");
+    println!(
+        "{seeds} seeds: {replies} replies, {values} values read, {old} of them older than Redis's, {errors} errors"
+    );
+    assert!(
+        values > seeds && old > 0 && (errors > 0 || seeds < 10),
+        "the runs show something"
+    );
 }

@@ -181,7 +181,14 @@ impl Run {
         let most = self.chopped();
         let (world, random) = (&mut self.world, &mut self.random);
         match action {
-            Action::Speak(at) => self.actors[at].speak(world, &self.ledger, random),
+            Action::Speak(at) => {
+                let actor = &mut self.actors[at];
+                actor.speak(world, &self.ledger, random);
+                // Often handled at the very instant it is sent, where the bounds are tightest.
+                if random.bool() {
+                    world.client_in(actor.socket, usize::MAX);
+                }
+            }
             Action::In(at) => drop(world.client_in(self.actors[at].socket, most)),
             Action::Out(at) => drop(world.client_out(self.actors[at].socket, most)),
             Action::Connect(link) => {
@@ -290,13 +297,18 @@ impl Run {
     }
 
     fn turn(&mut self) {
-        let most_us: u64 = match self.random.u8(..100) {
-            0..90 => 500,
-            90..99 => 20_000,
-            _ => 1_000_000,
+        let random = &mut self.random;
+        let time = match random.u8(..100) {
+            0..85 => random.u64(..500),
+            85..92 => random.u64(..20_000),
+            // About as long as entries live.
+            92..99 => {
+                let ttl = self.ledger.cache_ttl.min(Duration::from_millis(500));
+                ttl.as_micros() as u64 * random.u64(800..1100) / 1000
+            }
+            _ => random.u64(..1_000_000),
         };
-        self.world
-            .pass(Duration::from_micros(self.random.u64(..most_us)));
+        self.world.pass(Duration::from_micros(time));
         for _ in 0..self.random.usize(1..8) {
             if self.faults && self.random.u8(..60) == 0 {
                 self.fault();

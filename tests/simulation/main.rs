@@ -267,7 +267,7 @@ impl Run {
             }
             6 => self.down = false,
             _ => {
-                if random.u8(..4) == 0 {
+                if random.u8(..10) == 0 {
                     self.down = true;
                 }
             }
@@ -438,17 +438,19 @@ fn every_reply_is_right_whatever_the_seed() {
         return;
     }
     let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
-    let (mut replies, mut values, mut old, mut errors) = (0, 0, 0, 0);
-    for seed in 0..seeds {
-        let outcome = std::panic::catch_unwind(|| run(seed, false));
-        let Ok(ledger) = outcome else {
-            panic!("seed {seed} fails: SIM_SEED={seed} cargo test --test simulation");
-        };
-        replies += ledger.replies;
-        values += ledger.values;
-        old += ledger.old_values;
-        errors += ledger.errors;
-    }
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8)) as u64;
+    let totals = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads)
+            .map(|part| scope.spawn(move || run_seeds((part..seeds).step_by(threads as usize))))
+            .collect();
+        let parts = parts
+            .into_iter()
+            .map(|part| part.join().expect("a seed fails, see above"));
+        parts
+            .reduce(|a, b| std::array::from_fn(|at| a[at] + b[at]))
+            .expect("there is a part")
+    });
+    let [replies, values, old, errors] = totals;
     println!(
         "{seeds} seeds: {replies} replies, {values} values read, {old} of them older than Redis's, {errors} errors"
     );
@@ -456,4 +458,25 @@ fn every_reply_is_right_whatever_the_seed() {
         values > seeds && old > 0 && (errors > 0 || seeds < 10),
         "the runs show something"
     );
+}
+
+/// Replies, values, old values and errors of these runs.
+fn run_seeds(seeds: impl Iterator<Item = u64>) -> [u64; 4] {
+    let mut totals = [0; 4];
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| run(seed, false));
+        let Ok(ledger) = outcome else {
+            panic!(
+                "seed {seed} fails: SIM_SEED={seed} cargo test --test simulation -- --nocapture"
+            );
+        };
+        let counts = [
+            ledger.replies,
+            ledger.values,
+            ledger.old_values,
+            ledger.errors,
+        ];
+        totals = std::array::from_fn(|at| totals[at] + counts[at]);
+    }
+    totals
 }

@@ -183,6 +183,7 @@ lines() {
     fi
     if [ "$http" != off ]; then say "  curl '$(host_for_people):$http/get?key=name'"; fi
     have redis-cli || say "  (redis-cli is not installed here: apt-get install redis-tools)"
+    have curl || say "  (curl is not installed here: apt-get install curl)"
 }
 
 # prepare: the binary, the settings, free ports, no older instance, a Redis. What can be refused is refused before the

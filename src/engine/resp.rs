@@ -238,7 +238,11 @@ impl Engine {
         let sections = || request.args().skip(1);
         if request.argc() == 2 && sections().all(|section| is(section, "nearcache")) {
             let section = self.info_section();
-            self.clients[ix].reply_with(&mut self.pool, |out| write::bulk(out, section.as_bytes()));
+            let client = &mut self.clients[ix];
+            let version = client.version;
+            client.reply_with(&mut self.pool, |out| {
+                write::text(out, version, section.as_bytes())
+            });
             return Handled::Done;
         }
         let ours = request.argc() == 1

@@ -8,6 +8,7 @@ use crate::command::LocalCommand;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::{Counter, ROWS};
+use std::borrow::Cow;
 use std::fmt::Write;
 
 const NO_CLUSTER: &[u8] = b"ERR This instance has cluster support disabled";
@@ -102,6 +103,9 @@ impl Engine {
             let text = format!("ERR nearcache: Redis is not reachable: {why}");
             return self.reply_error(ix, text.as_bytes());
         }
+        if request.argc() > 2 {
+            return self.reply_error(ix, b"ERR wrong number of arguments for 'ping' command");
+        }
         let client = &mut self.clients[ix];
         match request.args().nth(1) {
             None => client.reply(b"+PONG\r\n", &mut self.pool),
@@ -120,7 +124,7 @@ impl Engine {
             return self.hold_for_upstream(ix);
         };
         match self.read_hello(ix, request) {
-            Err(text) => self.reply_error(ix, text),
+            Err(text) => self.reply_error(ix, &text),
             Ok(version) => {
                 let client = &mut self.clients[ix];
                 client.version = version;
@@ -133,7 +137,11 @@ impl Engine {
         Handled::Done
     }
 
-    fn read_hello(&mut self, ix: usize, request: &Request<'_>) -> Result<Version, &'static [u8]> {
+    fn read_hello(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+    ) -> Result<Version, Cow<'static, [u8]>> {
         let mut args = request.args().skip(1);
         let version = match args.next() {
             None => self.clients[ix].version,
@@ -144,8 +152,10 @@ impl Engine {
                     .ok()
                     .and_then(|text| text.parse::<i64>().ok());
                 return Err(match number {
-                    Some(_) => b"NOPROTO unsupported protocol version",
-                    None => b"ERR Protocol version is not an integer or out of range",
+                    Some(_) => Cow::Borrowed(b"NOPROTO unsupported protocol version"),
+                    None => {
+                        Cow::Borrowed(b"ERR Protocol version is not an integer or out of range")
+                    }
                 });
             }
         };
@@ -156,16 +166,16 @@ impl Engine {
                     return Err(hello_syntax(option));
                 };
                 if !self.credentials_match(user, password) {
-                    return Err(WRONG_PASSWORD);
+                    return Err(Cow::Borrowed(WRONG_PASSWORD));
                 }
             } else if option.eq_ignore_ascii_case(b"setname") {
-                name = Some(args.next().ok_or(hello_syntax(option))?);
+                name = Some(args.next().ok_or_else(|| hello_syntax(option))?);
             } else {
                 return Err(hello_syntax(option));
             }
         }
         if let Some(name) = name {
-            self.set_name(ix, name)?;
+            self.set_name(ix, name).map_err(Cow::Borrowed)?;
         }
         Ok(version)
     }
@@ -281,8 +291,11 @@ fn same(ours: &[u8], theirs: &[u8]) -> bool {
     ours.len() == theirs.len() && difference == 0
 }
 
-fn hello_syntax(_option: &[u8]) -> &'static [u8] {
-    b"ERR Syntax error in HELLO option"
+fn hello_syntax(option: &[u8]) -> Cow<'static, [u8]> {
+    let mut text = b"ERR Syntax error in HELLO option '".to_vec();
+    text.extend(option.iter().take(128));
+    text.push(b'\'');
+    Cow::Owned(text)
 }
 
 fn write_hello(out: &mut Vec<u8>, version: Version, server_version: &str, number: i64) {

@@ -90,7 +90,7 @@ fn without_tracking_the_absence_of_a_key_is_not_kept_unless_configured() {
 fn readers_of_a_key_in_flight_join_its_one_fetch() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
-    let proxy = Proxy::through(&relay).env("REDIS_WORKERS", 1).start();
+    let proxy = Proxy::patiently_through(&relay).start();
     redis.call(&["MSET", "warm", "w", "k", "v"]);
     assert_eq!(proxy.resp().line("GET warm"), Reply::bulk("w"));
 

@@ -87,11 +87,9 @@ fn one_client_too_many_is_told_so_and_a_place_that_is_left_is_given_again() {
 fn start_narrow(queue_wait_ms: u32) -> (Proxy, Relay, RedisServer) {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
-    let proxy = Proxy::through(&relay)
+    let proxy = Proxy::patiently_through(&relay)
         .env("MAX_CONCURRENT_REQUESTS", 1)
-        .env("REDIS_WORKERS", 1)
         .env("QUEUE_WAIT_MS", queue_wait_ms)
-        .env("REDIS_TIMEOUT_MS", 60_000)
         .start();
     redis.call(&["MSET", "hot", "h", "first", "1", "second", "2"]);
     let mut client = proxy.resp();

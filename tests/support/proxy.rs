@@ -35,6 +35,8 @@ pub mod info {
     pub const STATE: &str = "nearcache_state";
     /// Clients that wait because of `MAX_CONCURRENT_REQUESTS`, now.
     pub const QUEUED_NOW: &str = "nearcache_queued_now";
+    /// Requests that Redis has not answered yet, now: fetches and relayed commands.
+    pub const IN_FLIGHT: &str = "nearcache_in_flight";
     /// The process that answers.
     pub const PID: &str = "nearcache_pid";
 }
@@ -211,6 +213,15 @@ impl Proxy {
     /// A proxy that reaches Redis through a relay, to be configured further.
     pub fn through(relay: &Relay) -> ProxyBuilder {
         Proxy::to_port(relay.port())
+    }
+
+    /// The same for tests that hold replies up: no time-out fires, however slow the machine is.
+    pub fn patiently_through(relay: &Relay) -> ProxyBuilder {
+        let proxy = Proxy::through(relay)
+            .env("REDIS_TIMEOUT_MS", 600_000)
+            .env("LINK_DEAD_MS", 600_000);
+        // One worker, whose connection is there as soon as one key was fetched.
+        proxy.env("REDIS_WORKERS", 1)
     }
 
     fn to_port(port: u16) -> ProxyBuilder {

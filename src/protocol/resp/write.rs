@@ -40,6 +40,19 @@ pub fn bulk_head(out: &mut Vec<u8>, bytes_len: usize) {
     head(out, b'$', bytes_len as u64);
 }
 
+/// A text for people, as Redis sends INFO: a verbatim string in RESP3, a bulk string in RESP2.
+pub fn text(out: &mut Vec<u8>, version: Version, text: &[u8]) {
+    match version {
+        Version::Resp2 => bulk(out, text),
+        Version::Resp3 => {
+            head(out, b'=', text.len() as u64 + 4);
+            out.extend_from_slice(b"txt:");
+            out.extend_from_slice(text);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 /// `:n`.
 #[inline]
 pub fn integer(out: &mut Vec<u8>, n: i64) {

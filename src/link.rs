@@ -73,6 +73,17 @@ pub enum Touch {
     All,
 }
 
+/// Whether what a command touched is forgotten when it completes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Poison {
+    /// It only reads.
+    Never,
+    /// Whatever the reply is: a script may write and then answer any error.
+    Always,
+    /// The command table does not have it: if Redis does not know it either, nothing was executed.
+    UnlessUnknown,
+}
+
 /// One reply that Redis owes on a link.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Owed {
@@ -83,7 +94,7 @@ pub struct Owed {
     /// The keys it touches.
     pub touch: Touch,
     /// Whether those are poisoned when it completes (rules L5, L9, L10).
-    pub poison: bool,
+    pub poison: Poison,
     /// Whether it counts against `MAX_CONCURRENT_REQUESTS`.
     pub counted: bool,
 }

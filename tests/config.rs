@@ -78,6 +78,7 @@ fn the_defaults_are_those_of_the_design() {
         (Duration::from_secs(10), Duration::from_secs(75))
     );
     assert_eq!(c.http_cache_control, "no-store");
+    assert!(c.http_allowed_origins.is_empty() && c.http_allowed_hosts.is_empty());
     assert!(
         c.drain < Duration::from_secs(5),
         "SIGTERM promises an end within five seconds"
@@ -310,6 +311,15 @@ fn a_bad_value_names_its_place_its_key_and_the_allowed_range() {
         &["HTTP_CACHE_CONTROL=a\r\nSet-Cookie: b"],
         &[
             "environment: HTTP_CACHE_CONTROL=a\r\nSet-Cookie: b: want visible ASCII, at most 200 characters, or off",
+        ],
+    );
+    refused(
+        "HTTP_ALLOWED_ORIGINS=https://a/\n",
+        &["HTTP_ALLOWED_HOSTS=*"],
+        &[
+            "env.local line 1: HTTP_ALLOWED_ORIGINS=https://a/: want scheme://host[:port] as browsers write them, \
+             separated by commas, or * or nothing",
+            "environment: HTTP_ALLOWED_HOSTS=*: want host[:port], separated by commas, or nothing",
         ],
     );
 }

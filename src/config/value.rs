@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::rows::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, RedisUrl};
+use super::{Coherence, Config, LogLevel, RedisUrl, web};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,6 +118,14 @@ pub fn apply(
             );
             Ok(text.to_string())
         }
+        Kind::Origins(set) => {
+            set(config, web::parse_origins(text).ok_or_else(wrong)?);
+            Ok(text.to_string())
+        }
+        Kind::Hosts(set) => {
+            set(config, web::parse_hosts(text).ok_or_else(wrong)?);
+            Ok(text.to_string())
+        }
         Kind::Coherence(set) => match text {
             "ttl" => {
                 set(config, Coherence::Ttl);
@@ -180,12 +188,17 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::FileOf(key) => format!("the name of a file whose first line is the {key}"),
         Kind::Path(_) => "the name of a file".to_string(),
         Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),
+        Kind::Origins(_) => {
+            "scheme://host[:port] as browsers write them, separated by commas, or * or nothing"
+                .to_string()
+        }
+        Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
         Kind::Coherence(_) => "ttl".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
 }
 
-fn all_digits(text: &str) -> bool {
+pub(super) fn all_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
@@ -346,7 +359,7 @@ pub fn parse_redis_url(text: &str) -> Result<RedisUrl, String> {
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`, apart.
-fn split_host_port(place: &str) -> Result<(String, Option<&str>), String> {
+pub(super) fn split_host_port(place: &str) -> Result<(String, Option<&str>), String> {
     let say = |what: &str| Err(what.to_string());
     if let Some(inner) = place.strip_prefix('[') {
         let Some((host, after)) = inner.split_once(']') else {

@@ -5,7 +5,7 @@
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
-use crate::link::{Link, Owed, Purpose, Role, State, Touch};
+use crate::link::{Link, Owed, Poison, Purpose, Role, State, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
@@ -104,7 +104,7 @@ impl Engine {
             to: None,
             purpose,
             touch: Touch::Keys(0),
-            poison: false,
+            poison: Poison::Never,
             counted: false,
         });
         link.outbox.append_with(&mut self.pool, |out| {
@@ -258,8 +258,10 @@ impl Engine {
 
     /// Rules L5, L9 and L10: what the front command touched is forgotten before its reply is queued.
     fn poison_front(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
-        if !owed.poison || reply.starts_with(UNKNOWN_COMMAND) {
-            return;
+        match owed.poison {
+            Poison::Never => return,
+            Poison::UnlessUnknown if reply.starts_with(UNKNOWN_COMMAND) => return,
+            Poison::UnlessUnknown | Poison::Always => {}
         }
         match owed.touch {
             Touch::All => self.poison_all(),
@@ -391,12 +393,12 @@ impl Engine {
         };
         if let Touch::Keys(n) = owed.touch {
             for hash in touched.drain(..n as usize) {
-                if owed.poison {
+                if owed.poison != Poison::Never {
                     self.poison_name(hash);
                 }
                 self.uncount(client, hash, |counts| counts.relayed -= 1);
             }
-        } else if owed.poison {
+        } else if owed.poison != Poison::Never {
             self.poison_all();
         }
         self.stats.count(Counter::RelayErrors);

@@ -6,7 +6,7 @@ use super::clients::Handled;
 use super::read::{Freshness, Read};
 use super::{ConnId, Engine};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
-use crate::link::{self, Owed, Pool, Purpose, Role, Touch};
+use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch};
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
 
@@ -23,7 +23,7 @@ pub(super) struct Relayed<'a> {
     /// What it touches: the hashes in `Engine::touch`, or everything.
     pub(super) touch: Scope,
     /// Whether that is poisoned at its completion.
-    pub(super) poison: bool,
+    pub(super) poison: Poison,
     /// What to do with the reply.
     pub(super) purpose: Purpose,
     /// Which kind of link it may take.
@@ -228,7 +228,7 @@ impl Engine {
         let command = Relayed {
             frame: &frame,
             touch: Scope::Keys,
-            poison: true,
+            poison: Poison::Always,
             purpose,
             road: Road::Shared,
         };

@@ -9,7 +9,7 @@ use crate::cache::Content;
 use crate::client::{CloseReason, Framing, Hold, State};
 use crate::command::keys::Touch;
 use crate::command::{Effect, LocalCommand, Refusal, StateKind, Way};
-use crate::link::Purpose;
+use crate::link::{Poison, Purpose};
 use crate::protocol::Parse;
 use crate::protocol::resp::request::{Request, RequestError, RequestParser, Shape, get_at_start};
 use crate::protocol::resp::write;
@@ -207,10 +207,15 @@ impl Engine {
         } else {
             road
         };
+        let poison = match judgement.effect {
+            _ if judgement.way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
+            Effect::Write | Effect::Everything => Poison::Always,
+            Effect::None | Effect::Read => Poison::Never,
+        };
         let command = Relayed {
             frame: request.bytes(),
             touch: judgement.scope,
-            poison: matches!(judgement.effect, Effect::Write | Effect::Everything),
+            poison,
             purpose: Purpose::Pass,
             road,
         };
@@ -256,7 +261,7 @@ impl Engine {
         let command = Relayed {
             frame: request.bytes(),
             touch: Scope::Keys,
-            poison: false,
+            poison: Poison::Never,
             purpose,
             road: Road::Shared,
         };

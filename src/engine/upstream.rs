@@ -41,6 +41,8 @@ pub(super) struct Upstream {
     pub(super) availability: Availability,
     control: Option<ConnId>,
     pause: Duration,
+    /// Whether the heartbeat's timer runs: it outlives a short loss, and there must never be two.
+    beating: bool,
     /// `redis_version`, once it is known.
     pub(super) version: Option<String>,
     /// `run_id`, once it is known.
@@ -134,7 +136,10 @@ impl Engine {
         self.upstream.availability = Availability::Up;
         self.upstream.pause = Duration::ZERO;
         self.wake_waiting();
-        self.timers.set(self.now + HEARTBEAT, Timer::Heartbeat);
+        if !self.upstream.beating {
+            self.upstream.beating = true;
+            self.timers.set(self.now + HEARTBEAT, Timer::Heartbeat);
+        }
     }
 
     fn wake_waiting(&mut self) {
@@ -147,6 +152,7 @@ impl Engine {
 
     /// Asks the control link for a sign of life, unless one is owed already.
     pub(super) fn heartbeat(&mut self) {
+        self.upstream.beating = false;
         let Some(ix) = self.upstream.control.and_then(|id| self.link_index(id)) else {
             return;
         };
@@ -156,6 +162,7 @@ impl Engine {
         if self.links[ix].owed.is_empty() {
             self.ask(ix, Purpose::Heartbeat, &[b"PING"]);
         }
+        self.upstream.beating = true;
         self.timers.set(self.now + HEARTBEAT, Timer::Heartbeat);
     }
 

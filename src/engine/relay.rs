@@ -76,9 +76,7 @@ impl Engine {
             version,
             db: client.db,
         };
-        let pinned = client
-            .link
-            .filter(|_| self.switches.holds(Rule::PinToLink));
+        let pinned = client.link.filter(|_| self.switches.holds(Rule::PinToLink));
         let link = match (pinned, command.road) {
             (None, Road::Shared) => self.shared_link(pool),
             (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),

@@ -119,6 +119,8 @@ impl Config {
             http_head_timeout: Duration::ZERO,
             http_idle_timeout: Duration::ZERO,
             http_cache_control: String::new(),
+            http_allowed_origins: Vec::new(),
+            http_allowed_hosts: Vec::new(),
             drain: Duration::ZERO,
             log_file: None,
             log_file_max_bytes: 0,
@@ -616,6 +618,8 @@ mod tests {
                 Kind::Url(_) => "redis://elsewhere",
                 Kind::Path(_) => "/tmp/elsewhere",
                 Kind::Header(_) => "private",
+                Kind::Origins(_) => "https://elsewhere",
+                Kind::Hosts(_) => "elsewhere",
                 Kind::Level(_) => "debug",
                 // One mode so far, and a key that stores nothing itself.
                 Kind::Coherence(_) | Kind::FileOf(_) => continue,

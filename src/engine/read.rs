@@ -3,6 +3,7 @@
 
 use super::admission::Admit;
 use super::clients::Handled;
+use super::http::Facts;
 use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
@@ -189,8 +190,13 @@ impl Engine {
             Ok(fetched) => {
                 let stored = self.keep(&flight, current, &fetched);
                 let value = fetched.value.map(Arc::new);
+                let mut facts = None;
                 for waiter in waiters {
-                    self.answer_value(waiter, flight.hash, value.as_ref(), stored);
+                    self.answer_value(waiter, flight.hash, value.as_ref(), stored, &mut facts);
+                }
+                if let (Some(facts), true) = (facts, stored) {
+                    self.cache
+                        .set_tag(flight.db, &flight.key, flight.hash, facts.to_tag());
                 }
             }
             Err(error) => {
@@ -272,6 +278,7 @@ impl Engine {
         hash: u64,
         value: Option<&Arc<Vec<u8>>>,
         stored: bool,
+        facts: &mut Option<Facts>,
     ) {
         let Some(ix) = self.settle_waiter(waiter, hash) else {
             return;
@@ -280,7 +287,7 @@ impl Engine {
         let render = self.clients[ix].render(slot).cloned();
         let client = &mut self.clients[ix];
         match render {
-            Some(Render::Http(ask)) => self.http_fetched(ix, slot, &ask, value, stored),
+            Some(Render::Http(ask)) => self.http_fetched(ix, slot, &ask, value, stored, facts),
             Some(Render::Resp(version)) => match value {
                 None => client.fill_with(slot, &mut self.pool, |out| write::null(out, version)),
                 Some(value) if value.len() >= SHARED_BYTES_MIN => {

@@ -20,5 +20,6 @@ pub mod reactor;
 pub mod socket;
 pub mod stats;
 pub mod time;
+pub mod tracking;
 pub mod transport;
 pub mod wheel;

@@ -9,7 +9,7 @@ use crate::cache::Content;
 use crate::client::{CloseReason, Framing, Hold, State};
 use crate::command::keys::Touch;
 use crate::command::{Effect, LocalCommand, Refusal, StateKind, Way};
-use crate::link::Purpose;
+use crate::link::{Poison, Purpose};
 use crate::protocol::Parse;
 use crate::protocol::resp::request::{Request, RequestError, RequestParser, Shape, get_at_start};
 use crate::protocol::resp::write;
@@ -22,6 +22,7 @@ struct Judgement {
     effect: Effect,
     /// The keys' hashes stand in `Engine::touch` when it is `Scope::Keys`.
     scope: Scope,
+    poison: Poison,
 }
 
 impl Engine {
@@ -74,7 +75,7 @@ impl Engine {
     #[inline]
     fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
         let client = &mut self.clients[ix];
-        if client.relayed > 0 {
+        if client.relayed > 0 || self.now >= self.hits_until {
             return 0;
         }
         let (mut at, mut hits) = (0, 0);
@@ -188,10 +189,19 @@ impl Engine {
             Touch::Keys => Scope::Keys,
             Touch::All => Scope::All,
         };
+        let poison = match (effect, scope) {
+            (Effect::None | Effect::Read, _) => Poison::Nothing,
+            (Effect::Write, Scope::Keys) => Poison::Touched,
+            (Effect::Write | Effect::Everything, _) if spec.flush_at_completion(argc) => {
+                Poison::Touched
+            }
+            (Effect::Write | Effect::Everything, _) => Poison::Barrier,
+        };
         Judgement {
             way: spec.way(args, argc),
             effect,
             scope,
+            poison,
         }
     }
 
@@ -210,7 +220,7 @@ impl Engine {
         let command = Relayed {
             frame: request.bytes(),
             touch: judgement.scope,
-            poison: matches!(judgement.effect, Effect::Write | Effect::Everything),
+            poison: judgement.poison,
             purpose: Purpose::Pass,
             road,
         };
@@ -256,7 +266,7 @@ impl Engine {
         let command = Relayed {
             frame: request.bytes(),
             touch: Scope::Keys,
-            poison: false,
+            poison: Poison::Nothing,
             purpose,
             road: Road::Shared,
         };

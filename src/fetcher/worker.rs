@@ -115,6 +115,9 @@ impl Worker {
                 }
                 return;
             }
+            if self.queue.take_renew() && matches!(self.link, Link::Up(_)) {
+                self.link = Link::Lost;
+            }
             self.expire_owed();
             if matches!(self.link, Link::Lost) {
                 self.connect();

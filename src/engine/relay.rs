@@ -233,7 +233,7 @@ impl Engine {
         let command = Relayed {
             frame: &frame,
             touch: Scope::Keys,
-            poison: Poison::Touched,
+            poison: Poison::Always,
             purpose,
             road: Road::Shared,
         };

@@ -189,16 +189,18 @@ impl Engine {
             Touch::Keys => Scope::Keys,
             Touch::All => Scope::All,
         };
+        let way = spec.way(args, argc);
         let poison = match (effect, scope) {
-            (Effect::None | Effect::Read, _) => Poison::Nothing,
-            (Effect::Write, Scope::Keys) => Poison::Touched,
+            _ if way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
+            (Effect::None | Effect::Read, _) => Poison::Never,
+            (Effect::Write, Scope::Keys) => Poison::Always,
             (Effect::Write | Effect::Everything, _) if spec.flush_at_completion(argc) => {
-                Poison::Touched
+                Poison::Always
             }
             (Effect::Write | Effect::Everything, _) => Poison::Barrier,
         };
         Judgement {
-            way: spec.way(args, argc),
+            way,
             effect,
             scope,
             poison,
@@ -266,7 +268,7 @@ impl Engine {
         let command = Relayed {
             frame: request.bytes(),
             touch: Scope::Keys,
-            poison: Poison::Nothing,
+            poison: Poison::Never,
             purpose,
             road: Road::Shared,
         };

@@ -219,7 +219,10 @@ impl Engine {
                 ..RequestLimits::default()
             },
             http_limits: crate::protocol::http::Limits::DEFAULT,
-            http_policy: crate::protocol::http::route::Policy::default(),
+            http_policy: crate::protocol::http::route::Policy::new(
+                &config.http_allowed_origins,
+                &config.http_allowed_hosts,
+            ),
             now: origin.now,
             started: origin.now,
             unix_secs: origin.unix_secs,

@@ -4,6 +4,7 @@
 use super::admission::Admit;
 use super::clients::Handled;
 use super::coherence::Stale;
+use super::http::Facts;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
@@ -202,8 +203,13 @@ impl Engine {
                 self.stale.remove(flight.db, &flight.key, flight.hash);
                 let stored = self.keep(&flight, current, &fetched);
                 let value = fetched.value.map(Arc::new);
+                let mut facts = None;
                 for waiter in waiters {
-                    self.answer_value(waiter, flight.hash, value.as_ref(), stored);
+                    self.answer_value(waiter, flight.hash, value.as_ref(), stored, &mut facts);
+                }
+                if let (Some(facts), true) = (facts, stored) {
+                    self.cache
+                        .set_tag(flight.db, &flight.key, flight.hash, facts.to_tag());
                 }
             }
             Err(error) => {
@@ -250,7 +256,7 @@ impl Engine {
             content,
             stored_at: flight.dispatched,
             deadline,
-            tag: self.tracking.newest_sent(),
+            tag: 0,
         };
         let stored = self.cache.put(put, self.now);
         self.stats
@@ -295,6 +301,7 @@ impl Engine {
         hash: u64,
         value: Option<&Arc<Vec<u8>>>,
         stored: bool,
+        facts: &mut Option<Facts>,
     ) {
         let Some(ix) = self.settle_waiter(waiter, hash) else {
             return;
@@ -303,7 +310,7 @@ impl Engine {
         let render = self.clients[ix].render(slot).cloned();
         let client = &mut self.clients[ix];
         match render {
-            Some(Render::Http(ask)) => self.http_fetched(ix, slot, &ask, value, stored),
+            Some(Render::Http(ask)) => self.http_fetched(ix, slot, &ask, value, stored, facts),
             Some(Render::Resp(version)) => match value {
                 None => client.fill_with(slot, &mut self.pool, |out| write::null(out, version)),
                 Some(value) if value.len() >= SHARED_BYTES_MIN => {

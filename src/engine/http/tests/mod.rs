@@ -23,6 +23,7 @@ impl Scene {
     fn new() -> Scene {
         let mut config = Config::default();
         config.coherence = Coherence::Ttl;
+        config.cache_negative_ttl = std::time::Duration::ZERO;
         config.cache_capacity = 100;
         config.cache_max_value_bytes = 64;
         Scene {

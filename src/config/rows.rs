@@ -439,7 +439,8 @@ pub static ROWS: &[Row] = &[
         "BUFFERS_MAX_BYTES",
         20,
         |c, v| c.buffers_max_bytes = v,
-        "Memory for all that is being received and sent; at the limit the client holding most is closed.",
+        "Memory for all that is being received and sent. In this version it only bounds OUTBOX_MAX_BYTES and \
+         REQUEST_BYTES_MAX.",
     ),
     count(
         "FETCH_QUEUE_MAX",

@@ -4,6 +4,7 @@
 use super::clients::Handled;
 use super::read::Freshness;
 use super::relay::{Relayed, Road, Scope};
+use super::switches::Rule;
 use super::{Engine, OUTBOX_HIGH_BYTES};
 use crate::cache::Content;
 use crate::client::{CloseReason, Framing, Hold, State};
@@ -219,10 +220,19 @@ impl Engine {
         } else {
             road
         };
+        let poison = match (judgement.poison, judgement.effect) {
+            (Poison::Always, Effect::Write) if !self.switches.holds(Rule::PoisonAfterWrite) => {
+                Poison::Never
+            }
+            (_, Effect::Everything) if !self.switches.holds(Rule::PoisonAfterScript) => {
+                Poison::Never
+            }
+            (poison, _) => poison,
+        };
         let command = Relayed {
             frame: request.bytes(),
             touch: judgement.scope,
-            poison: judgement.poison,
+            poison,
             purpose: Purpose::Pass,
             road,
         };

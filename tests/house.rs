@@ -54,6 +54,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("socket", &["time"]),
+    ("tracking", &["time"]),
     ("transport", &["socket"]),
     ("wheel", &["time"]),
 ];

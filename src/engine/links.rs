@@ -425,6 +425,8 @@ impl Engine {
         let role = self.links[ix].role;
         let begun = self.links[ix].reply_begun;
         let greeted = self.links[ix].state == State::Up;
+        // Commands go out right behind the handshake, so from the connection on they may have been executed.
+        let sent = self.links[ix].state != State::Connecting;
         let mut owed = std::mem::take(&mut self.links[ix].owed);
         let mut touched = std::mem::take(&mut self.links[ix].touched);
         self.close_link(ix);
@@ -432,8 +434,8 @@ impl Engine {
         if role == Role::Control {
             self.tracking_down();
         }
-        let text = if greeted {
-            OUTCOME_UNKNOWN.to_owned()
+        let text = if sent {
+            format!("{OUTCOME_UNKNOWN} ({why})")
         } else {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };

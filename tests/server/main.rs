@@ -15,6 +15,9 @@
 mod support;
 
 mod budgets;
+mod coherence;
+mod coherence_lease;
+mod coherence_own;
 mod commands;
 mod expiry;
 mod hits;

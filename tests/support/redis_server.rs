@@ -144,13 +144,27 @@ impl RedisServer {
         })
     }
 
+    /// The connections of proxies, as `CLIENT LIST` has them: id and name, `nearcache:<pid>:inval` and the like.
+    pub fn proxy_connections(&self) -> Vec<(u64, String)> {
+        let list = self.call(&["CLIENT", "LIST"]).text();
+        let connections = list.lines().filter_map(|line| {
+            let field = |name: &str| {
+                line.split(' ')
+                    .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+            };
+            let name = field("name").filter(|name| name.starts_with("nearcache:"))?;
+            Some((field("id")?.parse().ok()?, name.to_string()))
+        });
+        connections.collect()
+    }
+
     /// Ids of the connections that can become idle, from `CLIENT LIST`: all but the asker's and the control link of the
     /// proxy, on which it keeps asking whether Redis is there.
     pub fn idle_client_ids(&self) -> Vec<u64> {
         let mut asker = self.client();
         let own = asker.call(&["CLIENT", "ID"]);
         let list = asker.call(&["CLIENT", "LIST"]).text();
-        let lines = list.lines().filter(|line| !line.contains(":control "));
+        let lines = list.lines().filter(|line| !line.contains(":inval "));
         let ids = lines.filter_map(|line| {
             line.strip_prefix("id=")?
                 .split(' ')

@@ -16,6 +16,7 @@ mod support;
 
 mod budgets;
 mod coherence;
+mod coherence_faults;
 mod coherence_lease;
 mod coherence_own;
 mod commands;

@@ -13,13 +13,20 @@ pub struct RedisServer {
     port: u16,
     directory: Scratch,
     child: Option<Child>,
+    options: &'static [&'static str],
 }
 
 impl RedisServer {
     /// Starts one and waits until it answers.
     pub fn start() -> RedisServer {
+        RedisServer::start_with(&[])
+    }
+
+    /// The same with more options on its command line.
+    pub fn start_with(options: &'static [&'static str]) -> RedisServer {
         for _ in 0..START_TRIES {
             let mut server = RedisServer::not_started();
+            server.options = options;
             if server.try_boot() {
                 return server;
             }
@@ -35,6 +42,7 @@ impl RedisServer {
             port: free_port(),
             directory: Scratch::new("redis"),
             child: None,
+            options: &[],
         }
     }
 
@@ -69,6 +77,7 @@ impl RedisServer {
             ])
             .arg("--dir")
             .arg(self.directory.path())
+            .args(self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -72,13 +72,18 @@ impl Engine {
         }
     }
 
-    /// The longest life of an entry, from the dispatch of its fetch.
+    /// The longest life of an entry, and of a fetch that is still joined, from its dispatch. While nobody tells of
+    /// changes (Redis will not track, or the lease has lapsed) that is the bound: nothing else makes an end of it.
     pub(super) fn lifetime_max(&self) -> Duration {
-        match (self.coherence, self.tracking.state()) {
-            (Coherence::Tracking, State::Unavailable(_)) => {
-                self.config.cache_ttl.min(self.config.staleness_bound)
-            }
-            _ => self.config.cache_ttl,
+        let told = match (self.coherence, self.tracking.state()) {
+            (Coherence::Tracking, State::Unavailable(_)) => false,
+            (Coherence::Tracking, State::On) => self.now < self.hits_until,
+            _ => true,
+        };
+        if told {
+            self.config.cache_ttl
+        } else {
+            self.config.cache_ttl.min(self.config.staleness_bound)
         }
     }
 

@@ -41,7 +41,6 @@ pub struct Relay {
 }
 
 struct Shared {
-    target: SocketAddr,
     state: Mutex<State>,
     /// Told whenever a gate may have opened.
     changed: Condvar,
@@ -49,9 +48,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Where new connections lead: a loopback port.
+    target: u16,
     mode: Mode,
     paused: [bool; 2],
     delay: [Duration; 2],
+    /// The next connection is cut when so many bytes have passed.
+    cut_next: Option<(Way, u64)>,
     /// Of ended connections too: a test looks at what they have said.
     connections: BTreeMap<Connection, Pair>,
 }
@@ -92,10 +95,12 @@ impl Relay {
                 break (listener, candidate);
             }
         };
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let state = State {
+            target: port,
+            ..State::default()
+        };
         let shared = Arc::new(Shared {
-            target,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
         });
         let accepting = Arc::clone(&shared);
@@ -144,6 +149,17 @@ impl Relay {
         self.shared.lane(connection, way, |lane| {
             lane.cut_at = Some(lane.passed_bytes + bytes)
         });
+    }
+
+    /// Cuts the next connection that is made, and only that one, when `bytes` have passed this way.
+    pub fn cut_next_after(&self, way: Way, bytes: u64) {
+        self.shared.lock().cut_next = Some((way, bytes));
+    }
+
+    /// From now on new connections lead to this port: the address has come to mean another server. Those that are open
+    /// stay where they are.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.lock().target = port;
     }
 
     /// The same for all that are open now.
@@ -209,6 +225,22 @@ impl Relay {
             .iter()
             .filter(|(_, pair)| occurrences(&pair.lanes[way as usize].arrived, needle) > 0);
         with.map(|(&connection, _)| connection).collect()
+    }
+
+    /// The newest of them that is open.
+    pub fn newest_open_with(&self, way: Way, needle: &[u8]) -> Option<Connection> {
+        let state = self.shared.lock();
+        let mut newest_first = state.connections.iter().rev();
+        newest_first
+            .find(|(_, pair)| {
+                pair.is_open && occurrences(&pair.lanes[way as usize].arrived, needle) > 0
+            })
+            .map(|(&connection, _)| connection)
+    }
+
+    /// How many bytes of this connection were let through this way.
+    pub fn passed_bytes(&self, connection: Connection, way: Way) -> u64 {
+        self.shared.lane(connection, way, |lane| lane.passed_bytes)
     }
 
     /// How often these bytes have arrived this way, passed on or not.
@@ -316,13 +348,16 @@ impl Pair {
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for near in listener.incoming().flatten() {
-        match shared.lock().mode {
-            Mode::Over => return,
-            Mode::Refusing => continue,
-            Mode::Open => {}
-        }
+        let target = {
+            let state = shared.lock();
+            match state.mode {
+                Mode::Over => return,
+                Mode::Refusing => continue,
+                Mode::Open => SocketAddr::from((Ipv4Addr::LOCALHOST, state.target)),
+            }
+        };
         // Nobody there: closing at once is what the proxy would see a moment later.
-        let Ok(far) = TcpStream::connect_timeout(&shared.target, PATIENCE) else {
+        let Ok(far) = TcpStream::connect_timeout(&target, PATIENCE) else {
             continue;
         };
         let _ = near.set_nodelay(true);
@@ -338,6 +373,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let connection = {
             let mut state = shared.lock();
             let connection = state.connections.len() as Connection + 1;
+            let mut pair = pair;
+            if let Some((way, bytes)) = state.cut_next.take() {
+                pair.lanes[way as usize].cut_at = Some(bytes);
+            }
             state.connections.insert(connection, pair);
             connection
         };

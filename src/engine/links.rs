@@ -337,7 +337,8 @@ impl Engine {
             if client.relayed == 0 {
                 client.link = None;
             }
-            client.finish_slot(slot, &mut self.pool);
+            self.reply_is_ready(ix, slot);
+            self.clients[ix].finish_slot(slot, &mut self.pool);
             if self.clients[ix].relayed == 0 {
                 self.unhold(ix, Hold::Relays);
             }

@@ -15,12 +15,14 @@
 
 mod admission;
 mod clients;
+mod fingerprint;
 mod http;
 mod links;
 mod local;
 mod read;
 mod relay;
 mod resp;
+mod switches;
 mod timers;
 mod upstream;
 
@@ -40,6 +42,8 @@ use admission::Admission;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+#[doc(hidden)]
+pub use switches::Rule;
 use timers::{Timer, Timers};
 use upstream::Upstream;
 
@@ -182,6 +186,7 @@ pub struct Engine {
     http_key: Vec<u8>,
     stats: Stats,
     draining: bool,
+    switches: switches::Switches,
 }
 
 impl ConnId {
@@ -240,6 +245,7 @@ impl Engine {
             http_key: Vec::new(),
             stats: Stats::default(),
             draining: false,
+            switches: switches::Switches::default(),
             config,
         };
         engine.connect_control();

@@ -4,6 +4,7 @@
 use super::admission::Admit;
 use super::clients::Handled;
 use super::http::Facts;
+use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
@@ -42,7 +43,7 @@ impl Engine {
     pub(super) fn relayed_touches(&self, ix: usize, hash: u64) -> bool {
         let client = &self.clients[ix];
         client.relayed > 0
-            && (client.relayed_all > 0
+            && ((client.relayed_all > 0 && self.switches.holds(Rule::ScriptsTouchAll))
                 || self
                     .outstanding
                     .get(&(client.id.packed(), hash))
@@ -133,7 +134,9 @@ impl Engine {
         }
         let db = self.clients[ix].db;
         // Rule L2: what is kept goes, so that nobody is answered from before this fetch while it is under way.
-        self.cache.remove(db, read.key, read.hash);
+        if self.switches.holds(Rule::RemoveAtStart) {
+            self.cache.remove(db, read.key, read.hash);
+        }
         let waiter = self.owe_fetch(ix, read.hash, read.http);
         let timer = self.timers.set(
             self.now + self.config.redis_timeout,
@@ -208,7 +211,7 @@ impl Engine {
 
     /// Rule L3: keeps what a fetch brought if the key's mark was still its own. Says whether a later read will hit.
     fn keep(&mut self, flight: &Flight, current: bool, fetched: &Fetched) -> bool {
-        if !current {
+        if !current && self.switches.holds(Rule::MarkIdentity) {
             self.stats.count(Counter::FetchVoided);
             return false;
         }
@@ -321,6 +324,7 @@ impl Engine {
     }
 
     fn end_wait(&mut self, ix: usize, slot: u64) {
+        self.reply_is_ready(ix, slot);
         self.clients[ix].finish_slot(slot, &mut self.pool);
         self.unhold(ix, Hold::OwnFetch);
         self.after_reply(ix);
@@ -358,8 +362,14 @@ impl Engine {
 
     /// Rule R2: the key's entry and mark go, in every database.
     pub(super) fn poison_name(&mut self, hash: u64) {
-        let removed = self.cache.remove_name(hash);
-        self.fetches.forget_name(hash);
+        let removed = if self.switches.holds(Rule::PoisonEntry) {
+            self.cache.remove_name(hash)
+        } else {
+            0
+        };
+        if self.switches.holds(Rule::PoisonMark) {
+            self.fetches.forget_name(hash);
+        }
         self.stats.add(Counter::Invalidations, removed as u64);
     }
 

@@ -4,6 +4,7 @@
 use super::admission::Admit;
 use super::clients::Handled;
 use super::read::{Freshness, Read};
+use super::switches::Rule;
 use super::{ConnId, Engine};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch};
@@ -75,7 +76,8 @@ impl Engine {
             version,
             db: client.db,
         };
-        let link = match (client.link, command.road) {
+        let pinned = client.link.filter(|_| self.switches.holds(Rule::PinToLink));
+        let link = match (pinned, command.road) {
             (None, Road::Shared) => self.shared_link(pool),
             (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),
             (Some(link), Road::Shared) if self.link_role(link) == Some(Role::Shared(pool)) => {
@@ -120,7 +122,7 @@ impl Engine {
     /// Rule L7: whether a fetch that this client waits for is of a key that the command may touch.
     fn waits_for_own_fetch(&self, ix: usize, touch: Scope) -> bool {
         let client = &self.clients[ix];
-        if client.fetching == 0 {
+        if client.fetching == 0 || !self.switches.holds(Rule::WaitForOwnFetch) {
             return false;
         }
         let client_id = client.id.packed();
@@ -130,7 +132,7 @@ impl Engine {
                 .is_some_and(|counts| counts.fetching > 0)
         };
         match touch {
-            Scope::All => true,
+            Scope::All => self.switches.holds(Rule::ScriptsTouchAll),
             Scope::Keys => self.touch.iter().any(fetched),
         }
     }
@@ -228,7 +230,11 @@ impl Engine {
         let command = Relayed {
             frame: &frame,
             touch: Scope::Keys,
-            poison: Poison::Always,
+            poison: if self.switches.holds(Rule::PoisonAfterGet) {
+                Poison::Always
+            } else {
+                Poison::Never
+            },
             purpose,
             road: Road::Shared,
         };
@@ -255,7 +261,7 @@ impl Engine {
             freshness,
             http,
         };
-        if self.relayed_touches(ix, hash) {
+        if self.relayed_touches(ix, hash) && self.switches.holds(Rule::RelayBehindRelayed) {
             return self.relay_read(ix, read);
         }
         self.read(ix, read)

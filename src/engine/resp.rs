@@ -4,6 +4,7 @@
 use super::clients::Handled;
 use super::read::Freshness;
 use super::relay::{Relayed, Road, Scope};
+use super::switches::Rule;
 use super::{Engine, OUTBOX_HIGH_BYTES};
 use crate::cache::Content;
 use crate::client::{CloseReason, Framing, Hold, State};
@@ -209,8 +210,9 @@ impl Engine {
         };
         let poison = match judgement.effect {
             _ if judgement.way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
-            Effect::Write | Effect::Everything => Poison::Always,
-            Effect::None | Effect::Read => Poison::Never,
+            Effect::Write if self.switches.holds(Rule::PoisonAfterWrite) => Poison::Always,
+            Effect::Everything if self.switches.holds(Rule::PoisonAfterScript) => Poison::Always,
+            _ => Poison::Never,
         };
         let command = Relayed {
             frame: request.bytes(),

@@ -21,11 +21,12 @@ struct Scene {
 impl Scene {
     /// `k` = `v` is kept, `cold` = `w` is not, and the others are what Redis says of them.
     fn new() -> Scene {
-        let mut config = Config::default();
-        config.cache_capacity = 100;
-        config.cache_max_value_bytes = 64;
         Scene {
-            config,
+            config: Config {
+                cache_capacity: 100,
+                cache_max_value_bytes: 64,
+                ..Config::default()
+            },
             redis: vec![
                 (b"k", Held::Value(b"v".to_vec())),
                 (b"cold", Held::Value(b"w".to_vec())),
@@ -73,7 +74,7 @@ impl Scene {
         for answer in &answers {
             check_common(answer);
         }
-        let single: Vec<Step> = steps.iter().flat_map(|step| cut_all(step)).collect();
+        let single: Vec<Step> = steps.iter().flat_map(cut_all).collect();
         whole.is_same_as(&again(&single), "byte by byte");
         for (at, step) in steps.iter().enumerate() {
             let Step::Send(bytes) = step else { continue };

@@ -47,6 +47,22 @@ pub struct Fetched {
     /// The reply to PTTL in milliseconds: -2 no such key, -1 no expiry. `None` when PTTL itself failed: then
     /// the value is answered but not kept.
     pub pttl_ms: Option<i64>,
+    /// Which server said so, if it says who it is.
+    pub run_id: Option<RunId>,
+}
+
+/// The name that a Redis process gives itself when it starts (`run_id` in INFO).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RunId([u8; 40]);
+
+impl RunId {
+    /// Finds it in the text of `INFO server`.
+    pub fn in_info(text: &[u8]) -> Option<RunId> {
+        let line = text
+            .split(|byte| *byte == b'\n')
+            .find_map(|line| line.strip_prefix(b"run_id:"))?;
+        line.trim_ascii_end().try_into().ok().map(RunId)
+    }
 }
 
 /// Why a fetch brought nothing.
@@ -71,6 +87,26 @@ pub struct Waiter {
     pub client: ConnId,
     /// The slot.
     pub slot: u64,
+}
+
+/// A key as the cache and the fetches know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Name<'k> {
+    /// The database.
+    pub db: u32,
+    /// The name.
+    pub key: &'k [u8],
+    /// The hash of the name.
+    pub hash: u64,
+}
+
+/// Whether a fetch may be joined and kept (rules L2 and L11).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// It takes the key's mark.
+    Set,
+    /// Nothing may be kept now: it is for its own waiters only.
+    None,
 }
 
 /// One fetch under way.
@@ -119,36 +155,38 @@ impl Fetches {
         FetchId(self.started)
     }
 
-    /// Begins a flight and sets the key's mark to it; an older flight of the key loses the mark.
+    /// Begins a flight. With [`Mark::Set`] the key's mark names it from now on; an older flight of the key loses the mark.
     pub fn start(
         &mut self,
-        db: u32,
-        key: &[u8],
-        hash: u64,
+        key: Name<'_>,
+        mark: Mark,
         now: Time,
         timer: u32,
-        first: Waiter,
+        waiters: Vec<Waiter>,
     ) -> FetchId {
+        let Name { db, key, hash } = key;
         if let Some(old) = self.current(db, key, hash) {
             self.unmark(old);
         }
         let id = self.next_id();
         self.started += 1;
-        let next = self.marks.insert(hash, id);
-        let waiters = vec![first];
-        self.flights.insert(
-            id.0,
-            Flight {
-                db,
-                key: key.to_vec(),
-                hash,
-                dispatched: now,
-                waiters,
-                timer,
-                marked: true,
-                next,
-            },
-        );
+        let marked = mark == Mark::Set;
+        let next = if marked {
+            self.marks.insert(hash, id)
+        } else {
+            None
+        };
+        let flight = Flight {
+            db,
+            key: key.to_vec(),
+            hash,
+            dispatched: now,
+            waiters,
+            timer,
+            marked,
+            next,
+        };
+        self.flights.insert(id.0, flight);
         id
     }
 
@@ -285,10 +323,46 @@ mod tests {
         }
     }
 
+    fn begin(fetches: &mut Fetches, db: u32, key: &[u8], first: Waiter) -> FetchId {
+        fetches.start(
+            Name { db, key, hash: 7 },
+            Mark::Set,
+            Time::ZERO,
+            0,
+            vec![first],
+        )
+    }
+
+    #[test]
+    fn a_fetch_without_a_mark_is_neither_joined_nor_kept() {
+        let mut fetches = Fetches::default();
+        let name = Name {
+            db: 0,
+            key: b"k",
+            hash: 7,
+        };
+        let id = fetches.start(name, Mark::None, Time::ZERO, 0, vec![waiter(0)]);
+        fetches.check();
+        assert_eq!(fetches.current(0, b"k", 7), None);
+        assert!(!fetches.finish(id).expect("under way").1);
+    }
+
+    #[test]
+    fn a_server_is_known_by_the_run_id_in_its_info() {
+        let info =
+            |id: &str| format!("# Server\r\nredis_version:7.0.15\r\nrun_id:{id}\r\ntcp_port:1\r\n");
+        let (a, b) = ("a".repeat(40), "b".repeat(40));
+        let found = RunId::in_info(info(&a).as_bytes());
+        assert!(found.is_some());
+        assert_ne!(found, RunId::in_info(info(&b).as_bytes()));
+        assert_eq!(RunId::in_info(info("short").as_bytes()), None);
+        assert_eq!(RunId::in_info(b"-NOPERM"), None);
+    }
+
     #[test]
     fn an_invalidated_flight_is_answered_but_not_kept() {
         let mut fetches = Fetches::default();
-        let id = fetches.start(0, b"k", 7, Time::ZERO, 0, waiter(0));
+        let id = begin(&mut fetches, 0, b"k", waiter(0));
         fetches.forget_name(7);
         fetches.check();
         assert_eq!(fetches.current(0, b"k", 7), None);
@@ -303,7 +377,7 @@ mod tests {
         let mut fetches = Fetches::default();
         let ids: Vec<FetchId> = [(0, b"a"), (1, b"a"), (0, b"b"), (2, b"b")]
             .iter()
-            .map(|(db, key)| fetches.start(*db, *key, 7, Time::ZERO, 0, waiter(0)))
+            .map(|(db, key)| begin(&mut fetches, *db, *key, waiter(0)))
             .collect();
         fetches.check();
         assert_eq!(fetches.current(0, b"b", 7), Some(ids[2]));
@@ -319,8 +393,8 @@ mod tests {
     #[test]
     fn a_fresh_fetch_takes_the_mark_from_an_older_one() {
         let mut fetches = Fetches::default();
-        let old = fetches.start(0, b"k", 7, Time::ZERO, 0, waiter(0));
-        let new = fetches.start(0, b"k", 7, Time::ZERO, 0, waiter(1));
+        let old = begin(&mut fetches, 0, b"k", waiter(0));
+        let new = begin(&mut fetches, 0, b"k", waiter(1));
         fetches.check();
         assert_eq!(fetches.current(0, b"k", 7), Some(new));
         assert!(!fetches.finish(old).expect("under way").1);

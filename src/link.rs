@@ -60,7 +60,13 @@ pub enum Purpose {
     Server,
     /// COMMAND, on the control link.
     CommandTable,
-    /// A heartbeat.
+    /// HELLO 3, on the control link: an error means that Redis cannot track.
+    Resp3,
+    /// INFO replication, on the control link.
+    Replication,
+    /// CLIENT TRACKING ON, on the control link.
+    Tracking,
+    /// PING, on the control link.
     Heartbeat,
 }
 
@@ -73,7 +79,7 @@ pub enum Touch {
     All,
 }
 
-/// Whether what a command touched is forgotten when it completes.
+/// Whether what a command touched is forgotten when it completes (rules L5, L9, L10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Poison {
     /// It only reads.
@@ -82,6 +88,8 @@ pub enum Poison {
     Always,
     /// The command table does not have it: if Redis does not know it either, nothing was executed.
     UnlessUnknown,
+    /// It may have changed anything that Redis reports: its reply is held for the barrier, or everything is forgotten.
+    Barrier,
 }
 
 /// One reply that Redis owes on a link.
@@ -93,7 +101,7 @@ pub struct Owed {
     pub purpose: Purpose,
     /// The keys it touches.
     pub touch: Touch,
-    /// Whether those are poisoned when it completes (rules L5, L9, L10).
+    /// What becomes of what is kept of those when it completes.
     pub poison: Poison,
     /// Whether it counts against `MAX_CONCURRENT_REQUESTS`.
     pub counted: bool,
@@ -110,14 +118,20 @@ pub struct Link {
     pub state: State,
     /// Requests to send.
     pub outbox: Outbox,
+    /// Bytes sent since it was connected.
+    pub sent_bytes: u64,
     /// Replies awaited.
     pub owed: VecDeque<Owed>,
     /// The key hashes of what is owed.
     pub touched: VecDeque<u64>,
     /// Finds where replies end.
     pub scanner: ReplyScanner,
+    /// Whether it is of a Redis that is not ours any more: closed when it owes nothing.
+    pub retiring: bool,
     /// Whether the front reply has begun to arrive.
     pub reply_begun: bool,
+    /// Whether the front reply is collected to be held for the barrier.
+    pub holding: bool,
     /// The front reply so far, where it must be seen whole.
     pub collected: Vec<u8>,
     /// Clients that wait for its outbox to shrink.
@@ -138,10 +152,13 @@ impl Link {
             role,
             state: State::Connecting,
             outbox: Outbox::default(),
+            sent_bytes: 0,
             owed: VecDeque::new(),
             touched: VecDeque::new(),
             scanner: ReplyScanner::default(),
+            retiring: false,
             reply_begun: false,
+            holding: false,
             collected: Vec::new(),
             waiting: Vec::new(),
             flush_listed: false,

@@ -57,6 +57,12 @@ pub enum Counter {
     #[allow(missing_docs)]
     UpstreamLost,
     #[allow(missing_docs)]
+    Pushes,
+    #[allow(missing_docs)]
+    Barriers,
+    #[allow(missing_docs)]
+    StaleHits,
+    #[allow(missing_docs)]
     BytesIn,
     #[allow(missing_docs)]
     BytesOut,
@@ -82,7 +88,7 @@ const fn row(counter: Counter, name: &'static str, help: &'static str) -> Row {
 }
 
 /// Every counter, in the order of [`Counter`].
-pub const ROWS: [Row; 26] = [
+pub const ROWS: [Row; 29] = [
     row(
         Counter::Hits,
         "hits",
@@ -198,6 +204,21 @@ pub const ROWS: [Row; 26] = [
         Counter::UpstreamLost,
         "upstream_lost",
         "times Redis went away",
+    ),
+    row(
+        Counter::Pushes,
+        "pushes",
+        "changes that Redis told of, by key or of everything",
+    ),
+    row(
+        Counter::Barriers,
+        "barriers",
+        "replies held until every change of before them was heard of",
+    ),
+    row(
+        Counter::StaleHits,
+        "stale_hits",
+        "reads answered with the last known value while Redis was away",
     ),
     row(Counter::BytesIn, "bytes_in", "bytes received from clients"),
     row(Counter::BytesOut, "bytes_out", "bytes sent to clients"),

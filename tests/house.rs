@@ -30,7 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "link", "outbox",
-            "protocol", "stats", "time", "wheel",
+            "protocol", "stats", "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
@@ -54,6 +54,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("socket", &["time"]),
+    ("tracking", &["time"]),
     ("transport", &["socket"]),
     ("wheel", &["time"]),
 ];

@@ -92,7 +92,10 @@ impl Config {
             resp_port: None,
             bind: Vec::new(),
             redis_url,
-            coherence: Coherence::Ttl,
+            coherence: Coherence::Tracking,
+            staleness_bound: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            tracking_prefixes: Vec::new(),
             cache_capacity: 0,
             cache_max_bytes: 0,
             cache_max_value_bytes: 0,
@@ -383,6 +386,15 @@ fn settle(mut gathered: Gathered, sources: &Sources<'_>) -> Result<Loaded, Vec<C
             }
         }
     }
+    if config.coherence == Coherence::Ttl && !winners.contains_key("CACHE_NEGATIVE_TTL_SECS") {
+        // Without tracking nobody would say that a missing key has appeared.
+        config.cache_negative_ttl = Duration::ZERO;
+        for setting in &mut settings {
+            if setting.name == "CACHE_NEGATIVE_TTL_SECS" {
+                setting.shown = "0".to_owned();
+            }
+        }
+    }
     agree(&mut config, &mut settings, &winners, &mut gathered.errors);
     match gathered.errors.is_empty() {
         true => Ok(Loaded {
@@ -621,8 +633,10 @@ mod tests {
                 Kind::Origins(_) => "https://elsewhere",
                 Kind::Hosts(_) => "elsewhere",
                 Kind::Level(_) => "debug",
-                // One mode so far, and a key that stores nothing itself.
-                Kind::Coherence(_) | Kind::FileOf(_) => continue,
+                Kind::Coherence(_) => "off",
+                Kind::Prefixes(_) => "user:,session:",
+                // It stores nothing itself.
+                Kind::FileOf(_) => continue,
             };
             let mut changed = base.clone();
             apply(row, other, None, &mut changed)

@@ -65,8 +65,12 @@ impl fmt::Debug for RedisUrl {
 /// How coherence with Redis is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coherence {
+    /// Redis pushes every change (CLIENT TRACKING); `staleness_bound` holds in every state.
+    Tracking,
     /// Entries live at most `cache_ttl`; that is the bound.
     Ttl,
+    /// Nothing is kept: a pure relay.
+    Off,
 }
 
 /// How loud the log is.
@@ -92,6 +96,10 @@ pub struct Config {
     pub bind: Vec<String>,
     pub redis_url: RedisUrl,
     pub coherence: Coherence,
+    pub staleness_bound: Duration,
+    pub stale_if_error: Duration,
+    /// Only keys that begin with one of these are tracked and kept; empty: all.
+    pub tracking_prefixes: Vec<String>,
     pub cache_capacity: usize,
     pub cache_max_bytes: usize,
     pub cache_max_value_bytes: usize,

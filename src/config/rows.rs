@@ -69,6 +69,8 @@ pub enum Kind {
     Path(fn(&mut Config, Option<PathBuf>)),
     /// The value of an HTTP header, or `off`.
     Header(fn(&mut Config, String)),
+    /// Beginnings of key names, separated by commas.
+    Prefixes(fn(&mut Config, Vec<String>)),
     /// Origins of web pages, `*`, or nothing.
     Origins(fn(&mut Config, Vec<String>)),
     /// Names that clients may use for this host, or nothing.
@@ -271,9 +273,31 @@ pub static ROWS: &[Row] = &[
     ),
     other(
         "COHERENCE",
-        "ttl",
+        "tracking",
         Kind::Coherence(|c, v| c.coherence = v),
-        "How copies are kept true. ttl: a value changed in Redis by others is seen after CACHE_TTL_SECS at the latest.",
+        "How copies are kept true. tracking: Redis pushes every change, and no hit is older than STALENESS_BOUND_MS. \
+         ttl: a change by others is seen after CACHE_TTL_SECS at the latest. off: nothing is kept.",
+    ),
+    millis(
+        "STALENESS_BOUND_MS",
+        "3000",
+        |c, v| c.staleness_bound = v,
+        "No hit is older than this, whatever happens: hits end when Redis has not answered a PING for so long, and \
+         where it refuses to track, entries live no longer.",
+    ),
+    secs(
+        "STALE_IF_ERROR_SECS",
+        "0",
+        ZERO,
+        |c, v| c.stale_if_error = v,
+        "How long after Redis went away a read that fails may be answered with the last known value, marked as stale.",
+    ),
+    other(
+        "TRACKING_PREFIXES",
+        "",
+        Kind::Prefixes(|c, v| c.tracking_prefixes = v),
+        "Only keys that begin with one of these are tracked and kept; nothing for all. Fewer pushes where others write \
+         much that is never read here.",
     ),
     count(
         "CACHE_CAPACITY",
@@ -311,10 +335,11 @@ pub static ROWS: &[Row] = &[
     ),
     secs(
         "CACHE_NEGATIVE_TTL_SECS",
-        "0",
+        "5",
         ZERO,
         |c, v| c.cache_negative_ttl = v,
-        "How long it is remembered that a key does not exist; 0 for not at all.",
+        "How long it is remembered that a key does not exist; 0 for not at all, which is the default with \
+         COHERENCE=ttl.",
     ),
     count(
         "REDIS_WORKERS",

@@ -127,16 +127,35 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Coherence(set) => match text {
+            "tracking" => {
+                set(config, Coherence::Tracking);
+                Ok(text.to_string())
+            }
             "ttl" => {
                 set(config, Coherence::Ttl);
                 Ok(text.to_string())
             }
-            "tracking" | "off" => Err(format!(
-                "{}={text}: not yet in this version; want ttl",
-                row.name
-            )),
+            "off" => {
+                set(config, Coherence::Off);
+                Ok(text.to_string())
+            }
             _ => Err(wrong()),
         },
+        Kind::Prefixes(set) => {
+            let prefixes: Vec<String> = text
+                .split(',')
+                .map(str::trim)
+                .filter(|prefix| !prefix.is_empty())
+                .map(str::to_owned)
+                .collect();
+            let nested = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
+            if prefixes.iter().any(nested) {
+                // Redis refuses overlapping prefixes, in the middle of a handshake.
+                return Err(wrong());
+            }
+            set(config, prefixes);
+            Ok(text.to_string())
+        }
         Kind::Level(set) => {
             let level = match text {
                 "error" => LogLevel::Error,
@@ -188,12 +207,16 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::FileOf(key) => format!("the name of a file whose first line is the {key}"),
         Kind::Path(_) => "the name of a file".to_string(),
         Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),
+        Kind::Coherence(_) => "tracking, ttl or off".to_string(),
+        Kind::Prefixes(_) => {
+            "beginnings of key names, separated by commas, none the beginning of another"
+                .to_string()
+        }
         Kind::Origins(_) => {
             "scheme://host[:port] as browsers write them, separated by commas, or * or nothing"
                 .to_string()
         }
         Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
-        Kind::Coherence(_) => "ttl".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
 }

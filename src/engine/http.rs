@@ -3,6 +3,7 @@
 
 use super::Engine;
 use super::clients::Handled;
+use super::coherence::Stale;
 use super::read::{Freshness, SHARED_BYTES_MIN, error_text};
 use crate::cache::Content;
 use crate::client::{Client, CloseReason, Framing, HttpAsk, HttpWay, State};
@@ -275,6 +276,41 @@ impl Engine {
                 client.fill_shared(slot, value)
             }
             response::Content::Follows => client.fill(slot, value, pool),
+        }
+    }
+
+    /// Rule L18: the last known value, said to be stale.
+    pub(super) fn http_stale(
+        &mut self,
+        ix: usize,
+        slot: Option<u64>,
+        ask: &HttpAsk,
+        stale: &Stale,
+    ) {
+        let status = CacheStatus::Stale {
+            for_secs: stale.for_secs,
+        };
+        let facts = stale
+            .value
+            .as_deref()
+            .map(|value| Facts::of(value, &self.hasher));
+        let (paper, pool, client) = self.paper(ix);
+        let write = |out: &mut Vec<u8>| match &stale.value {
+            Some(value) => {
+                let facts = facts.expect("made of the value that is there");
+                response::value(out, &paper.value(ask, facts, status, None), value);
+            }
+            None => {
+                let answer = ErrorAnswer {
+                    cache_status: Some(status),
+                    ..Refusal::NoSuchKey.into()
+                };
+                response::error(out, &answer, &paper.envelope(ask.manner));
+            }
+        };
+        match slot {
+            Some(slot) => client.fill_with(slot, pool, write),
+            None => client.reply_with(pool, write),
         }
     }
 

@@ -2,9 +2,11 @@
 //! here too: a command's keys are poisoned before its reply is queued (rules L5, L9, L10, L12).
 #![forbid(unsafe_code)]
 
+use super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
+use crate::config::Coherence;
 use crate::link::{Link, Owed, Poison, Purpose, Role, State, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write::{self, Version};
@@ -14,6 +16,8 @@ use crate::stats::Counter;
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Redis's answer to a name it does not know: nothing was executed, so nothing can have changed.
 const UNKNOWN_COMMAND: &[u8] = b"-ERR unknown command";
+/// Redis has become a replica.
+const READ_ONLY: &[u8] = b"-READONLY";
 const OUTCOME_UNKNOWN: &str = "ERR nearcache: the connection to Redis was lost; whether the command was executed is not known";
 
 impl Engine {
@@ -66,15 +70,7 @@ impl Engine {
             }
         }
         let (Role::Shared(pool) | Role::OneShot(pool)) = role else {
-            let name = format!("nearcache:{}:control", self.pid);
-            self.ask(
-                ix,
-                Purpose::Ignored,
-                &[b"CLIENT", b"SETNAME", name.as_bytes()],
-            );
-            self.ask(ix, Purpose::Server, &[b"INFO", b"server"]);
-            self.ask(ix, Purpose::CommandTable, &[b"COMMAND"]);
-            return;
+            return self.greet_control(ix);
         };
         if pool.version == Version::Resp3 {
             self.ask(ix, Purpose::Required, &[b"HELLO", b"3"]);
@@ -92,6 +88,27 @@ impl Engine {
             Purpose::Ignored,
             &[b"CLIENT", b"SETNAME", name.as_bytes()],
         );
+    }
+
+    /// The control link learns what Redis is, then asks it to track, then for the first sign of life.
+    fn greet_control(&mut self, ix: usize) {
+        let tracks = self.coherence == Coherence::Tracking;
+        if tracks {
+            self.ask(ix, Purpose::Resp3, &[b"HELLO", b"3"]);
+        }
+        let name = format!("nearcache:{}:inval", self.pid);
+        self.ask(
+            ix,
+            Purpose::Ignored,
+            &[b"CLIENT", b"SETNAME", name.as_bytes()],
+        );
+        self.ask(ix, Purpose::Server, &[b"INFO", b"server"]);
+        self.ask(ix, Purpose::Replication, &[b"INFO", b"replication"]);
+        self.ask(ix, Purpose::CommandTable, &[b"COMMAND"]);
+        if tracks {
+            self.ask_for_tracking(ix);
+        }
+        self.ping(ix);
     }
 
     /// Sends a command of the proxy's own on a link.
@@ -142,6 +159,7 @@ impl Engine {
         };
         let link = &mut self.links[ix];
         link.outbox.sent(n, &mut self.pool);
+        link.sent_bytes += n as u64;
         if link.outbox.is_empty() {
             link.flush_listed = false;
             for client in std::mem::take(&mut self.links[ix].waiting) {
@@ -171,7 +189,18 @@ impl Engine {
                 return;
             };
             let link = &mut self.links[ix];
-            if link.owed.is_empty() {
+            let at_boundary = !link.reply_begun;
+            if link.role == Role::Control
+                && at_boundary
+                && (self.tracking.pushes.is_reading() || bytes[at] == b'>')
+            {
+                match self.read_push(id, &bytes[at..]) {
+                    Some(used) => at += used,
+                    None => return,
+                }
+                continue;
+            }
+            if link.owed.is_empty() || at_boundary && bytes[at] == b'>' {
                 return self.link_lost(id, "Redis sent what nobody asked for");
             }
             let (used, scan) = link.scanner.feed(&bytes[at..]);
@@ -198,20 +227,27 @@ impl Engine {
             .expect("read_replies has looked")
             .clone();
         if begins {
-            // The command was executed before its first byte was sent, so this is early enough; the end does it again
-            // for what was fetched meanwhile.
-            self.poison_front(ix, &owed, chunk);
-        }
-        match owed.purpose {
-            Purpose::Pass => self.pass(&owed, chunk),
-            _ => {
-                let link = &mut self.links[ix];
-                link.collected.extend_from_slice(chunk);
-                if link.collected.len() > COLLECTED_BYTES_MAX {
-                    let id = link.id;
-                    self.link_lost(id, "a reply is longer than can be");
-                }
+            self.links[ix].holding = self.is_to_be_held(&owed);
+            if !self.links[ix].holding {
+                // The command was executed before its first byte was sent, so this is early enough; the end does it
+                // again for what was fetched meanwhile.
+                self.poison_front(ix, &owed, chunk);
             }
+        }
+        let link = &mut self.links[ix];
+        if owed.purpose == Purpose::Pass && !link.holding {
+            return self.pass(&owed, chunk);
+        }
+        link.collected.extend_from_slice(chunk);
+        if link.holding && link.collected.len() > BARRIER_REPLY_BYTES_MAX {
+            // Too long to be held: everything is forgotten instead, and the reply flows on.
+            link.holding = false;
+            let collected = std::mem::take(&mut link.collected);
+            self.poison_all();
+            self.pass(&owed, &collected);
+        } else if link.collected.len() > COLLECTED_BYTES_MAX {
+            let id = link.id;
+            self.link_lost(id, "a reply is longer than can be");
         }
     }
 
@@ -222,38 +258,62 @@ impl Engine {
             .front()
             .expect("read_replies has looked")
             .clone();
-        self.poison_front(ix, &owed, if whole { chunk } else { b"" });
+        let began_to_hold = std::mem::take(&mut self.links[ix].holding);
+        let holds = if whole {
+            self.is_to_be_held(&owed)
+        } else {
+            began_to_hold
+        };
+        if !holds {
+            self.poison_front(ix, &owed, if whole { chunk } else { b"" });
+        }
         self.links[ix].owed.pop_front();
         let mut collected = std::mem::take(&mut self.links[ix].collected);
-        let reply: &[u8] = if whole {
+        let streamed = owed.purpose == Purpose::Pass && !holds;
+        let reply: &[u8] = if whole || streamed {
             chunk
         } else {
-            collected.extend_from_slice(if owed.purpose == Purpose::Pass {
-                b""
-            } else {
-                chunk
-            });
+            collected.extend_from_slice(chunk);
             &collected
         };
+        if holds && self.hold_reply(&owed, reply) {
+            self.close_if_done(ix);
+            return;
+        }
+        let id = self.links[ix].id;
         match owed.purpose {
-            Purpose::Pass => self.pass(&owed, chunk),
+            Purpose::Pass => self.pass(&owed, reply),
             Purpose::Info => self.pass_info(&owed, reply),
             Purpose::Http => self.pass_http(&owed, reply),
             Purpose::Required
             | Purpose::Ignored
+            | Purpose::Resp3
             | Purpose::Server
+            | Purpose::Replication
             | Purpose::CommandTable
-            | Purpose::Heartbeat => {
-                let id = self.links[ix].id;
-                self.greeted(id, owed.purpose, reply);
-            }
+            | Purpose::Tracking
+            | Purpose::Heartbeat => self.greeted(id, owed.purpose, reply),
         }
         if owed.to.is_some() {
             self.settle_relayed(Some(ix), &owed);
-            if let Role::OneShot(_) = self.links[ix].role {
-                self.close_link(ix);
+            self.close_if_done(ix);
+            if whole && reply.starts_with(READ_ONLY) {
+                self.upstream_is_read_only();
             }
         }
+    }
+
+    /// A link made for one command ends with its reply, a retiring one with its last.
+    fn close_if_done(&mut self, ix: usize) {
+        let link = &self.links[ix];
+        if matches!(link.role, Role::OneShot(_)) || link.retiring && link.owed.is_empty() {
+            self.close_link(ix);
+        }
+    }
+
+    /// Rule L10: whether the reply waits for the barrier.
+    fn is_to_be_held(&self, owed: &Owed) -> bool {
+        owed.poison == Poison::Barrier && owed.purpose == Purpose::Pass && self.can_hold()
     }
 
     /// Rules L5, L9 and L10: what the front command touched is forgotten before its reply is queued.
@@ -261,7 +321,7 @@ impl Engine {
         match owed.poison {
             Poison::Never => return,
             Poison::UnlessUnknown if reply.starts_with(UNKNOWN_COMMAND) => return,
-            Poison::UnlessUnknown | Poison::Always => {}
+            Poison::UnlessUnknown | Poison::Always | Poison::Barrier => {}
         }
         match owed.touch {
             Touch::All => self.poison_all(),
@@ -274,7 +334,7 @@ impl Engine {
         }
     }
 
-    fn pass(&mut self, owed: &Owed, bytes: &[u8]) {
+    pub(super) fn pass(&mut self, owed: &Owed, bytes: &[u8]) {
         let Some((client, slot)) = owed.to else {
             return;
         };
@@ -315,7 +375,7 @@ impl Engine {
 
     /// A relayed command is over: the counts go down, the reply in its slot is complete. `link` is where its hashes stand
     /// at the front; `None` when the caller has taken care of them.
-    fn settle_relayed(&mut self, link: Option<usize>, owed: &Owed) {
+    pub(super) fn settle_relayed(&mut self, link: Option<usize>, owed: &Owed) {
         let Some((client, slot)) = owed.to else {
             return;
         };
@@ -365,12 +425,17 @@ impl Engine {
         let role = self.links[ix].role;
         let begun = self.links[ix].reply_begun;
         let greeted = self.links[ix].state == State::Up;
+        // Commands go out right behind the handshake, so from the connection on they may have been executed.
+        let sent = self.links[ix].state != State::Connecting;
         let mut owed = std::mem::take(&mut self.links[ix].owed);
         let mut touched = std::mem::take(&mut self.links[ix].touched);
         self.close_link(ix);
         self.stats.count(Counter::LinksLost);
-        let text = if greeted {
-            OUTCOME_UNKNOWN.to_owned()
+        if role == Role::Control {
+            self.tracking_down();
+        }
+        let text = if sent {
+            format!("{OUTCOME_UNKNOWN} ({why})")
         } else {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };
@@ -420,6 +485,20 @@ impl Engine {
             }
         }
         self.settle_relayed(None, owed);
+    }
+
+    /// Redis is another one now: no command takes the shared links of before, and each closes when it owes nothing.
+    pub(super) fn retire_links(&mut self) {
+        for id in std::mem::take(&mut self.pools).into_values().flatten() {
+            let Some(ix) = self.link_index(id) else {
+                continue;
+            };
+            self.links[ix].retiring = true;
+            if self.links[ix].owed.is_empty() {
+                self.close_link(ix);
+            }
+        }
+        self.outputs.push_back(Output::Renew);
     }
 
     /// Ends a link on which nothing is owed any more.

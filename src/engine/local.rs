@@ -30,7 +30,7 @@ impl Engine {
         self.stats.count(Counter::Local);
         let first = request.args().nth(1).unwrap_or_default();
         match command {
-            LocalCommand::Ping => self.ping(ix, request),
+            LocalCommand::Ping => self.answer_ping(ix, request),
             LocalCommand::Echo => {
                 self.clients[ix].reply_with(&mut self.pool, |out| write::bulk(out, first))
             }
@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// PING is answered here only while Redis answers.
-    fn ping(&mut self, ix: usize, request: &Request<'_>) {
+    fn answer_ping(&mut self, ix: usize, request: &Request<'_>) {
         if let Some(why) = self.upstream.away() {
             let text = format!("ERR nearcache: Redis is not reachable: {why}");
             return self.reply_error(ix, text.as_bytes());
@@ -267,8 +267,12 @@ impl Engine {
         line("pid", &self.pid);
         line("uptime_in_seconds", &self.now.since(self.started).as_secs());
         line("state", &self.upstream.state_name());
-        line("coherence", &"ttl");
-        line("staleness_bound_ms", &self.config.cache_ttl.as_millis());
+        line("coherence", &self.coherence_name());
+        line("staleness_bound_ms", &self.bound().as_millis());
+        match self.worst_staleness() {
+            Some(worst) => line("staleness_now_ms", &worst.as_millis()),
+            None => line("staleness_now_ms", &"no_hits"),
+        }
         line("entries", &self.cache.len());
         line("bytes", &self.cache.bytes());
         line("clients", &self.clients.len());

@@ -15,6 +15,7 @@
 
 mod admission;
 mod clients;
+mod coherence;
 mod fingerprint;
 mod http;
 mod links;
@@ -30,7 +31,7 @@ use crate::buffer;
 use crate::cache::{Cache, Limits};
 use crate::client::Client;
 use crate::command::table::Table;
-use crate::config::{Config, LogLevel};
+use crate::config::{Coherence, Config, LogLevel};
 use crate::fetch::{Completion, Fetches, Job};
 use crate::hash::{KeyHasher, PrehashedMap};
 use crate::link::{self, Link};
@@ -38,7 +39,9 @@ use crate::outbox;
 use crate::protocol::resp::request::RequestLimits;
 use crate::stats::Stats;
 use crate::time::Time;
+use crate::tracking::Tracking;
 use admission::Admission;
+use coherence::Barriers;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -99,6 +102,8 @@ pub enum Output {
     Ready(ConnId),
     /// Open a non-blocking connection to Redis and report with [`Engine::connected`].
     Connect(ConnId),
+    /// Redis may be another one behind the same name: workers make fresh connections, the name is resolved again.
+    Renew,
     /// Everything was sent and nothing more will be: shut the socket's write side, and go on reading (the bytes are
     /// dropped) until the peer closes or [`Output::Close`] comes, so that the last reply is not lost to a reset.
     Shut(ConnId),
@@ -164,6 +169,14 @@ pub struct Engine {
     /// The shared links, by the clients they serve.
     pools: BTreeMap<link::Pool, Vec<ConnId>>,
     upstream: Upstream,
+    coherence: Coherence,
+    tracking: Tracking,
+    barriers: Barriers,
+    /// Hits are given before this instant.
+    hits_until: Time,
+    /// What was kept when Redis went away, for reads that fail (rule L18).
+    stale: Cache,
+    down_since: Time,
     table: Table,
     /// Relayed reads by command, for INFO.
     relayed_reads: BTreeMap<String, u64>,
@@ -231,6 +244,12 @@ impl Engine {
             link_generations: Vec::new(),
             pools: BTreeMap::new(),
             upstream: Upstream::default(),
+            coherence: config.coherence,
+            tracking: Tracking::default(),
+            barriers: Barriers::default(),
+            hits_until: Time::ZERO,
+            stale: Cache::new(limits, origin.now),
+            down_since: origin.now,
             table: Table::builtin(),
             relayed_reads: BTreeMap::new(),
             timers: Timers::new(origin.now),
@@ -248,6 +267,7 @@ impl Engine {
             switches: switches::Switches::default(),
             config,
         };
+        engine.refresh_lease();
         engine.connect_control();
         engine
     }
@@ -334,9 +354,10 @@ impl Engine {
             self.fire(timer);
         }
         let expired = self.cache.advance(self.now, budget);
+        let aside = self.stale.advance(self.now, budget);
         self.stats
             .add(crate::stats::Counter::Expirations, expired.count as u64);
-        if left == 0 || expired.more {
+        if left == 0 || expired.more || aside.more {
             Work::Left
         } else {
             Work::Finished
@@ -345,10 +366,12 @@ impl Engine {
 
     /// When [`Engine::advance`] wants to be called next, `None` when nothing is timed.
     pub fn next_deadline(&self) -> Option<Time> {
-        match (self.timers.next_deadline(), self.cache.next_deadline()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let deadlines = [
+            self.timers.next_deadline(),
+            self.cache.next_deadline(),
+            self.stale.next_deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The next thing to do, oldest first.
@@ -395,7 +418,7 @@ impl Engine {
             .count();
         assert_eq!(
             self.admission.in_flight(),
-            relayed + self.fetches.len() + admitted,
+            relayed + self.barriers.counted() + self.fetches.len() + admitted,
             "requests in flight"
         );
         let counted: u32 = self.outstanding.values().map(|counts| counts.relayed).sum();
@@ -440,6 +463,7 @@ impl Engine {
             Timer::Link(id) => self.link_timer_fired(id),
             Timer::Reconnect => self.connect_control(),
             Timer::Heartbeat => self.heartbeat(),
+            Timer::TrackingRetry => self.retry_tracking(),
         }
     }
 

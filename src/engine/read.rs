@@ -3,13 +3,15 @@
 
 use super::admission::Admit;
 use super::clients::Handled;
+use super::coherence::Stale;
 use super::http::Facts;
 use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
-use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Waiter};
+use crate::config::Coherence;
+use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter};
 use crate::protocol::resp::write;
 use crate::stats::Counter;
 use crate::time::Time;
@@ -54,14 +56,16 @@ impl Engine {
     pub(super) fn read(&mut self, ix: usize, read: Read<'_>) -> Handled {
         let db = self.clients[ix].db;
         if read.freshness == Freshness::Cached {
+            let usable = self.now < self.hits_until;
             match self.cache.get(db, read.key, read.hash, self.now) {
                 Some(Content::TooLarge) => return self.relay_read(ix, read),
-                Some(_) => {
+                Some(_) if usable => {
                     self.stats.count(Counter::Hits);
                     self.answer_hit(ix, &read);
                     return Handled::Done;
                 }
-                None => {}
+                // The lease has lapsed: Redis is asked, though what is kept may still be right.
+                Some(_) | None => {}
             }
             if let Some(id) = self.fetches.current(db, read.key, read.hash)
                 && self.may_join(id)
@@ -101,7 +105,7 @@ impl Engine {
     fn may_join(&self, id: FetchId) -> bool {
         self.fetches
             .dispatched(id)
-            .is_some_and(|dispatched| self.now < dispatched + self.config.cache_ttl)
+            .is_some_and(|dispatched| self.now < dispatched + self.lifetime_max())
     }
 
     fn join(&mut self, ix: usize, id: FetchId, read: Read<'_>) -> Handled {
@@ -121,7 +125,11 @@ impl Engine {
     fn start_fetch(&mut self, ix: usize, read: Read<'_>) -> Handled {
         if let Some(why) = self.upstream.away() {
             let error = FetchError::Unreachable(why.to_owned());
-            self.answer_error_now(ix, read.http.as_ref(), &error);
+            let db = self.clients[ix].db;
+            match self.stale_instead(&error, db, read.key, read.hash) {
+                Some(stale) => self.answer_stale_now(ix, read.http.as_ref(), &stale),
+                None => self.answer_error_now(ix, read.http.as_ref(), &error),
+            }
             return Handled::Done;
         }
         match self.admit(ix) {
@@ -142,9 +150,15 @@ impl Engine {
             self.now + self.config.redis_timeout,
             Timer::Fetch(self.fetches.next_id()),
         );
+        let name = Name {
+            db,
+            key: read.key,
+            hash: read.hash,
+        };
+        let mark = if self.keeps() { Mark::Set } else { Mark::None };
         let id = self
             .fetches
-            .start(db, read.key, read.hash, self.now, timer, waiter);
+            .start(name, mark, self.now, timer, vec![waiter]);
         let worker = (read.hash % self.config.redis_workers.max(1) as u64) as usize;
         self.outputs.push_back(Output::Submit(Job {
             id,
@@ -188,6 +202,8 @@ impl Engine {
         let waiters = std::mem::take(&mut flight.waiters);
         match result {
             Ok(fetched) => {
+                // Rule L18: what waits aside is older than what was just read.
+                self.stale.remove(flight.db, &flight.key, flight.hash);
                 let stored = self.keep(&flight, current, &fetched);
                 let value = fetched.value.map(Arc::new);
                 let mut facts = None;
@@ -201,8 +217,12 @@ impl Engine {
             }
             Err(error) => {
                 self.stats.count(Counter::FetchErrors);
+                let stale = self.stale_instead(&error, flight.db, &flight.key, flight.hash);
                 for waiter in waiters {
-                    self.answer_error(waiter, flight.hash, &error);
+                    match &stale {
+                        Some(stale) => self.answer_stale(waiter, flight.hash, stale),
+                        None => self.answer_error(waiter, flight.hash, &error),
+                    }
                 }
             }
         }
@@ -213,6 +233,12 @@ impl Engine {
     fn keep(&mut self, flight: &Flight, current: bool, fetched: &Fetched) -> bool {
         if !current && self.switches.holds(Rule::MarkIdentity) {
             self.stats.count(Counter::FetchVoided);
+            return false;
+        }
+        if self.coherence == Coherence::Tracking && fetched.run_id != self.upstream.run_id {
+            // Another server's data: nobody would tell us of its changes.
+            self.stats.count(Counter::FetchVoided);
+            self.upstream_differs();
             return false;
         }
         let Some(deadline) = self.deadline(flight.dispatched, fetched) else {
@@ -245,8 +271,8 @@ impl Engine {
     /// global time to live less a jitter, so that hot keys do not all come to an end together.
     fn deadline(&mut self, dispatched: Time, fetched: &Fetched) -> Option<Time> {
         let cap = match &fetched.value {
-            Some(_) => self.config.cache_ttl,
-            None => self.config.cache_negative_ttl.min(self.config.cache_ttl),
+            Some(_) => self.lifetime_max(),
+            None => self.config.cache_negative_ttl.min(self.lifetime_max()),
         };
         let lifetime = match (&fetched.value, fetched.pttl_ms?) {
             (None, -2) => cap,
@@ -323,6 +349,34 @@ impl Engine {
         self.end_wait(ix, slot);
     }
 
+    /// Rule L18: the last known value instead of an error.
+    fn answer_stale(&mut self, waiter: Waiter, hash: u64, stale: &Stale) {
+        let Some(ix) = self.settle_waiter(waiter, hash) else {
+            return;
+        };
+        let slot = waiter.slot;
+        match self.clients[ix].render(slot).cloned() {
+            Some(Render::Http(ask)) => self.http_stale(ix, Some(slot), &ask, stale),
+            Some(Render::Resp(version)) => {
+                self.clients[ix].fill_with(slot, &mut self.pool, |out| stale.write(out, version));
+            }
+            None => debug_assert!(
+                false,
+                "a slot that waits for a fetch knows how to be written"
+            ),
+        }
+        self.end_wait(ix, slot);
+    }
+
+    fn answer_stale_now(&mut self, ix: usize, http: Option<&HttpAsk>, stale: &Stale) {
+        if let Some(ask) = http {
+            return self.http_stale(ix, None, ask, stale);
+        }
+        let client = &mut self.clients[ix];
+        let version = client.version;
+        client.reply_with(&mut self.pool, |out| stale.write(out, version));
+    }
+
     fn end_wait(&mut self, ix: usize, slot: u64) {
         self.reply_is_ready(ix, slot);
         self.clients[ix].finish_slot(slot, &mut self.pool);
@@ -363,6 +417,7 @@ impl Engine {
     /// Rule R2: the key's entry and mark go, in every database.
     pub(super) fn poison_name(&mut self, hash: u64) {
         let removed = if self.switches.holds(Rule::PoisonEntry) {
+            self.stale.remove_name(hash);
             self.cache.remove_name(hash)
         } else {
             0
@@ -376,6 +431,7 @@ impl Engine {
     /// Everything kept goes, and no fetch under way is kept.
     pub(super) fn poison_all(&mut self) {
         self.cache.clear();
+        self.stale.clear();
         self.fetches.forget_all();
         self.stats.count(Counter::Flushes);
     }

@@ -7,6 +7,7 @@ use super::read::{Freshness, Read};
 use super::switches::Rule;
 use super::{ConnId, Engine};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
+use crate::config::Coherence;
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch};
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
@@ -23,7 +24,7 @@ pub(super) struct Relayed<'a> {
     pub(super) frame: &'a [u8],
     /// What it touches: the hashes in `Engine::touch`, or everything.
     pub(super) touch: Scope,
-    /// Whether that is poisoned at its completion.
+    /// What becomes of what is kept of that at its completion.
     pub(super) poison: Poison,
     /// What to do with the reply.
     pub(super) purpose: Purpose,
@@ -79,10 +80,9 @@ impl Engine {
         let pinned = client.link.filter(|_| self.switches.holds(Rule::PinToLink));
         let link = match (pinned, command.road) {
             (None, Road::Shared) => self.shared_link(pool),
+            (None, Road::OneShot) if self.links.len() >= self.config.links_max => None,
             (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),
-            (Some(link), Road::Shared) if self.link_role(link) == Some(Role::Shared(pool)) => {
-                Some(link)
-            }
+            (Some(link), Road::Shared) if self.may_go_on(link, pool) => Some(link),
             // Rule L4: what is outstanding on the other link is waited for.
             (Some(_), _) => {
                 self.clients[ix].hold = Hold::Relays;
@@ -135,6 +135,12 @@ impl Engine {
             Scope::All => self.switches.holds(Rule::ScriptsTouchAll),
             Scope::Keys => self.touch.iter().any(fetched),
         }
+    }
+
+    /// Whether a client with commands outstanding on this link may send another one on it. (On a retiring link too: order
+    /// comes first.)
+    fn may_go_on(&self, link: ConnId, pool: Pool) -> bool {
+        self.link_role(link) == Some(Role::Shared(pool))
     }
 
     /// The least busy shared link of the pool; a fresh one while all are busy and the pool may grow.
@@ -261,10 +267,27 @@ impl Engine {
             freshness,
             http,
         };
-        if self.relayed_touches(ix, hash) && self.switches.holds(Rule::RelayBehindRelayed) {
+        let behind =
+            self.relayed_touches(ix, hash) && self.switches.holds(Rule::RelayBehindRelayed);
+        if behind || !self.is_cacheable(key) {
             return self.relay_read(ix, read);
         }
         self.read(ix, read)
+    }
+
+    /// Whether anything of this key may be kept at all. Where not, its reads are relayed.
+    fn is_cacheable(&self, key: &[u8]) -> bool {
+        let prefixes = &self.config.tracking_prefixes;
+        match self.coherence {
+            Coherence::Off => false,
+            Coherence::Ttl => true,
+            Coherence::Tracking => {
+                prefixes.is_empty()
+                    || prefixes
+                        .iter()
+                        .any(|prefix| key.starts_with(prefix.as_bytes()))
+            }
+        }
     }
 
     pub(super) fn count_relayed_read(&mut self, name: &str) {

@@ -23,6 +23,7 @@ struct Judgement {
     effect: Effect,
     /// The keys' hashes stand in `Engine::touch` when it is `Scope::Keys`.
     scope: Scope,
+    poison: Poison,
 }
 
 impl Engine {
@@ -75,7 +76,7 @@ impl Engine {
     #[inline]
     fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
         let client = &mut self.clients[ix];
-        if client.relayed > 0 {
+        if client.relayed > 0 || self.now >= self.hits_until {
             return 0;
         }
         let (mut at, mut hits) = (0, 0);
@@ -189,10 +190,21 @@ impl Engine {
             Touch::Keys => Scope::Keys,
             Touch::All => Scope::All,
         };
+        let way = spec.way(args, argc);
+        let poison = match (effect, scope) {
+            _ if way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
+            (Effect::None | Effect::Read, _) => Poison::Never,
+            (Effect::Write, Scope::Keys) => Poison::Always,
+            (Effect::Write | Effect::Everything, _) if spec.flush_at_completion(argc) => {
+                Poison::Always
+            }
+            (Effect::Write | Effect::Everything, _) => Poison::Barrier,
+        };
         Judgement {
-            way: spec.way(args, argc),
+            way,
             effect,
             scope,
+            poison,
         }
     }
 
@@ -208,11 +220,14 @@ impl Engine {
         } else {
             road
         };
-        let poison = match judgement.effect {
-            _ if judgement.way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
-            Effect::Write if self.switches.holds(Rule::PoisonAfterWrite) => Poison::Always,
-            Effect::Everything if self.switches.holds(Rule::PoisonAfterScript) => Poison::Always,
-            _ => Poison::Never,
+        let poison = match (judgement.poison, judgement.effect) {
+            (Poison::Always, Effect::Write) if !self.switches.holds(Rule::PoisonAfterWrite) => {
+                Poison::Never
+            }
+            (_, Effect::Everything) if !self.switches.holds(Rule::PoisonAfterScript) => {
+                Poison::Never
+            }
+            (poison, _) => poison,
         };
         let command = Relayed {
             frame: request.bytes(),

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Reconnect,
     /// Time to ask whether Redis is there.
     Heartbeat,
+    /// Time to ask again for what Redis refused.
+    TrackingRetry,
 }
 
 /// All running timers. O(1) to set and to cancel.

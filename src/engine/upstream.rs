@@ -11,13 +11,13 @@ use crate::client::Hold;
 use crate::command::row::{REPLY_DEPTH_MAX, rows_from_reply};
 use crate::command::table::Table;
 use crate::config::LogLevel;
+use crate::fetch::RunId;
 use crate::link::{Purpose, Role, State};
 use crate::protocol::Parse;
 use crate::protocol::resp::value::{self, Value};
 use crate::stats::Counter;
 use std::time::Duration;
 
-const HEARTBEAT: Duration = Duration::from_millis(1000);
 /// The first pause after a failed attempt; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// With a quarter of jitter on top this stays under 250 ms.
@@ -36,22 +36,51 @@ pub(super) enum Availability {
 }
 
 /// Redis as the control link sees it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Upstream {
     pub(super) availability: Availability,
     control: Option<ConnId>,
+    heartbeat: Option<u32>,
+    pub(super) tracking_retry: Option<u32>,
+    /// How many PINGs in a row a barrier takes (rule L10).
+    pub(super) barrier_rounds: u8,
+    /// `role` and `master_replid`, once they are known.
+    replication: Option<(String, String)>,
     pause: Duration,
-    /// Whether the heartbeat's timer runs: it outlives a short loss, and there must never be two.
-    beating: bool,
+    /// Whether HELLO 3 was accepted on the control link.
+    speaks_resp3: bool,
     /// `redis_version`, once it is known.
     pub(super) version: Option<String>,
     /// `run_id`, once it is known.
-    pub(super) run_id: Option<String>,
+    pub(super) run_id: Option<RunId>,
     /// Clients that wait to know.
     pub(super) waiting: Vec<ConnId>,
 }
 
+impl Default for Upstream {
+    fn default() -> Upstream {
+        Upstream {
+            availability: Availability::Unknown,
+            control: None,
+            heartbeat: None,
+            tracking_retry: None,
+            barrier_rounds: 1,
+            replication: None,
+            speaks_resp3: false,
+            pause: Duration::ZERO,
+            version: None,
+            run_id: None,
+            waiting: Vec::new(),
+        }
+    }
+}
+
 impl Upstream {
+    /// The control link, while there is one.
+    pub(super) fn control(&self) -> Option<ConnId> {
+        self.control
+    }
+
     /// Why Redis cannot be asked, while that is certain.
     pub(super) fn away(&self) -> Option<&str> {
         match &self.availability {
@@ -73,6 +102,8 @@ impl Upstream {
 impl Engine {
     /// Tries to reach Redis, now.
     pub(super) fn connect_control(&mut self) {
+        self.tracking_down();
+        self.upstream.replication = None;
         let link = self.open_link(Role::Control);
         self.upstream.control = Some(link);
     }
@@ -80,6 +111,13 @@ impl Engine {
     /// The control link failed. `greeted` tells a loss from an attempt that brought nothing.
     pub(super) fn control_lost(&mut self, why: &str, greeted: bool) {
         self.upstream.control = None;
+        let stopped = [
+            self.upstream.heartbeat.take(),
+            self.upstream.tracking_retry.take(),
+        ];
+        for timer in stopped.into_iter().flatten() {
+            self.timers.cancel(timer);
+        }
         if greeted {
             self.upstream.availability = Availability::Unknown;
             self.upstream.pause = Duration::ZERO;
@@ -111,7 +149,24 @@ impl Engine {
                 let text = String::from_utf8_lossy(&reply[1..]);
                 return self.link_lost(id, text.trim_end());
             }
+            Purpose::Resp3 if reply.starts_with(b"-") => {
+                self.upstream.speaks_resp3 = false;
+            }
+            Purpose::Resp3 => self.upstream.speaks_resp3 = true,
             Purpose::Server => self.read_server(reply),
+            Purpose::Replication if !self.read_replication(reply) => {
+                return self.link_lost(id, "Redis has changed its role or its history");
+            }
+            Purpose::Tracking if self.upstream.speaks_resp3 => self.tracking_answered(reply),
+            Purpose::Tracking => {
+                self.poison_all();
+                self.tracking_unavailable("it does not speak RESP3".to_owned());
+            }
+            Purpose::Heartbeat if reply.starts_with(b"-") => {
+                let text = String::from_utf8_lossy(&reply[1..]);
+                return self.link_lost(id, text.trim_end());
+            }
+            Purpose::Heartbeat => self.pong(),
             Purpose::CommandTable => self.read_table(reply),
             _ => {}
         }
@@ -136,10 +191,10 @@ impl Engine {
         self.upstream.availability = Availability::Up;
         self.upstream.pause = Duration::ZERO;
         self.wake_waiting();
-        if !self.upstream.beating {
-            self.upstream.beating = true;
-            self.timers.set(self.now + HEARTBEAT, Timer::Heartbeat);
-        }
+        self.upstream.heartbeat = Some(
+            self.timers
+                .set(self.now + self.heartbeat_pause(), Timer::Heartbeat),
+        );
     }
 
     fn wake_waiting(&mut self) {
@@ -152,18 +207,18 @@ impl Engine {
 
     /// Asks the control link for a sign of life, unless one is owed already.
     pub(super) fn heartbeat(&mut self) {
-        self.upstream.beating = false;
+        self.upstream.heartbeat = None;
         let Some(ix) = self.upstream.control.and_then(|id| self.link_index(id)) else {
             return;
         };
-        if self.links[ix].state != State::Up {
-            return;
-        }
         if self.links[ix].owed.is_empty() {
-            self.ask(ix, Purpose::Heartbeat, &[b"PING"]);
+            self.ask(ix, Purpose::Replication, &[b"INFO", b"replication"]);
+            self.ping(ix);
         }
-        self.upstream.beating = true;
-        self.timers.set(self.now + HEARTBEAT, Timer::Heartbeat);
+        self.upstream.heartbeat = Some(
+            self.timers
+                .set(self.now + self.heartbeat_pause(), Timer::Heartbeat),
+        );
     }
 
     fn read_server(&mut self, reply: &[u8]) {
@@ -175,7 +230,14 @@ impl Engine {
                     .map(|value| value.trim().to_owned())
             })
         };
-        let (version, run_id) = (field("redis_version"), field("run_id"));
+        let (version, run_id) = (field("redis_version"), RunId::in_info(reply));
+        let major = |version: Option<&str>| version?.split('.').next()?.parse::<u32>().ok();
+        let newest = major(version.as_deref()).max(major(field("valkey_version").as_deref()));
+        self.upstream.barrier_rounds = if newest.is_some_and(|major| major <= 7) {
+            1
+        } else {
+            2
+        };
         if version.is_some() {
             self.upstream.version = version;
         }
@@ -185,9 +247,45 @@ impl Engine {
                 "Redis was restarted or is another one; everything kept is dropped".to_owned(),
             );
             self.poison_all();
+            self.retire_links();
         }
         if run_id.is_some() {
             self.upstream.run_id = run_id;
+        }
+    }
+
+    /// The role and the history of Redis. `false`: they are not those that this link began with.
+    fn read_replication(&mut self, reply: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(reply);
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        };
+        let (Some(role), Some(id)) = (field("role"), field("master_replid")) else {
+            return true;
+        };
+        let now = (role.trim().to_owned(), id.trim().to_owned());
+        let before = self.upstream.replication.replace(now.clone());
+        before.is_none_or(|before| before == now)
+    }
+
+    /// A worker reads from another server than the one that tracks: the name has come to mean another Redis.
+    pub(super) fn upstream_differs(&mut self) {
+        if let Some(control) = self.upstream.control {
+            self.retire_links();
+            self.link_lost(control, "a worker has reached another Redis");
+        }
+    }
+
+    /// A write was refused because Redis is a replica now: if it was a master, the one we know is not there any more.
+    pub(super) fn upstream_is_read_only(&mut self) {
+        let was_master = self
+            .upstream
+            .replication
+            .as_ref()
+            .is_some_and(|(role, _)| role == "master");
+        if let (true, Some(control)) = (was_master, self.upstream.control) {
+            self.link_lost(control, "Redis has become read-only");
         }
     }
 

@@ -125,6 +125,13 @@ impl Fetcher {
         }
     }
 
+    /// Every worker makes a fresh connection before its next batch: the name may have come to mean another Redis.
+    pub fn renew(&mut self) {
+        for seat in &self.workers {
+            seat.queue.lock().renew = true;
+        }
+    }
+
     /// Wakes the workers that slept when jobs were submitted. Called once, after the last submission of a turn, so that
     /// these jobs go out in one batch.
     pub fn kick(&mut self) {
@@ -179,6 +186,8 @@ struct QueueState {
     asleep: bool,
     /// Why Redis cannot be reached, as of the last attempt. While it is set no job is queued.
     away: Option<String>,
+    /// The connection is of no use for what is queued from now on.
+    renew: bool,
     stopping: bool,
 }
 
@@ -271,6 +280,11 @@ impl Queue {
         let mut state = self.lock();
         state.away = Some(why.to_owned());
         into.append(&mut state.jobs);
+    }
+
+    /// Whether the connection is to be made afresh; asked once per batch.
+    fn take_renew(&self) -> bool {
+        std::mem::take(&mut self.lock().renew)
     }
 
     /// Jobs are queued again.

@@ -11,7 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::Settings;
-use crate::fetch::{Completion, FetchError, Fetched, Job};
+use crate::fetch::{Completion, FetchError, Fetched, Job, RunId};
 use crate::socket;
 use crate::time::Time;
 use redis::io::tcp::TcpSettings;
@@ -30,12 +30,13 @@ pub(super) struct Upstream {
     /// The database selected, `None` when a SELECT failed and nobody knows.
     db: Option<u32>,
     greeting: Greeting,
+    run_id: Option<RunId>,
     buffer: Vec<u8>,
     timeout: Duration,
     timeout_set: Duration,
 }
 
-/// The connection's name is sent with its first batch, so that connecting needs no round trip of ours.
+/// The connection's name and the question who Redis is are sent with its first batch, so that connecting needs no round trip of ours.
 enum Greeting {
     ToSend(String),
     Sent,
@@ -85,6 +86,7 @@ impl Upstream {
             connection,
             db: Some(0),
             greeting: Greeting::ToSend(name),
+            run_id: None,
             buffer: Vec::new(),
             timeout: settings.timeout,
             timeout_set: settings.timeout,
@@ -120,6 +122,7 @@ impl Upstream {
     fn encode(&mut self, jobs: &VecDeque<Job>) {
         if let Greeting::ToSend(name) = &self.greeting {
             command(&mut self.buffer, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
+            command(&mut self.buffer, &[b"INFO", b"server"]);
         }
         let mut db = self.db;
         for job in jobs {
@@ -146,6 +149,10 @@ impl Upstream {
             // Best effort: a user without the right to name its connection still may read keys.
             if let Value::ServerError(e) = self.reply(deadline)? {
                 *hint = Some(error_text(&e));
+            }
+            // Likewise INFO: then nobody can say that this is the server that tracks, unless that one is as silent.
+            if let Value::BulkString(text) = self.reply(deadline)? {
+                self.run_id = RunId::in_info(&text);
             }
             self.greeting = Greeting::Sent;
         }
@@ -175,7 +182,11 @@ impl Upstream {
             let result = match (&select_error, value) {
                 (Some(text), _) => Err(FetchError::Upstream(text.clone())),
                 (None, Err(text)) => Err(FetchError::Upstream(text)),
-                (None, Ok(value)) => Ok(Fetched { value, pttl_ms }),
+                (None, Ok(value)) => Ok(Fetched {
+                    value,
+                    pttl_ms,
+                    run_id: self.run_id,
+                }),
             };
             done.push(Completion { id: job.id, result });
             owed.pop_front();

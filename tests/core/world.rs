@@ -343,7 +343,11 @@ impl World {
         let job = worker.jobs.pop_front().expect("it was looked at");
         let pttl_ms = Some(self.redis.pttl(job.db, &job.key));
         let result = match value {
-            Ok(value) => Ok(Fetched { value, pttl_ms }),
+            Ok(value) => Ok(Fetched {
+                value,
+                pttl_ms,
+                run_id: None,
+            }),
             Err(text) => Err(FetchError::Upstream(text)),
         };
         let completion = Completion { id: job.id, result };
@@ -448,7 +452,7 @@ impl World {
                         }
                     }
                 },
-                Output::Log(..) => {}
+                Output::Log(..) | Output::Renew => {}
             }
         }
     }

@@ -121,6 +121,7 @@ pub struct State {
 impl State {
     pub fn new(scenario: Scenario, broken: Option<Rule>, routing: Routing) -> State {
         let config = Config {
+            coherence: nearcache::config::Coherence::Ttl,
             redis_workers: 2,
             shared_links_per_pool: 2,
             max_concurrent_requests: scenario.limit,

@@ -14,7 +14,7 @@ mod driver;
 use driver::codec::{request, words};
 use driver::redis::Session;
 use driver::world::World;
-use nearcache::config::Config;
+use nearcache::config::{Coherence, Config};
 use nearcache::engine::Port;
 
 #[derive(Debug, Default, Clone)]
@@ -129,7 +129,14 @@ fn masked(bytes: &[u8], before: &[u8], mask: &[u8], belongs: fn(&u8) -> bool) ->
 
 /// Sends the pieces and compares what comes back.
 fn replay(port: Port, conversation: &Conversation, pieces: &[&[u8]], pace: Pace) {
-    let mut world = World::new(Config::default(), 1);
+    let mut world = World::new(
+        Config {
+            coherence: Coherence::Ttl,
+            cache_negative_ttl: std::time::Duration::ZERO,
+            ..Config::default()
+        },
+        1,
+    );
     for command in &conversation.redis {
         world
             .redis

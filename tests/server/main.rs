@@ -15,6 +15,13 @@
 mod support;
 
 mod budgets;
+mod coherence;
+mod coherence_faults;
+mod coherence_lease;
+mod coherence_modes;
+mod coherence_own;
+mod coherence_servers;
+mod coherence_versions;
 mod commands;
 mod expiry;
 mod hits;

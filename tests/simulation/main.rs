@@ -16,7 +16,7 @@ use driver::redis::{Data, Session};
 use driver::world::World;
 use fastrand::Rng;
 use ledger::Ledger;
-use nearcache::config::Config;
+use nearcache::config::{Coherence, Config};
 use nearcache::engine::{ConnId, Port};
 use nearcache::fetch::FetchError;
 use std::time::Duration;
@@ -30,6 +30,7 @@ fn draw<T: Copy>(random: &mut Rng, from: &[T]) -> T {
 
 fn config(random: &mut Rng, faults: bool) -> Config {
     let mut config = Config {
+        coherence: Coherence::Ttl,
         cache_capacity: draw(random, &[1, 2, 3, 1000]),
         cache_max_value_bytes: draw(random, &[16, 5000, 1 << 20]),
         cache_max_key_bytes: draw(random, &[1, 1000]),

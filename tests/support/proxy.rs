@@ -9,7 +9,7 @@ use super::redis_server::RedisServer;
 use super::relay::Relay;
 use super::resp::{Reply, RespClient};
 use super::scratch::Scratch;
-use super::{PATIENCE, eventually_some, signal, within};
+use super::{PATIENCE, eventually, eventually_some, signal, within};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -37,6 +37,20 @@ pub mod info {
     pub const QUEUED_NOW: &str = "nearcache_queued_now";
     /// Requests that Redis has not answered yet, now: fetches and relayed commands.
     pub const IN_FLIGHT: &str = "nearcache_in_flight";
+    /// Changes that Redis told of: one for each key, one for "everything".
+    pub const PUSHES: &str = "nearcache_pushes";
+    /// Times everything kept was dropped.
+    pub const FLUSHES: &str = "nearcache_flushes";
+    /// Replies held until every push of before them was handled.
+    pub const BARRIERS: &str = "nearcache_barriers";
+    /// Reads answered with the last known value while Redis was away.
+    pub const STALE_HITS: &str = "nearcache_stale_hits";
+    /// Times Redis went away.
+    pub const UPSTREAM_LOST: &str = "nearcache_upstream_lost";
+    /// How coherence stands: `tracking`, `tracking_lapsed`, `tracking_down`, `bounded`, `ttl`, `off`.
+    pub const COHERENCE: &str = "nearcache_coherence";
+    /// How old a hit given now could be, or `no_hits`.
+    pub const STALENESS_NOW: &str = "nearcache_staleness_now_ms";
     /// The process that answers.
     pub const PID: &str = "nearcache_pid";
 }
@@ -79,6 +93,19 @@ impl ProxyBuilder {
     pub fn env(mut self, key: &str, value: impl ToString) -> ProxyBuilder {
         self.env.push((key.to_string(), value.to_string()));
         self
+    }
+
+    /// With `COHERENCE=tracking`.
+    pub fn tracking(self) -> ProxyBuilder {
+        self.env("COHERENCE", "tracking")
+    }
+
+    /// Starts it and waits until Redis tracks.
+    #[track_caller]
+    pub fn start_tracking(self) -> Proxy {
+        let proxy = self.start();
+        proxy.await_coherence("tracking");
+        proxy
     }
 
     /// These ports and no others; `None` stands for a free one.
@@ -205,6 +232,12 @@ impl Proxy {
         Proxy::to(redis).start()
     }
 
+    /// A proxy in front of this Redis that tracks changes, with tracking on already.
+    #[track_caller]
+    pub fn tracking(redis: &RedisServer) -> Proxy {
+        Proxy::to(redis).tracking().start_tracking()
+    }
+
     /// The same, to be configured further.
     pub fn to(redis: &RedisServer) -> ProxyBuilder {
         Proxy::to_port(redis.port())
@@ -276,6 +309,14 @@ impl Proxy {
         value
             .parse()
             .unwrap_or_else(|_| panic!("{name} is no number: {value}"))
+    }
+
+    /// Waits until coherence stands like this (see [`info::COHERENCE`]).
+    #[track_caller]
+    pub fn await_coherence(&self, state: &str) {
+        eventually(&format!("coherence is {state}"), PATIENCE, || {
+            self.info()[info::COHERENCE] == state
+        });
     }
 
     /// How many reads `act` made that were hits, and how many that started a fetch.

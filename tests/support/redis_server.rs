@@ -13,13 +13,20 @@ pub struct RedisServer {
     port: u16,
     directory: Scratch,
     child: Option<Child>,
+    options: &'static [&'static str],
 }
 
 impl RedisServer {
     /// Starts one and waits until it answers.
     pub fn start() -> RedisServer {
+        RedisServer::start_with(&[])
+    }
+
+    /// The same with more options on its command line.
+    pub fn start_with(options: &'static [&'static str]) -> RedisServer {
         for _ in 0..START_TRIES {
             let mut server = RedisServer::not_started();
+            server.options = options;
             if server.try_boot() {
                 return server;
             }
@@ -35,6 +42,7 @@ impl RedisServer {
             port: free_port(),
             directory: Scratch::new("redis"),
             child: None,
+            options: &[],
         }
     }
 
@@ -69,6 +77,7 @@ impl RedisServer {
             ])
             .arg("--dir")
             .arg(self.directory.path())
+            .args(self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -144,13 +153,27 @@ impl RedisServer {
         })
     }
 
+    /// The connections of proxies, as `CLIENT LIST` has them: id and name, `nearcache:<pid>:inval` and the like.
+    pub fn proxy_connections(&self) -> Vec<(u64, String)> {
+        let list = self.call(&["CLIENT", "LIST"]).text();
+        let connections = list.lines().filter_map(|line| {
+            let field = |name: &str| {
+                line.split(' ')
+                    .find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+            };
+            let name = field("name").filter(|name| name.starts_with("nearcache:"))?;
+            Some((field("id")?.parse().ok()?, name.to_string()))
+        });
+        connections.collect()
+    }
+
     /// Ids of the connections that can become idle, from `CLIENT LIST`: all but the asker's and the control link of the
     /// proxy, on which it keeps asking whether Redis is there.
     pub fn idle_client_ids(&self) -> Vec<u64> {
         let mut asker = self.client();
         let own = asker.call(&["CLIENT", "ID"]);
         let list = asker.call(&["CLIENT", "LIST"]).text();
-        let lines = list.lines().filter(|line| !line.contains(":control "));
+        let lines = list.lines().filter(|line| !line.contains(":inval "));
         let ids = lines.filter_map(|line| {
             line.strip_prefix("id=")?
                 .split(' ')

@@ -41,7 +41,6 @@ pub struct Relay {
 }
 
 struct Shared {
-    target: SocketAddr,
     state: Mutex<State>,
     /// Told whenever a gate may have opened.
     changed: Condvar,
@@ -49,9 +48,13 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// Where new connections lead: a loopback port.
+    target: u16,
     mode: Mode,
     paused: [bool; 2],
     delay: [Duration; 2],
+    /// The next connection is cut when so many bytes have passed.
+    cut_next: Option<(Way, u64)>,
     /// Of ended connections too: a test looks at what they have said.
     connections: BTreeMap<Connection, Pair>,
 }
@@ -75,6 +78,8 @@ struct Pair {
 #[derive(Default)]
 struct Lane {
     paused: bool,
+    /// While paused, so much may pass in all.
+    open_up_to: u64,
     arrived: Vec<u8>,
     arrived_bytes: u64,
     passed_bytes: u64,
@@ -92,10 +97,12 @@ impl Relay {
                 break (listener, candidate);
             }
         };
-        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let state = State {
+            target: port,
+            ..State::default()
+        };
         let shared = Arc::new(Shared {
-            target,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
         });
         let accepting = Arc::clone(&shared);
@@ -134,6 +141,19 @@ impl Relay {
         self.shared.changed.notify_all();
     }
 
+    /// How many bytes of this connection have arrived this way, passed on or not.
+    pub fn arrived_bytes(&self, connection: Connection, way: Way) -> u64 {
+        self.shared.lane(connection, way, |lane| lane.arrived_bytes)
+    }
+
+    /// Lets the first so many bytes of a paused connection pass, as [`Relay::arrived_bytes`] counted them earlier; what
+    /// has come later waits.
+    pub fn let_pass_up_to(&self, connection: Connection, way: Way, bytes: u64) {
+        self.shared
+            .lane(connection, way, |lane| lane.open_up_to = bytes);
+        self.shared.changed.notify_all();
+    }
+
     /// Each chunk waits so long before it passes (a far-away Redis).
     pub fn delay(&self, way: Way, delay: Duration) {
         self.shared.lock().delay[way as usize] = delay;
@@ -144,6 +164,17 @@ impl Relay {
         self.shared.lane(connection, way, |lane| {
             lane.cut_at = Some(lane.passed_bytes + bytes)
         });
+    }
+
+    /// Cuts the next connection that is made, and only that one, when `bytes` have passed this way.
+    pub fn cut_next_after(&self, way: Way, bytes: u64) {
+        self.shared.lock().cut_next = Some((way, bytes));
+    }
+
+    /// From now on new connections lead to this port: the address has come to mean another server. Those that are open
+    /// stay where they are.
+    pub fn lead_to(&self, port: u16) {
+        self.shared.lock().target = port;
     }
 
     /// The same for all that are open now.
@@ -209,6 +240,22 @@ impl Relay {
             .iter()
             .filter(|(_, pair)| occurrences(&pair.lanes[way as usize].arrived, needle) > 0);
         with.map(|(&connection, _)| connection).collect()
+    }
+
+    /// The newest of them that is open.
+    pub fn newest_open_with(&self, way: Way, needle: &[u8]) -> Option<Connection> {
+        let state = self.shared.lock();
+        let mut newest_first = state.connections.iter().rev();
+        newest_first
+            .find(|(_, pair)| {
+                pair.is_open && occurrences(&pair.lanes[way as usize].arrived, needle) > 0
+            })
+            .map(|(&connection, _)| connection)
+    }
+
+    /// How many bytes of this connection were let through this way.
+    pub fn passed_bytes(&self, connection: Connection, way: Way) -> u64 {
+        self.shared.lane(connection, way, |lane| lane.passed_bytes)
     }
 
     /// How often these bytes have arrived this way, passed on or not.
@@ -277,7 +324,9 @@ impl Shared {
                 return None;
             }
             let lane = &mut pair.lanes[way as usize];
-            if !gate_closed && !lane.paused {
+            // Whole chunks: one that arrived later than the mark was set ends beyond it.
+            let is_let_pass = lane.passed_bytes + chunk.len() as u64 <= lane.open_up_to;
+            if !gate_closed && (!lane.paused || is_let_pass) {
                 return Some((lane.pass(chunk.len()), delay));
             }
             state = self
@@ -316,13 +365,16 @@ impl Pair {
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for near in listener.incoming().flatten() {
-        match shared.lock().mode {
-            Mode::Over => return,
-            Mode::Refusing => continue,
-            Mode::Open => {}
-        }
+        let target = {
+            let state = shared.lock();
+            match state.mode {
+                Mode::Over => return,
+                Mode::Refusing => continue,
+                Mode::Open => SocketAddr::from((Ipv4Addr::LOCALHOST, state.target)),
+            }
+        };
         // Nobody there: closing at once is what the proxy would see a moment later.
-        let Ok(far) = TcpStream::connect_timeout(&shared.target, PATIENCE) else {
+        let Ok(far) = TcpStream::connect_timeout(&target, PATIENCE) else {
             continue;
         };
         let _ = near.set_nodelay(true);
@@ -338,6 +390,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let connection = {
             let mut state = shared.lock();
             let connection = state.connections.len() as Connection + 1;
+            let mut pair = pair;
+            if let Some((way, bytes)) = state.cut_next.take() {
+                pair.lanes[way as usize].cut_at = Some(bytes);
+            }
             state.connections.insert(connection, pair);
             connection
         };

@@ -241,6 +241,7 @@ impl Driver {
                 Output::Close(id) if id == self.client => self.end = End::Closed,
                 Output::Close(id) => drop(self.replies.remove(&id)),
                 Output::Log(_, line) => self.log.push(line),
+                Output::Renew => {}
             }
         }
         any
@@ -309,10 +310,12 @@ impl Driver {
                 Some(Held::Value(value)) => Ok(Fetched {
                     value: Some(value.clone()),
                     pttl_ms: Some(PTTL_MS),
+                    run_id: None,
                 }),
                 None => Ok(Fetched {
                     value: None,
                     pttl_ms: Some(-2),
+                    run_id: None,
                 }),
             };
             self.engine.complete(Completion { id: job.id, result });

@@ -6,7 +6,7 @@ mod answers;
 mod connections;
 mod driver;
 
-use crate::config::Config;
+use crate::config::{Coherence, Config};
 use driver::{Answer, Driver, End, Held, Step};
 
 /// What the conversations begin with.
@@ -23,6 +23,8 @@ impl Scene {
     fn new() -> Scene {
         Scene {
             config: Config {
+                coherence: Coherence::Ttl,
+                cache_negative_ttl: std::time::Duration::ZERO,
                 cache_capacity: 100,
                 cache_max_value_bytes: 64,
                 ..Config::default()

@@ -161,6 +161,11 @@ impl Engine {
         });
     }
 
+    /// The link that pushes come on, to be read first in every turn.
+    pub fn invalidation_link(&self) -> Option<ConnId> {
+        self.upstream.control()
+    }
+
     /// The mode in force.
     pub fn coherence(&self) -> Coherence {
         self.coherence

@@ -9,7 +9,7 @@ COPY benches benches
 RUN cargo build --release --locked && strip target/release/nearcache
 
 FROM debian:bookworm-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin nearcache
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin nearcache
 COPY --from=build /src/target/release/nearcache /usr/local/bin/nearcache
 USER 10001:10001
 # Inside a container loopback is the container's own: listen on all of its addresses and let the publisher choose.
@@ -18,7 +18,8 @@ ENV NEARCACHE_BIND=0.0.0.0 \
     NEARCACHE_RESP_PORT=6380
 EXPOSE 6000 6380
 STOPSIGNAL SIGTERM
-# Healthy is a proxy that answers PING itself; whether Redis is there is another question (INFO nearcache).
+# Healthy is a proxy that answers. Whether Redis is there is another question (INFO nearcache): while it is away, PING
+# gets an error of the proxy's own, and starting the container anew would not help.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["bash", "-c", \
-    "exec 3<>/dev/tcp/127.0.0.1/$NEARCACHE_RESP_PORT && printf 'PING\\r\\n' >&3 && read -r -t 2 reply <&3 && [[ $reply == +PONG* ]]"]
+    "exec 3<>/dev/tcp/127.0.0.1/$NEARCACHE_RESP_PORT && printf 'PING\\r\\n' >&3 && read -r -t 2 reply <&3 && [[ $reply == +PONG* || $reply == '-ERR nearcache: '* ]]"]
 ENTRYPOINT ["nearcache"]

@@ -155,12 +155,20 @@ refuse_taken() {
     fi
 }
 
+# proxy_answers PORT: whether the proxy is there. While Redis is away it answers PING too, with an error of its own.
+proxy_answers() {
+    case "$(ask "$HOST" "$1" 'PING\r\n')" in
+    +PONG | '-ERR nearcache: '*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
 # answer_all: whether each port that is not off answers, or the process is gone.
 answer_all() {
     local pid=$1 resp http
     alive "$pid" || return 0
     resp=$(value RESP_PORT); http=$(value HTTP_PORT)
-    if [ "$resp" != off ] && [ "$(ask "$HOST" "$resp" 'PING\r\n')" != +PONG ]; then return 1; fi
+    if [ "$resp" != off ] && ! proxy_answers "$resp"; then return 1; fi
     if [ "$http" != off ] && ! http_answers "$HOST" "$http"; then return 1; fi
 }
 
@@ -175,6 +183,7 @@ lines() {
     fi
     if [ "$http" != off ]; then say "  curl '$(host_for_people):$http/get?key=name'"; fi
     have redis-cli || say "  (redis-cli is not installed here: apt-get install redis-tools)"
+    have curl || say "  (curl is not installed here: apt-get install curl)"
 }
 
 # prepare: the binary, the settings, free ports, no older instance, a Redis. What can be refused is refused before the
@@ -261,14 +270,24 @@ status() {
     if ! answer_all "$pid"; then say "but not every port answers"; return 1; fi
     if [ "$resp" = off ]; then return; fi
     text=$(info "$resp") || { say "but INFO nearcache is not answered"; return 1; }
-    printf '%s\n' "$text" | awk -F: '
+    # First what is asked for most: state, hit ratios, entries, bytes; then every counter.
+    printf '%s\n' "$text" | awk -F: -v limits="$(value CACHE_CAPACITY) $(value CACHE_MAX_BYTES)" '
         /^#/ || NF < 2 { next }
-        { name = $1; sub(/^nearcache_/, "", name); print "  " name ": " substr($0, length($1) + 2); of[name] = $2 }
+        { name = $1; sub(/^nearcache_/, "", name); of[name] = substr($0, length($1) + 2); order[++n] = name }
+        function percent(part, whole) {
+            return whole > 0 ? sprintf("%.1f%% (%d of %d)", 100 * part / whole, part, whole) : "none yet"
+        }
+        function line(label, text) { printf "  %-33s %s\n", label, text }
         END {
-            if (!("hits" in of)) exit
-            reads = of["hits"] + of["misses"] + of["joined"]; all = reads + of["relayed"]
-            if (reads > 0) printf "  hit ratio of cacheable reads: %.1f%%\n", 100 * of["hits"] / reads
-            if (all > 0) printf "  hit ratio of all commands: %.1f%%\n", 100 * of["hits"] / all
+            split(limits, max, " ")
+            reads = of["hits"] + of["misses"] + of["joined"]
+            line("state", of["state"])
+            line("hit ratio of cacheable reads", percent(of["hits"], reads))
+            line("hit ratio of all commands", percent(of["hits"], reads + of["relayed"] + of["local"]))
+            line("entries", of["entries"] " of at most " max[1])
+            line("bytes", of["bytes"] " of at most " max[2])
+            print "  counters (INFO nearcache):"
+            for (i = 1; i <= n; i++) line("  " order[i], of[order[i]])
         }'
 }
 

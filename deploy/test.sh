@@ -11,18 +11,22 @@ cd "$(dirname "$0")/.."
 . deploy/lib.sh
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 
+TIMES=''
+
 stage() {
     local name=$1 began=$SECONDS; shift
     say "== $name"
     "$@"
     say "== $name: $((SECONDS - began)) s"
+    TIMES="$TIMES$(printf '  %4d s  %s' $((SECONDS - began)) "$name")
+"
 }
 
-# tools: what the stages need. redis-server, redis-cli and curl must be there; without valgrind or nightly a stage is
-# left out, and says so.
+# tools: what the stages need. redis-server, redis-cli and curl must be there; without valgrind, strace or nightly
+# something is left out, and says so.
 tools() {
     local missing='' pair
-    for pair in redis-server:redis-server redis-cli:redis-tools curl:curl valgrind:valgrind; do
+    for pair in redis-server:redis-server redis-cli:redis-tools curl:curl valgrind:valgrind strace:strace; do
         have "${pair%%:*}" || missing="$missing ${pair##*:}"
     done
     if [ -n "$missing" ]; then
@@ -40,7 +44,8 @@ tools() {
 check() {
     stage format cargo fmt --check
     stage lints cargo clippy --locked --all-targets -- -D warnings
-    stage documentation env RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+    # Private items are documented too, so a link to one is no dead link.
+    stage documentation env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
 }
 
 # fuzz_ready: nightly and cargo-fuzz, got if they can be. cargo-fuzz needs nightly for its sanitizers.
@@ -65,6 +70,14 @@ fuzz_one() {
     cargo +nightly fuzz run "$target" "$found" $corpus -- -max_total_time="$2" -print_final_stats=0
 }
 
+# fuzz_quietly: the same for the stages: libFuzzer's hundreds of lines go to a file, which is shown when it fails.
+fuzz_quietly() {
+    local log=target/fuzz-$1.log
+    mkdir -p target
+    if ! fuzz_one "$@" >"$log" 2>&1; then cat "$log"; die "fuzz target $1 failed (above)"; fi
+    tail -n 1 "$log"
+}
+
 fuzz_all() {
     local targets target
     if ! fuzz_ready; then
@@ -74,7 +87,25 @@ fuzz_all() {
     fi
     targets=$(cargo +nightly fuzz list)
     [ -n "$targets" ] || die "there are no fuzz targets"
-    for target in $targets; do stage "fuzz $target for $FUZZ_SECONDS s" fuzz_one "$target" "$FUZZ_SECONDS"; done
+    for target in $targets; do stage "fuzz $target for $FUZZ_SECONDS s" fuzz_quietly "$target" "$FUZZ_SECONDS"; done
+}
+
+# compose: whether the classic docker-compose takes our file with our env file. It needs no engine for that.
+compose() {
+    local cmd=''
+    if ! have docker-compose && ! docker compose version >/dev/null 2>&1 && [ "${CI:-}" = true ] && can_install; then
+        install_packages docker-compose
+    fi
+    if have docker-compose; then cmd=docker-compose; elif docker compose version >/dev/null 2>&1; then cmd='docker compose'; fi
+    if [ -z "$cmd" ]; then
+        say "!! SKIPPED: docker-compose.yml was not validated, docker-compose is not installed (apt-get install docker-compose)"
+        return
+    fi
+    # The caller's own settings are meant for a proxy outside of a container.
+    # shellcheck disable=SC2086 # words are meant
+    mkdir -p target
+    env -u HTTP_PORT -u RESP_PORT -u FLASK_RUN_PORT $cmd --env-file env.local config >target/compose.yml
+    say "docker-compose.yml is valid with env.local ($($cmd version --short))"
 }
 
 # icount: `cargo bench` builds the proxy with the release profile itself.
@@ -85,9 +116,11 @@ all)
     stage tools tools
     check
     stage tests cargo test --locked
+    stage compose compose
     stage fuzzing fuzz_all
     stage 'instructions per hit' icount
-    say "== all stages passed in $SECONDS s"
+    say "== all stages passed in $SECONDS s:"
+    printf '%s' "$TIMES"
     ;;
 check)
     check

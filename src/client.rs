@@ -34,6 +34,8 @@ pub enum CloseReason {
     HeadTimeout,
     /// It was silent for too long.
     IdleTimeout,
+    /// It did not read what it had asked for.
+    SlowReader,
     /// The proxy shuts down.
     Shutdown,
     /// The connection to Redis was lost in the middle of a reply to it.
@@ -51,6 +53,7 @@ impl CloseReason {
             CloseReason::RequestTooLarge => "request_too_large",
             CloseReason::HeadTimeout => "head_timeout",
             CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::SlowReader => "slow_reader",
             CloseReason::Shutdown => "shutdown",
             CloseReason::UpstreamLost => "upstream_lost",
         }
@@ -192,7 +195,7 @@ pub struct Client {
     pub flush_listed: bool,
     /// Whether `Ready` was said and not yet answered.
     pub ready_listed: bool,
-    /// When it last sent something, or was opened.
+    /// When it last sent or took something, or was opened.
     pub active: Time,
     /// When the first byte of an unfinished request came.
     pub head_since: Option<Time>,

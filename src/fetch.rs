@@ -348,6 +348,18 @@ mod tests {
     }
 
     #[test]
+    fn a_server_is_known_by_the_run_id_in_its_info() {
+        let info =
+            |id: &str| format!("# Server\r\nredis_version:7.0.15\r\nrun_id:{id}\r\ntcp_port:1\r\n");
+        let (a, b) = ("a".repeat(40), "b".repeat(40));
+        let found = RunId::in_info(info(&a).as_bytes());
+        assert!(found.is_some());
+        assert_ne!(found, RunId::in_info(info(&b).as_bytes()));
+        assert_eq!(RunId::in_info(info("short").as_bytes()), None);
+        assert_eq!(RunId::in_info(b"-NOPERM"), None);
+    }
+
+    #[test]
     fn an_invalidated_flight_is_answered_but_not_kept() {
         let mut fetches = Fetches::default();
         let id = begin(&mut fetches, 0, b"k", waiter(0));

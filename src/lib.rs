@@ -1,4 +1,42 @@
-//! nearcache: a caching proxy that runs beside an application and speaks HTTP and RESP.
+//! nearcache: a caching proxy that runs beside an application and speaks HTTP and the Redis protocol.
+//!
+//! # Threads
+//!
+//! | thread | owns | may block in |
+//! |---|---|---|
+//! | main, the loop | clients, links, cache, fetches, timers, counters: all mutable state | `Poll::poll` |
+//! | `fetch0` .. | one connection of the `redis` crate each; sees only jobs and completions | its queue, its Redis calls |
+//! | `helper` | log output and name look-ups, through bounded queues | all of that; it never sees a request |
+//!
+//! # A request's way
+//!
+//! ```text
+//!            ┌────────────────────────────── the loop ──────────────────────────────┐
+//!  client ──▶│ reactor ─▶ engine ─▶ protocol ─▶ command ─┬▶ cache ── hit ──────────┐ │
+//!            │                                            ├▶ fetch ─▶ job ───────────┼─┼─▶ worker ─▶ Redis
+//!            │                                            └▶ link ── raw bytes ──────┼─┼──────────▶ Redis
+//!         ◀──┤ reactor ◀─ outbox ◀─ client (replies in the order of the commands) ◀──┘ │
+//!            │ tracking ◀── pushes: what has changed ─────────────────────────────────┼──────────── Redis
+//!            └───────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! # Invariants
+//!
+//! - The core (everything but the shell below) has no socket, no clock, no thread, no randomness of its own and no
+//!   `unsafe`. The reactor and the tests are two drivers of the same calls; `tests/house.rs` holds the modules to it.
+//! - An entry of a key exists only while no fetch of it may still be kept (`engine/read.rs`, rule L2).
+//! - A reply leaves in the order of its command, or its connection is closed with a reason (`client.rs`).
+//! - Whatever waits has a deadline and someone whose job is to wake it (`engine/timers.rs`, `client::Hold`).
+//! - No length, count or depth that a peer claims sizes anything before the bytes have come.
+//!
+//! # In reading order
+//!
+//! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`],
+//! [`socket`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`].
+//!
+//! Core: [`engine`] (the decisions), [`client`], [`link`], [`tracking`] (the invalidation link), [`fetch`] (misses in
+//! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
+//! (bytes in and out), [`hash`], [`time`], [`config`], [`stats`]. [`fuzzing`] holds the bodies of the fuzz targets.
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 

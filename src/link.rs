@@ -79,13 +79,15 @@ pub enum Touch {
     All,
 }
 
-/// What becomes of what is kept when a command completes (rules L5, L9, L10).
+/// Whether what a command touched is forgotten when it completes (rules L5, L9, L10).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Poison {
-    /// It changed nothing.
-    Nothing,
-    /// What it touched is forgotten.
-    Touched,
+    /// It only reads.
+    Never,
+    /// Whatever the reply is: a script may write and then answer any error.
+    Always,
+    /// The command table does not have it: if Redis does not know it either, nothing was executed.
+    UnlessUnknown,
     /// It may have changed anything that Redis reports: its reply is held for the barrier, or everything is forgotten.
     Barrier,
 }

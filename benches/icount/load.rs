@@ -1,4 +1,4 @@
-//! The load: rounds in which each of 50 connections sends `depth` requests at once, then each reply is compared.
+//! The load: rounds in which each connection sends `depth` requests at once, then each reply is compared.
 //!
 //! It never has more than one round outstanding, so it needs no poll: what a round sends fits the socket buffers.
 
@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-const CONNECTIONS: usize = 50;
 const KEYS: usize = 1000;
 /// Length of the values, as in the figures of the README.
 const VALUE_BYTES: usize = 64;
@@ -34,13 +33,14 @@ impl fmt::Display for Protocol {
 /// What is sent, and how many requests of a connection are under way at once.
 pub struct Load {
     pub protocol: Protocol,
+    pub connections: usize,
     pub depth: usize,
 }
 
 impl Load {
     /// The most requests not above `wanted` that are whole rounds.
     pub fn whole_rounds(&self, wanted: usize) -> usize {
-        let round = CONNECTIONS * self.depth;
+        let round = self.connections * self.depth;
         wanted / round * round
     }
 
@@ -56,11 +56,11 @@ impl Load {
 
     /// Sends `hits` requests (whole rounds) and checks every reply.
     pub fn run(&self, port: u16, hits: usize) -> Result<(), String> {
-        let mut connections = Vec::with_capacity(CONNECTIONS);
-        for _ in 0..CONNECTIONS {
+        let mut connections = Vec::with_capacity(self.connections);
+        for _ in 0..self.connections {
             connections.push(connect(port)?);
         }
-        for first in (0..hits).step_by(CONNECTIONS * self.depth) {
+        for first in (0..hits).step_by(self.connections * self.depth) {
             let keys_of = |connection: usize| -> Vec<usize> {
                 (0..self.depth)
                     .map(|i| (first + connection * self.depth + i) % KEYS)

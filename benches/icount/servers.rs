@@ -1,6 +1,7 @@
-//! The processes that are measured against: a redis-server, and the proxy under callgrind. Loopback, free ports, a
+//! The processes that are measured: a redis-server, and the proxy under a tool that counts. Loopback, free ports, a
 //! directory of their own; whatever is still running when its value is dropped is killed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -91,25 +92,48 @@ impl Redis {
     }
 }
 
-/// The proxy as `cargo bench` built it (the release profile), under callgrind.
+/// What counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tool {
+    /// Instructions in user space.
+    Callgrind,
+    /// System calls, of all threads.
+    Strace,
+}
+
+/// The proxy as `cargo bench` built it (the release profile), under a tool.
 pub struct Proxy {
     pub resp_port: u16,
     pub http_port: u16,
     process: Running,
+    /// What the proxy and the tool print.
     log: PathBuf,
+    /// Where strace writes its table.
+    table: PathBuf,
+    /// Dropped last: the process works in it.
+    _dir: Workdir,
 }
 
 impl Proxy {
-    pub fn start(dir: &Workdir, redis_port: u16) -> Result<Proxy, String> {
+    pub fn start(dir: Workdir, redis_port: u16, tool: Tool) -> Result<Proxy, String> {
         let (resp_port, http_port) = (free_port()?, free_port()?);
-        let log = dir.0.join("proxy.log");
+        let (log, table) = (dir.0.join("proxy.log"), dir.0.join("calls"));
         let output = File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
-        let mut command = Command::new("valgrind");
-        command.args([
-            "--tool=callgrind",
-            "--callgrind-out-file=/dev/null",
-            env!("CARGO_BIN_EXE_nearcache"),
-        ]);
+        let proxy = env!("CARGO_BIN_EXE_nearcache");
+        let mut command = match tool {
+            Tool::Callgrind => {
+                let mut command = Command::new("valgrind");
+                command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", proxy]);
+                command
+            }
+            // -D: the tracer is the detached one, so that the process we started, and end, is the proxy itself.
+            Tool::Strace => {
+                let mut command = Command::new("strace");
+                command.args(["-D", "-f", "-c", "-o"]);
+                command.arg(&table).arg(proxy);
+                command
+            }
+        };
         // The caller's own settings (RESP_PORT=21000 make test) are meant for another instance than this one.
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.env_clear().env("PATH", path).current_dir(&dir.0);
@@ -129,7 +153,7 @@ impl Proxy {
             .env("NEARCACHE_LINK_DEAD_MS", "600s");
         let errors = output.try_clone().map_err(|e| e.to_string())?;
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
-        let mut process = Running(command.spawn().map_err(|e| format!("valgrind: {e}"))?);
+        let mut process = Running(command.spawn().map_err(|e| format!("{tool:?}: {e}"))?);
         for port in [resp_port, http_port] {
             wait_until_listening(&mut process, port, "the proxy").map_err(|why| {
                 format!("{why}\n{}", fs::read_to_string(&log).unwrap_or_default())
@@ -140,11 +164,42 @@ impl Proxy {
             http_port,
             process,
             log,
+            table,
+            _dir: dir,
         })
     }
 
-    /// Ends the proxy with SIGTERM and returns how many instructions its whole life took.
-    pub fn stop_and_count(mut self) -> Result<u64, String> {
+    /// Ends the proxy and returns how many instructions its whole life took.
+    pub fn instructions(mut self) -> Result<u64, String> {
+        self.stop()?;
+        let log = fs::read_to_string(&self.log).map_err(|e| e.to_string())?;
+        let count = log
+            .split("Collected : ")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        count.ok_or_else(|| format!("callgrind gave no count:\n{log}"))
+    }
+
+    /// Ends the proxy and returns how often it called the system in its whole life, by the call's name.
+    pub fn system_calls(mut self) -> Result<BTreeMap<String, u64>, String> {
+        self.stop()?;
+        // The tracer ends after the proxy. The last line of its table is the total.
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        loop {
+            let table = fs::read_to_string(&self.table).unwrap_or_default();
+            let calls: BTreeMap<String, u64> = table.lines().filter_map(row_of_strace).collect();
+            if calls.contains_key("total") {
+                return Ok(calls);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("strace gave no table:\n{table}"));
+            }
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    fn stop(&mut self) -> Result<(), String> {
         let pid = self.process.0.id().to_string();
         let killed = Command::new("kill").args(["-TERM", &pid]).status();
         if !killed.is_ok_and(|status| status.success()) {
@@ -163,13 +218,16 @@ impl Proxy {
             }
             sleep(Duration::from_millis(20));
         }
-        let log = fs::read_to_string(&self.log).map_err(|e| e.to_string())?;
-        let count = log
-            .split("Collected : ")
-            .nth(1)
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-        count.ok_or_else(|| format!("callgrind gave no count:\n{log}"))
+        Ok(())
     }
+}
+
+/// Name and count of a line of strace's table: `% time, seconds, usecs/call, calls[, errors], syscall`.
+fn row_of_strace(line: &str) -> Option<(String, u64)> {
+    let columns: Vec<&str> = line.split_whitespace().collect();
+    let name = columns.last()?;
+    let calls = columns.get(3)?.parse().ok()?;
+    Some((name.to_string(), calls))
 }
 
 /// A port that nothing listens on now. Someone may take it before we do; then the start fails and says so.

@@ -32,7 +32,7 @@ pub struct Stamp {
     pub stored_at: Time,
     /// From here on the entry acts as if it had never been.
     pub deadline: Time,
-    /// The number given to `put`.
+    /// The number given to `put`, or to `set_tag` since.
     pub tag: u64,
 }
 
@@ -76,7 +76,7 @@ impl<'c> ValueRef<'c> {
         self.slot.deadline
     }
 
-    /// The number given to [`super::Cache::put`].
+    /// The number given to [`super::Cache::put`], or to [`super::Cache::set_tag`] since.
     #[inline]
     pub fn tag(&self) -> u64 {
         self.slot.tag

@@ -121,6 +121,13 @@ impl Cache {
         (slot.deadline > now).then(|| slot.stamp(now))
     }
 
+    /// Changes the number that was put with the entry of `key`, if there is one. Not a use of it.
+    pub fn set_tag(&mut self, db: u32, key: &[u8], hash: u64, tag: u64) {
+        if let Some(id) = self.find(db, key, hash) {
+            self.slots.at_mut(id).tag = tag;
+        }
+    }
+
     /// Keeps an entry in place of an earlier one and makes it the most recently used; the least recently used leave
     /// until both limits hold. Not kept, and any earlier one removed, when its deadline has passed, when it alone (with
     /// what is lent) exceeds a limit, or when [`DB_MAX`] or [`KEY_BYTES_MAX`] does not allow it.

@@ -65,6 +65,26 @@ fn a_hit_has_the_ready_reply_and_what_was_put_with_it() {
 }
 
 #[test]
+fn a_tag_can_be_changed_and_goes_with_its_entry() {
+    let mut cache = Cache::new(ROOMY, START);
+    let tag = |cache: &Cache, db| {
+        cache
+            .stamp(db, b"k", hash(b"k"), START)
+            .map(|stamp| stamp.tag)
+    };
+    cache.set_tag(0, b"k", hash(b"k"), 8);
+    assert_eq!(tag(&cache, 0), None, "nothing is made by it");
+    put(&mut cache, 0, b"k", NewContent::Value(b"v"));
+    put(&mut cache, 1, b"k", NewContent::Value(b"v"));
+    put(&mut cache, 0, b"newer", NewContent::Value(b"v"));
+    cache.set_tag(0, b"k", hash(b"k"), 8);
+    assert_eq!((tag(&cache, 0), tag(&cache, 1)), (Some(8), Some(7)));
+    assert_eq!(keys(&cache)[0], b"newer", "it is no use of the entry");
+    put(&mut cache, 0, b"k", NewContent::Value(b"w"));
+    assert_eq!(tag(&cache, 0), Some(7));
+}
+
+#[test]
 fn missing_and_too_large_are_known_per_key() {
     let mut cache = Cache::new(ROOMY, START);
     put(&mut cache, 0, b"", NewContent::Missing);

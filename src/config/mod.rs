@@ -19,6 +19,7 @@ pub mod load;
 pub mod rows;
 pub mod text;
 pub mod value;
+mod web;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -126,6 +127,10 @@ pub struct Config {
     pub http_idle_timeout: Duration,
     /// The value of `Cache-Control` on HTTP replies; empty: the header is not sent.
     pub http_cache_control: String,
+    /// Origins whose pages may ask, as browsers write them; `*` alone: all.
+    pub http_allowed_origins: Vec<String>,
+    /// Host names, with a port or without; empty: any.
+    pub http_allowed_hosts: Vec<String>,
     pub drain: Duration,
     pub log_file: Option<PathBuf>,
     pub log_file_max_bytes: usize,

@@ -71,6 +71,10 @@ pub enum Kind {
     Header(fn(&mut Config, String)),
     /// Beginnings of key names, separated by commas.
     Prefixes(fn(&mut Config, Vec<String>)),
+    /// Origins of web pages, `*`, or nothing.
+    Origins(fn(&mut Config, Vec<String>)),
+    /// Names that clients may use for this host, or nothing.
+    Hosts(fn(&mut Config, Vec<String>)),
     /// How to stay coherent.
     Coherence(fn(&mut Config, Coherence)),
     /// How loud the log is.
@@ -435,7 +439,8 @@ pub static ROWS: &[Row] = &[
         "BUFFERS_MAX_BYTES",
         20,
         |c, v| c.buffers_max_bytes = v,
-        "Memory for all that is being received and sent; at the limit the client holding most is closed.",
+        "Memory for all that is being received and sent. In this version it only bounds OUTBOX_MAX_BYTES and \
+         REQUEST_BYTES_MAX.",
     ),
     count(
         "FETCH_QUEUE_MAX",
@@ -469,8 +474,22 @@ pub static ROWS: &[Row] = &[
         "HTTP_CACHE_CONTROL",
         "no-store",
         Kind::Header(|c, v| c.http_cache_control = v),
-        "Cache-Control of HTTP replies. no-store keeps browsers and other caches from outliving the bound on staleness; \
-         off sends none.",
+        "Cache-Control of HTTP replies with a value. no-store keeps browsers and other caches from outliving the bound \
+         on staleness; off sends none. All other replies say no-store.",
+    ),
+    other(
+        "HTTP_ALLOWED_ORIGINS",
+        "",
+        Kind::Origins(|c, v| c.http_allowed_origins = v),
+        "Web pages of these origins may ask and read, others get 403 from browsers that say whose page asks; * lets in \
+         all. Pages that came from this port itself, and clients that are no browser, need no entry.",
+    ),
+    other(
+        "HTTP_ALLOWED_HOSTS",
+        "",
+        Kind::Hosts(|c, v| c.http_allowed_hosts = v),
+        "The Host names answered, with a port (then only that one) or without (then any), 403 for others; nothing for \
+         any name. A list keeps out web pages that point a name of their own at this address (DNS rebinding).",
     ),
     millis(
         "DRAIN_MS",

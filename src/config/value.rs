@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::rows::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, RedisUrl};
+use super::{Coherence, Config, LogLevel, RedisUrl, web};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -118,6 +118,14 @@ pub fn apply(
             );
             Ok(text.to_string())
         }
+        Kind::Origins(set) => {
+            set(config, web::parse_origins(text).ok_or_else(wrong)?);
+            Ok(text.to_string())
+        }
+        Kind::Hosts(set) => {
+            set(config, web::parse_hosts(text).ok_or_else(wrong)?);
+            Ok(text.to_string())
+        }
         Kind::Coherence(set) => match text {
             "tracking" => {
                 set(config, Coherence::Tracking);
@@ -204,11 +212,16 @@ pub fn allowed(kind: &Kind) -> String {
             "beginnings of key names, separated by commas, none the beginning of another"
                 .to_string()
         }
+        Kind::Origins(_) => {
+            "scheme://host[:port] as browsers write them, separated by commas, or * or nothing"
+                .to_string()
+        }
+        Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
 }
 
-fn all_digits(text: &str) -> bool {
+pub(super) fn all_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
@@ -369,7 +382,7 @@ pub fn parse_redis_url(text: &str) -> Result<RedisUrl, String> {
 }
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port`, apart.
-fn split_host_port(place: &str) -> Result<(String, Option<&str>), String> {
+pub(super) fn split_host_port(place: &str) -> Result<(String, Option<&str>), String> {
     let say = |what: &str| Err(what.to_string());
     if let Some(inner) = place.strip_prefix('[') {
         let Some((host, after)) = inner.split_once(']') else {
@@ -554,37 +567,60 @@ mod tests {
     fn a_bad_redis_url_is_refused_with_its_reason_and_without_its_text() {
         let check = |text: &str, reason: &str| {
             let why = parse_redis_url(text).expect_err(text);
-            assert!(why.contains(reason), "{text}: {why}");
+            assert_eq!(why, reason, "{text}");
             assert!(!why.contains("sesame"), "{text}: {why}");
         };
-        check("", "does not begin with redis://");
-        check("127.0.0.1:6379", "does not begin with redis://");
-        check("http://h", "does not begin with redis://");
-        check("rediss://h", "not yet in this version");
-        check("unix:///run/redis.sock", "not yet in this version");
+        let scheme = "does not begin with redis://";
+        check("", scheme);
+        check("127.0.0.1:6379", scheme);
+        check("http://h", scheme);
+        check("rediss://h", "TLS (rediss://) is not yet in this version");
+        let unix = "Unix sockets (unix://) are not yet in this version";
+        check("unix:///run/redis.sock", unix);
+        check("redis+unix:///run/redis.sock", unix);
         check("redis://", "there is no host");
         check("redis://:6379", "there is no host");
-        check("redis://::1", "needs brackets");
+        check(
+            "redis://h h",
+            "its host has characters that no host name has",
+        );
+        let brackets = "an IPv6 address needs brackets, as in redis://[::1]:6379";
+        check("redis://::1", brackets);
         check("redis://[::1", "a [ without a ]");
-        check("redis://[h]", "no IPv6 address between the brackets");
-        check("redis://[::1]6379", "something other than a port");
-        check("redis://h:", "its port is not");
-        check("redis://h:0", "its port is not");
-        check("redis://h:65536", "its port is not");
-        check("redis://h:+1", "its port is not");
-        check("redis://h/x", "its database is not");
-        check("redis://h/-1", "its database is not");
-        check("redis://h/4294967295", "its database is not");
-        check("redis://h/0/1", "must be percent-encoded");
-        check("redis://h/0?timeout=1", "must be percent-encoded");
-        check("redis://:sesame/x@h", "must be percent-encoded");
-        check("redis://:sesame#x@h", "must be percent-encoded");
-        check("redis://sesame@h", "a user without a password");
+        check(
+            "redis://[h]",
+            "there is no IPv6 address between the brackets",
+        );
+        check(
+            "redis://[::1]6379",
+            "something other than a port follows the ]",
+        );
+        let port = "its port is not a number from 1 to 65535";
+        check("redis://h:", port);
+        check("redis://h:0", port);
+        check("redis://h:65536", port);
+        check("redis://h:+1", port);
+        let db = "its database is not a number from 0 to 2147483647";
+        check("redis://h/x", db);
+        check("redis://h/-1", db);
+        check("redis://h/4294967295", db);
+        let encoded = "the characters / ? # in a user or password must be percent-encoded, and nothing follows the \
+                       database";
+        check("redis://h/0/1", encoded);
+        check("redis://h/0?timeout=1", encoded);
+        check("redis://:sesame/x@h", encoded);
+        check("redis://:sesame#x@h", encoded);
+        check(
+            "redis://sesame@h",
+            "a user without a password (for a password alone write :password@)",
+        );
         check("redis://app:@h", "the password is empty");
-        check("redis://:sesame%4@h", "two hexadecimal digits");
-        check("redis://:sesame%zz@h", "two hexadecimal digits");
-        check("redis://:sesame%ff@h", "not UTF-8");
-        check("redis://h h", "no host name has");
+        let percent = "a % that no two hexadecimal digits follow (write %25 for a percent sign)";
+        check("redis://:sesame%4@h", percent);
+        check("redis://:sesame%zz@h", percent);
+        let utf8 = "its user or password is not UTF-8 text";
+        check("redis://:sesame%ff@h", utf8);
+        check("redis://:sesame%00@h", utf8);
     }
 
     #[test]

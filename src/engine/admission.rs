@@ -49,6 +49,11 @@ impl Admission {
         self.queue.len()
     }
 
+    /// Who waits, longest first.
+    pub(super) fn queue(&self) -> impl Iterator<Item = ConnId> {
+        self.queue.iter().copied()
+    }
+
     /// Whether this client waits.
     pub(super) fn is_queued(&self, id: ConnId) -> bool {
         self.queue.contains(&id)

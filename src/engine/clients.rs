@@ -6,7 +6,7 @@ use super::{
     COMMANDS_PER_TURN, ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port,
     READ_BYTES,
 };
-use crate::client::{Client, CloseReason, Hold, State};
+use crate::client::{Client, CloseReason, Hold, Render, Slot, State};
 use crate::config::LogLevel;
 use crate::stats::Counter;
 use std::net::SocketAddr;
@@ -16,7 +16,8 @@ use std::time::Duration;
 const LINGER: Duration = Duration::from_secs(2);
 const REFUSAL_RESP: &[u8] = b"-ERR max number of clients reached\r\n";
 const REFUSAL_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\n\
-Content-Length: 34\r\nRetry-After: 1\r\nConnection: close\r\n\r\nmax number of clients reached now\n";
+X-Content-Type-Options: nosniff\r\nContent-Length: 34\r\nCache-Control: no-store\r\nRetry-After: 1\r\n\
+Connection: close\r\n\r\nmax number of clients reached now\n";
 
 /// What became of the request at the front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,10 +114,10 @@ impl Engine {
         };
         self.stats.add(Counter::BytesIn, n as u64);
         let client = &mut self.clients[ix];
-        client.active = self.now;
         if client.state != State::Open {
             return;
         }
+        client.active = self.now;
         if !self.receiving_scratch {
             client.inbox.commit(n);
             self.serve_inbox(ix);
@@ -199,13 +200,11 @@ impl Engine {
             if budget == 0 && used < bytes.len() && self.clients[ix].hold == Hold::None {
                 self.list_ready(ix);
             }
-            let more = used < bytes.len();
-            let client = &mut self.clients[ix];
-            client.head_since = if more {
-                client.head_since.or(Some(self.now))
-            } else {
-                None
-            };
+            // A request that was finished gives the one behind it its own time.
+            let earlier = self.clients[ix]
+                .head_since
+                .filter(|_| budget == COMMANDS_PER_TURN);
+            self.clients[ix].head_since = (used < bytes.len()).then(|| earlier.unwrap_or(self.now));
         }
         used
     }
@@ -280,6 +279,7 @@ impl Engine {
         };
         self.stats.add(Counter::BytesOut, n as u64);
         let client = &mut self.clients[ix];
+        client.active = self.now;
         client.outbox.sent(n, &mut self.pool);
         if client.outbox.is_empty() {
             client.flush_listed = false;
@@ -323,6 +323,14 @@ impl Engine {
         if client.state == State::Open {
             client.state = State::Finishing(reason);
             client.hold = Hold::None;
+            if let Some(Slot {
+                render: Some(Render::Http(ask)),
+                ..
+            }) = client.owed.back_mut()
+            {
+                // The last answer says that it is the last (RFC 9112 section 9.6).
+                ask.manner.keep_alive = false;
+            }
             let mut inbox = std::mem::take(&mut client.inbox);
             inbox.discard(&mut self.inbox_pool);
         }
@@ -387,6 +395,9 @@ impl Engine {
         let idle_due = client.active + self.config.http_idle_timeout;
         let next = match client.state {
             State::Lingering => return self.close_client(ix, CloseReason::Asked),
+            _ if !client.outbox.is_empty() && idle_due <= self.now => {
+                return self.close_client(ix, CloseReason::SlowReader);
+            }
             // What is owed keeps a connection alive; so does a hold, which somebody else ends.
             _ if !client.is_settled() || client.hold != Hold::None => {
                 self.now + self.config.http_head_timeout

@@ -152,6 +152,15 @@ impl Engine {
         self.refresh_lease();
     }
 
+    /// Off if anything is kept, else back to the configured mode (tracking, where that is off).
+    pub fn switch_cache(&mut self) {
+        self.set_coherence(match (self.coherence, self.config.coherence) {
+            (Coherence::Tracking | Coherence::Ttl, _) => Coherence::Off,
+            (Coherence::Off, Coherence::Off) => Coherence::Tracking,
+            (Coherence::Off, configured) => configured,
+        });
+    }
+
     /// The mode in force.
     pub fn coherence(&self) -> Coherence {
         self.coherence

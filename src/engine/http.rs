@@ -16,7 +16,45 @@ use crate::protocol::http::response::{
 use crate::protocol::http::route::{Manner, Policy, Route, route};
 use crate::protocol::http::{IfNoneMatch, Refusal, Request, RequestParser, Step};
 use crate::stats::Counter;
+use crate::time::Time;
 use std::sync::Arc;
+
+/// What HTTP says of a value beside its bytes. Found out once for each value, and remembered as its entry's tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Whether the value is UTF-8.
+    utf8: bool,
+    /// What its entity tag is made of: a hash, whose two lowest bits are zero to leave room for `KNOWN` and `UTF8`.
+    etag: u64,
+}
+
+impl Facts {
+    /// In a tag: the rest of it was filled in.
+    const KNOWN: u64 = 1;
+    /// In a tag: the value is UTF-8.
+    const UTF8: u64 = 2;
+
+    /// Looks at the value. O(its length).
+    fn of(value: &[u8], hasher: &KeyHasher) -> Facts {
+        Facts {
+            utf8: std::str::from_utf8(value).is_ok(),
+            etag: hasher.hash(value) & !(Facts::KNOWN | Facts::UTF8),
+        }
+    }
+
+    /// What an entry's tag says; `None` if nobody has looked at its value.
+    fn from_tag(tag: u64) -> Option<Facts> {
+        (tag & Facts::KNOWN != 0).then_some(Facts {
+            utf8: tag & Facts::UTF8 != 0,
+            etag: tag & !(Facts::KNOWN | Facts::UTF8),
+        })
+    }
+
+    /// How an entry remembers it.
+    pub(super) fn to_tag(self) -> u64 {
+        self.etag | Facts::KNOWN | if self.utf8 { Facts::UTF8 } else { 0 }
+    }
+}
 
 /// What writing an answer takes beside the answer.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +62,6 @@ pub(super) struct Paper<'a> {
     pub(super) policy: &'a Policy,
     pub(super) cache_control: &'a str,
     pub(super) date: &'a [u8; DATE_BYTES],
-    /// Tags values.
-    pub(super) hasher: &'a KeyHasher,
 }
 
 impl Engine {
@@ -130,7 +166,6 @@ impl Engine {
             policy: &self.http_policy,
             cache_control: &self.config.http_cache_control,
             date: &self.date,
-            hasher: &self.hasher,
         };
         (paper, &mut self.pool, &mut self.clients[ix])
     }
@@ -156,29 +191,25 @@ impl Engine {
 
     /// The answer to a read that is a hit.
     pub(super) fn http_hit(&mut self, ix: usize, ask: &HttpAsk, key: &[u8], hash: u64) {
+        let (db, now) = (self.clients[ix].db, self.now);
         let paper = Paper {
             policy: &self.http_policy,
             cache_control: &self.config.http_cache_control,
             date: &self.date,
-            hasher: &self.hasher,
         };
-        let (client, pool, now) = (&mut self.clients[ix], &mut self.pool, self.now);
-        let Some(stamp) = self.cache.stamp(client.db, key, hash, now) else {
-            return;
-        };
-        let status = CacheStatus::Hit {
-            ttl_secs: stamp.deadline.since(now).as_secs(),
-        };
-        let age_secs = Some(now.since(stamp.stored_at).as_secs());
-        match self.cache.peek(client.db, key, hash, now) {
+        let (client, pool) = (&mut self.clients[ix], &mut self.pool);
+        match self.cache.peek(db, key, hash, now) {
             Some(Content::Value(value)) => {
-                let (bytes, shared) = (value.value(), value.shared());
-                let answer = paper.value(ask, bytes, status, age_secs);
+                let bytes = value.value();
+                let known = Facts::from_tag(value.tag());
+                let facts = known.unwrap_or_else(|| Facts::of(bytes, &self.hasher));
+                let (status, age_secs) = hit_status(value.deadline(), value.stored_at(), now);
+                let answer = paper.value(ask, facts, status, age_secs);
                 let mut follows = response::Content::Absent;
                 client.reply_with(pool, |out| {
                     follows = response::value_head(out, &answer, bytes.len())
                 });
-                match (follows, shared) {
+                match (follows, value.shared()) {
                     (response::Content::Absent, _) => {}
                     (response::Content::Follows, Some(shared)) => {
                         let start = shared.len() - 2 - bytes.len();
@@ -186,20 +217,29 @@ impl Engine {
                     }
                     (response::Content::Follows, None) => client.reply(bytes, pool),
                 }
+                if known.is_none() {
+                    self.cache.set_tag(db, key, hash, facts.to_tag());
+                }
             }
-            Some(Content::Missing) => client.reply_with(pool, |out| {
+            Some(Content::Missing) => {
+                let Some(stamp) = self.cache.stamp(db, key, hash, now) else {
+                    return;
+                };
+                let (status, age_secs) = hit_status(stamp.deadline, stamp.stored_at, now);
                 let answer = ErrorAnswer {
                     cache_status: Some(status),
                     age_secs,
                     ..Refusal::NoSuchKey.into()
                 };
-                response::error(out, &answer, &paper.envelope(ask.manner));
-            }),
+                client.reply_with(pool, |out| {
+                    response::error(out, &answer, &paper.envelope(ask.manner))
+                });
+            }
             Some(Content::TooLarge) | None => debug_assert!(false, "the caller has seen an entry"),
         }
     }
 
-    /// The answer to a read that was fetched.
+    /// The answer to a read that was fetched. `facts` is what is known of the value, and is filled in when it is needed.
     pub(super) fn http_fetched(
         &mut self,
         ix: usize,
@@ -207,16 +247,16 @@ impl Engine {
         ask: &HttpAsk,
         value: Option<&Arc<Vec<u8>>>,
         stored: bool,
+        facts: &mut Option<Facts>,
     ) {
         let status = match (ask.way, stored) {
-            (HttpWay::Collapsed, _) => CacheStatus::Collapsed,
-            (HttpWay::Request, _) => CacheStatus::Forced,
-            (HttpWay::Bypass, _) => CacheStatus::Bypass,
             (HttpWay::Miss, true) => CacheStatus::Stored,
-            (HttpWay::Miss, false) => CacheStatus::NotStored,
+            (way, _) => status_not_stored(way),
         };
+        let hasher = &self.hasher;
+        let facts = value.map(|value| *facts.get_or_insert_with(|| Facts::of(value, hasher)));
         let (paper, pool, client) = self.paper(ix);
-        let Some(value) = value else {
+        let (Some(value), Some(facts)) = (value, facts) else {
             let answer = ErrorAnswer {
                 cache_status: Some(status),
                 ..Refusal::NoSuchKey.into()
@@ -225,7 +265,7 @@ impl Engine {
                 response::error(out, &answer, &paper.envelope(ask.manner))
             });
         };
-        let answer = paper.value(ask, value, status, None);
+        let answer = paper.value(ask, facts, status, None);
         let mut follows = response::Content::Absent;
         client.fill_with(slot, pool, |out| {
             follows = response::value_head(out, &answer, value.len())
@@ -250,9 +290,16 @@ impl Engine {
         let status = CacheStatus::Stale {
             for_secs: stale.for_secs,
         };
+        let facts = stale
+            .value
+            .as_deref()
+            .map(|value| Facts::of(value, &self.hasher));
         let (paper, pool, client) = self.paper(ix);
         let write = |out: &mut Vec<u8>| match &stale.value {
-            Some(value) => response::value(out, &paper.value(ask, value, status, None), value),
+            Some(value) => {
+                let facts = facts.expect("made of the value that is there");
+                response::value(out, &paper.value(ask, facts, status, None), value);
+            }
             None => {
                 let answer = ErrorAnswer {
                     cache_status: Some(status),
@@ -272,7 +319,7 @@ impl Engine {
         match bulk_in(reply) {
             Some(value) => {
                 let value = value.map(|value| Arc::new(value.to_vec()));
-                self.http_fetched(ix, slot, ask, value.as_ref(), false);
+                self.http_fetched(ix, slot, ask, value.as_ref(), false, &mut None);
             }
             None => {
                 let text = reply.strip_prefix(b"-").unwrap_or(reply).trim_ascii_end();
@@ -313,14 +360,14 @@ impl Paper<'_> {
     fn value<'a>(
         &'a self,
         ask: &'a HttpAsk,
-        value: &[u8],
+        facts: Facts,
         status: CacheStatus,
         age_secs: Option<u64>,
     ) -> ValueAnswer<'a> {
         ValueAnswer {
             envelope: self.envelope(ask.manner),
-            utf8: std::str::from_utf8(value).is_ok(),
-            etag: Some(self.hasher.hash(value)),
+            utf8: facts.utf8,
+            etag: Some(facts.etag),
             if_none_match: ask.if_none_match.as_deref().map(IfNoneMatch::of_value),
             cache_status: status,
             age_secs,
@@ -329,19 +376,30 @@ impl Paper<'_> {
     }
 
     fn error(&self, out: &mut Vec<u8>, ask: &HttpAsk, status: u16, text: &[u8]) {
-        let cache_status = match ask.way {
-            HttpWay::Miss => CacheStatus::NotStored,
-            HttpWay::Request => CacheStatus::Forced,
-            HttpWay::Collapsed => CacheStatus::Collapsed,
-            HttpWay::Bypass => CacheStatus::Bypass,
-        };
         let answer = ErrorAnswer {
             retry_after_secs: (status == 503).then_some(1),
-            cache_status: Some(cache_status),
+            cache_status: Some(status_not_stored(ask.way)),
             ..ErrorAnswer::new(status, text)
         };
         response::error(out, &answer, &self.envelope(ask.manner));
     }
+}
+
+/// How the cache took part in an answer that is not kept.
+fn status_not_stored(way: HttpWay) -> CacheStatus {
+    match way {
+        HttpWay::Miss => CacheStatus::NotStored,
+        HttpWay::Request => CacheStatus::Forced,
+        HttpWay::Collapsed => CacheStatus::Collapsed,
+        HttpWay::Bypass => CacheStatus::Bypass,
+    }
+}
+
+/// How the cache took part in a hit, and how old the answer is.
+fn hit_status(deadline: Time, stored_at: Time, now: Time) -> (CacheStatus, Option<u64>) {
+    let ttl_secs = deadline.since(now).as_secs();
+    let status = CacheStatus::Hit { ttl_secs };
+    (status, Some(now.since(stored_at).as_secs()))
 }
 
 /// 503: Redis cannot be asked now; 504: it was asked and did not answer in time; else as Redis's error says.
@@ -366,29 +424,4 @@ fn bulk_in(reply: &[u8]) -> Option<Option<&[u8]>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bulk_reply_is_a_value_nil_or_an_error() {
-        assert_eq!(bulk_in(b"$3\r\na\r\n\r\n"), Some(Some(&b"a\r\n"[..])));
-        assert_eq!(bulk_in(b"$0\r\n\r\n"), Some(Some(&b""[..])));
-        assert_eq!(bulk_in(b"$-1\r\n"), Some(None));
-        assert_eq!(bulk_in(b"-WRONGTYPE x\r\n"), None);
-    }
-
-    #[test]
-    fn each_failure_has_its_status() {
-        assert_eq!(status_of(&FetchError::TimedOut), 504);
-        assert_eq!(status_of(&FetchError::Unreachable(String::new())), 503);
-        assert_eq!(
-            status_of(&FetchError::Upstream("WRONGTYPE x".to_owned())),
-            409
-        );
-        assert_eq!(
-            status_of(&FetchError::Upstream("LOADING x".to_owned())),
-            503
-        );
-        assert_eq!(status_of(&FetchError::Upstream("OOM x".to_owned())), 502);
-    }
-}
+mod tests;

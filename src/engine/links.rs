@@ -121,7 +121,7 @@ impl Engine {
             to: None,
             purpose,
             touch: Touch::Keys(0),
-            poison: Poison::Nothing,
+            poison: Poison::Never,
             counted: false,
         });
         link.outbox.append_with(&mut self.pool, |out| {
@@ -227,7 +227,7 @@ impl Engine {
             .expect("read_replies has looked")
             .clone();
         if begins {
-            self.links[ix].holding = self.is_to_be_held(&owed, chunk);
+            self.links[ix].holding = self.is_to_be_held(&owed);
             if !self.links[ix].holding {
                 // The command was executed before its first byte was sent, so this is early enough; the end does it
                 // again for what was fetched meanwhile.
@@ -260,7 +260,7 @@ impl Engine {
             .clone();
         let began_to_hold = std::mem::take(&mut self.links[ix].holding);
         let holds = if whole {
-            self.is_to_be_held(&owed, chunk)
+            self.is_to_be_held(&owed)
         } else {
             began_to_hold
         };
@@ -311,18 +311,17 @@ impl Engine {
         }
     }
 
-    /// Rule L10: whether the reply that begins with `chunk` waits for the barrier.
-    fn is_to_be_held(&self, owed: &Owed, chunk: &[u8]) -> bool {
-        owed.poison == Poison::Barrier
-            && owed.purpose == Purpose::Pass
-            && self.can_hold()
-            && !chunk.starts_with(UNKNOWN_COMMAND)
+    /// Rule L10: whether the reply waits for the barrier.
+    fn is_to_be_held(&self, owed: &Owed) -> bool {
+        owed.poison == Poison::Barrier && owed.purpose == Purpose::Pass && self.can_hold()
     }
 
     /// Rules L5, L9 and L10: what the front command touched is forgotten before its reply is queued.
     fn poison_front(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
-        if owed.poison == Poison::Nothing || reply.starts_with(UNKNOWN_COMMAND) {
-            return;
+        match owed.poison {
+            Poison::Never => return,
+            Poison::UnlessUnknown if reply.starts_with(UNKNOWN_COMMAND) => return,
+            Poison::UnlessUnknown | Poison::Always | Poison::Barrier => {}
         }
         match owed.touch {
             Touch::All => self.poison_all(),
@@ -398,7 +397,8 @@ impl Engine {
             if client.relayed == 0 {
                 client.link = None;
             }
-            client.finish_slot(slot, &mut self.pool);
+            self.reply_is_ready(ix, slot);
+            self.clients[ix].finish_slot(slot, &mut self.pool);
             if self.clients[ix].relayed == 0 {
                 self.unhold(ix, Hold::Relays);
             }
@@ -425,6 +425,8 @@ impl Engine {
         let role = self.links[ix].role;
         let begun = self.links[ix].reply_begun;
         let greeted = self.links[ix].state == State::Up;
+        // Commands go out right behind the handshake, so from the connection on they may have been executed.
+        let sent = self.links[ix].state != State::Connecting;
         let mut owed = std::mem::take(&mut self.links[ix].owed);
         let mut touched = std::mem::take(&mut self.links[ix].touched);
         self.close_link(ix);
@@ -432,8 +434,8 @@ impl Engine {
         if role == Role::Control {
             self.tracking_down();
         }
-        let text = if greeted {
-            OUTCOME_UNKNOWN.to_owned()
+        let text = if sent {
+            format!("{OUTCOME_UNKNOWN} ({why})")
         } else {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };
@@ -457,12 +459,12 @@ impl Engine {
         };
         if let Touch::Keys(n) = owed.touch {
             for hash in touched.drain(..n as usize) {
-                if owed.poison != Poison::Nothing {
+                if owed.poison != Poison::Never {
                     self.poison_name(hash);
                 }
                 self.uncount(client, hash, |counts| counts.relayed -= 1);
             }
-        } else if owed.poison != Poison::Nothing {
+        } else if owed.poison != Poison::Never {
             self.poison_all();
         }
         self.stats.count(Counter::RelayErrors);

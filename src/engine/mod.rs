@@ -16,12 +16,14 @@
 mod admission;
 mod clients;
 mod coherence;
+mod fingerprint;
 mod http;
 mod links;
 mod local;
 mod read;
 mod relay;
 mod resp;
+mod switches;
 mod timers;
 mod upstream;
 
@@ -43,6 +45,8 @@ use coherence::Barriers;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+#[doc(hidden)]
+pub use switches::Rule;
 use timers::{Timer, Timers};
 use upstream::Upstream;
 
@@ -195,6 +199,7 @@ pub struct Engine {
     http_key: Vec<u8>,
     stats: Stats,
     draining: bool,
+    switches: switches::Switches,
 }
 
 impl ConnId {
@@ -219,7 +224,10 @@ impl Engine {
                 ..RequestLimits::default()
             },
             http_limits: crate::protocol::http::Limits::DEFAULT,
-            http_policy: crate::protocol::http::route::Policy::default(),
+            http_policy: crate::protocol::http::route::Policy::new(
+                &config.http_allowed_origins,
+                &config.http_allowed_hosts,
+            ),
             now: origin.now,
             started: origin.now,
             unix_secs: origin.unix_secs,
@@ -256,6 +264,7 @@ impl Engine {
             http_key: Vec::new(),
             stats: Stats::default(),
             draining: false,
+            switches: switches::Switches::default(),
             config,
         };
         engine.refresh_lease();

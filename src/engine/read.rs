@@ -4,6 +4,8 @@
 use super::admission::Admit;
 use super::clients::Handled;
 use super::coherence::Stale;
+use super::http::Facts;
+use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
@@ -43,7 +45,7 @@ impl Engine {
     pub(super) fn relayed_touches(&self, ix: usize, hash: u64) -> bool {
         let client = &self.clients[ix];
         client.relayed > 0
-            && (client.relayed_all > 0
+            && ((client.relayed_all > 0 && self.switches.holds(Rule::ScriptsTouchAll))
                 || self
                     .outstanding
                     .get(&(client.id.packed(), hash))
@@ -140,7 +142,9 @@ impl Engine {
         }
         let db = self.clients[ix].db;
         // Rule L2: what is kept goes, so that nobody is answered from before this fetch while it is under way.
-        self.cache.remove(db, read.key, read.hash);
+        if self.switches.holds(Rule::RemoveAtStart) {
+            self.cache.remove(db, read.key, read.hash);
+        }
         let waiter = self.owe_fetch(ix, read.hash, read.http);
         let timer = self.timers.set(
             self.now + self.config.redis_timeout,
@@ -202,8 +206,13 @@ impl Engine {
                 self.stale.remove(flight.db, &flight.key, flight.hash);
                 let stored = self.keep(&flight, current, &fetched);
                 let value = fetched.value.map(Arc::new);
+                let mut facts = None;
                 for waiter in waiters {
-                    self.answer_value(waiter, flight.hash, value.as_ref(), stored);
+                    self.answer_value(waiter, flight.hash, value.as_ref(), stored, &mut facts);
+                }
+                if let (Some(facts), true) = (facts, stored) {
+                    self.cache
+                        .set_tag(flight.db, &flight.key, flight.hash, facts.to_tag());
                 }
             }
             Err(error) => {
@@ -222,7 +231,7 @@ impl Engine {
 
     /// Rule L3: keeps what a fetch brought if the key's mark was still its own. Says whether a later read will hit.
     fn keep(&mut self, flight: &Flight, current: bool, fetched: &Fetched) -> bool {
-        if !current {
+        if !current && self.switches.holds(Rule::MarkIdentity) {
             self.stats.count(Counter::FetchVoided);
             return false;
         }
@@ -250,7 +259,7 @@ impl Engine {
             content,
             stored_at: flight.dispatched,
             deadline,
-            tag: self.tracking.newest_sent(),
+            tag: 0,
         };
         let stored = self.cache.put(put, self.now);
         self.stats
@@ -295,6 +304,7 @@ impl Engine {
         hash: u64,
         value: Option<&Arc<Vec<u8>>>,
         stored: bool,
+        facts: &mut Option<Facts>,
     ) {
         let Some(ix) = self.settle_waiter(waiter, hash) else {
             return;
@@ -303,7 +313,7 @@ impl Engine {
         let render = self.clients[ix].render(slot).cloned();
         let client = &mut self.clients[ix];
         match render {
-            Some(Render::Http(ask)) => self.http_fetched(ix, slot, &ask, value, stored),
+            Some(Render::Http(ask)) => self.http_fetched(ix, slot, &ask, value, stored, facts),
             Some(Render::Resp(version)) => match value {
                 None => client.fill_with(slot, &mut self.pool, |out| write::null(out, version)),
                 Some(value) if value.len() >= SHARED_BYTES_MIN => {
@@ -368,6 +378,7 @@ impl Engine {
     }
 
     fn end_wait(&mut self, ix: usize, slot: u64) {
+        self.reply_is_ready(ix, slot);
         self.clients[ix].finish_slot(slot, &mut self.pool);
         self.unhold(ix, Hold::OwnFetch);
         self.after_reply(ix);
@@ -405,9 +416,15 @@ impl Engine {
 
     /// Rule R2: the key's entry and mark go, in every database.
     pub(super) fn poison_name(&mut self, hash: u64) {
-        let removed = self.cache.remove_name(hash);
-        self.stale.remove_name(hash);
-        self.fetches.forget_name(hash);
+        let removed = if self.switches.holds(Rule::PoisonEntry) {
+            self.stale.remove_name(hash);
+            self.cache.remove_name(hash)
+        } else {
+            0
+        };
+        if self.switches.holds(Rule::PoisonMark) {
+            self.fetches.forget_name(hash);
+        }
         self.stats.add(Counter::Invalidations, removed as u64);
     }
 

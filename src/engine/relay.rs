@@ -4,6 +4,7 @@
 use super::admission::Admit;
 use super::clients::Handled;
 use super::read::{Freshness, Read};
+use super::switches::Rule;
 use super::{ConnId, Engine};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
 use crate::config::Coherence;
@@ -76,8 +77,10 @@ impl Engine {
             version,
             db: client.db,
         };
-        let link = match (client.link, command.road) {
+        let pinned = client.link.filter(|_| self.switches.holds(Rule::PinToLink));
+        let link = match (pinned, command.road) {
             (None, Road::Shared) => self.shared_link(pool),
+            (None, Road::OneShot) if self.links.len() >= self.config.links_max => None,
             (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),
             (Some(link), Road::Shared) if self.may_go_on(link, pool) => Some(link),
             // Rule L4: what is outstanding on the other link is waited for.
@@ -119,7 +122,7 @@ impl Engine {
     /// Rule L7: whether a fetch that this client waits for is of a key that the command may touch.
     fn waits_for_own_fetch(&self, ix: usize, touch: Scope) -> bool {
         let client = &self.clients[ix];
-        if client.fetching == 0 {
+        if client.fetching == 0 || !self.switches.holds(Rule::WaitForOwnFetch) {
             return false;
         }
         let client_id = client.id.packed();
@@ -129,7 +132,7 @@ impl Engine {
                 .is_some_and(|counts| counts.fetching > 0)
         };
         match touch {
-            Scope::All => true,
+            Scope::All => self.switches.holds(Rule::ScriptsTouchAll),
             Scope::Keys => self.touch.iter().any(fetched),
         }
     }
@@ -233,7 +236,11 @@ impl Engine {
         let command = Relayed {
             frame: &frame,
             touch: Scope::Keys,
-            poison: Poison::Touched,
+            poison: if self.switches.holds(Rule::PoisonAfterGet) {
+                Poison::Always
+            } else {
+                Poison::Never
+            },
             purpose,
             road: Road::Shared,
         };
@@ -260,7 +267,9 @@ impl Engine {
             freshness,
             http,
         };
-        if self.relayed_touches(ix, hash) || !self.is_cacheable(key) {
+        let behind =
+            self.relayed_touches(ix, hash) && self.switches.holds(Rule::RelayBehindRelayed);
+        if behind || !self.is_cacheable(key) {
             return self.relay_read(ix, read);
         }
         self.read(ix, read)

@@ -4,6 +4,7 @@
 use super::clients::Handled;
 use super::read::Freshness;
 use super::relay::{Relayed, Road, Scope};
+use super::switches::Rule;
 use super::{Engine, OUTBOX_HIGH_BYTES};
 use crate::cache::Content;
 use crate::client::{CloseReason, Framing, Hold, State};
@@ -189,16 +190,18 @@ impl Engine {
             Touch::Keys => Scope::Keys,
             Touch::All => Scope::All,
         };
+        let way = spec.way(args, argc);
         let poison = match (effect, scope) {
-            (Effect::None | Effect::Read, _) => Poison::Nothing,
-            (Effect::Write, Scope::Keys) => Poison::Touched,
+            _ if way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
+            (Effect::None | Effect::Read, _) => Poison::Never,
+            (Effect::Write, Scope::Keys) => Poison::Always,
             (Effect::Write | Effect::Everything, _) if spec.flush_at_completion(argc) => {
-                Poison::Touched
+                Poison::Always
             }
             (Effect::Write | Effect::Everything, _) => Poison::Barrier,
         };
         Judgement {
-            way: spec.way(args, argc),
+            way,
             effect,
             scope,
             poison,
@@ -217,10 +220,19 @@ impl Engine {
         } else {
             road
         };
+        let poison = match (judgement.poison, judgement.effect) {
+            (Poison::Always, Effect::Write) if !self.switches.holds(Rule::PoisonAfterWrite) => {
+                Poison::Never
+            }
+            (_, Effect::Everything) if !self.switches.holds(Rule::PoisonAfterScript) => {
+                Poison::Never
+            }
+            (poison, _) => poison,
+        };
         let command = Relayed {
             frame: request.bytes(),
             touch: judgement.scope,
-            poison: judgement.poison,
+            poison,
             purpose: Purpose::Pass,
             road,
         };
@@ -266,7 +278,7 @@ impl Engine {
         let command = Relayed {
             frame: request.bytes(),
             touch: Scope::Keys,
-            poison: Poison::Nothing,
+            poison: Poison::Never,
             purpose,
             road: Road::Shared,
         };

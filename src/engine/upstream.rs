@@ -154,10 +154,8 @@ impl Engine {
             }
             Purpose::Resp3 => self.upstream.speaks_resp3 = true,
             Purpose::Server => self.read_server(reply),
-            Purpose::Replication => {
-                if !self.read_replication(reply) {
-                    return self.link_lost(id, "Redis has changed its role or its history");
-                }
+            Purpose::Replication if !self.read_replication(reply) => {
+                return self.link_lost(id, "Redis has changed its role or its history");
             }
             Purpose::Tracking if self.upstream.speaks_resp3 => self.tracking_answered(reply),
             Purpose::Tracking => {

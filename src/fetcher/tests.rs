@@ -448,7 +448,7 @@ fn a_silent_server_times_the_batch_out_once_and_its_connection_is_dropped() {
             seen.push(byte[0]);
         }
         second
-            .write_all(b"-NOPERM no names\r\n$1\r\nv\r\n:-1\r\n")
+            .write_all(b"-NOPERM no names\r\n-NOPERM no info\r\n$1\r\nv\r\n:-1\r\n")
             .unwrap();
         second
     });
@@ -500,7 +500,7 @@ fn answers_received_before_a_loss_stand_and_the_rest_is_sent_once_more_in_order(
         let (mut one, _) = listener.accept().unwrap();
         read_to(&mut one, b"PTTL\r\n$1\r\nc\r\n");
         // a in full, b by half: a stands.
-        one.write_all(b"+OK\r\n$1\r\nA\r\n:-1\r\n$1\r\nold")
+        one.write_all(b"+OK\r\n$9\r\n# Server\n\r\n$1\r\nA\r\n:-1\r\n$1\r\nold")
             .unwrap();
         drop(one);
         let (mut two, _) = listener.accept().unwrap();
@@ -511,7 +511,7 @@ fn answers_received_before_a_loss_stand_and_the_rest_is_sent_once_more_in_order(
             seen.find("$1\r\nb\r\n").unwrap() < seen.find("$1\r\nc\r\n").unwrap(),
             "{seen}"
         );
-        two.write_all(b"+OK\r\n$1\r\nB\r\n:-1\r\n$1\r\nC\r\n:5\r\n")
+        two.write_all(b"+OK\r\n$9\r\n# Server\n\r\n$1\r\nB\r\n:-1\r\n$1\r\nC\r\n:5\r\n")
             .unwrap();
         // Then the server turns bad: it closes every connection once something came.
         read_to(&mut two, b"PTTL\r\n$1\r\nd\r\n");

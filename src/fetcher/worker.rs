@@ -41,7 +41,7 @@ pub(super) struct Worker {
 
 enum Link {
     /// Usable as far as anybody knows; a close by the server shows at the next use.
-    Up(Upstream),
+    Up(Box<Upstream>),
     /// None, and no attempt has failed since there was one: the next thing to do is to connect.
     Lost,
     /// The last attempt failed; jobs fail without being queued until one succeeds.
@@ -164,7 +164,7 @@ impl Worker {
                         format!("fetch{}: Redis is reachable again", self.index),
                     );
                 }
-                self.link = Link::Up(upstream);
+                self.link = Link::Up(Box::new(upstream));
             }
             Err(why) => self.go_away(why),
         }

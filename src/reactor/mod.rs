@@ -40,7 +40,7 @@ use dialer::Dialer;
 use listeners::{Accepted, Listeners};
 use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
-use signals::Signals;
+use signals::{Asked, Signals};
 use sockets::{Socket, Sockets, Source, Stage};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -247,12 +247,14 @@ impl Reactor {
 
     /// Notes what the poll said, before anything is opened or closed.
     fn note_events(&mut self) {
-        let mut asked_to_end = false;
+        let mut asked = Asked::default();
         for event in &self.events {
             match Source::of(event.token()) {
                 // Woken by a worker or the helper: both are looked at in every turn.
                 Source::Waker => {}
-                Source::Signals => asked_to_end |= self.signals.as_mut().is_some_and(Signals::take),
+                Source::Signals => {
+                    asked = self.signals.as_mut().map(Signals::take).unwrap_or_default()
+                }
                 Source::Listener(index) => self.listeners.note(index),
                 Source::Socket(place) => {
                     let calls = self.sockets.note(place, event);
@@ -264,7 +266,11 @@ impl Reactor {
                 }
             }
         }
-        if asked_to_end && self.drain_until.is_none() {
+        if asked.switch {
+            self.engine.switch_cache();
+            self.handle_outputs();
+        }
+        if asked.end && self.drain_until.is_none() {
             self.begin_drain();
         }
     }

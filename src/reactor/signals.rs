@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first asks the loop to end, the second ends the process at once.
+//! SIGTERM and SIGINT: the first asks the loop to end, the second ends the process at once. SIGUSR1 switches the cache
+//! off, and on again.
 //!
 //! The handlers only set a flag and write a byte to a socket that the poll watches; everything else happens in a turn.
 //! The second signal is answered inside the handler, so it works even if the loop hangs: the process exits with 128 plus
@@ -8,42 +9,60 @@
 use super::sockets::Source;
 use mio::net::UnixStream;
 use mio::{Interest, Registry};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The loop's end of the pipe.
 #[derive(Debug)]
 pub(super) struct Signals {
     receiver: UnixStream,
+    end: Arc<AtomicBool>,
+    switch: Arc<AtomicBool>,
+}
+
+/// What was asked for since the loop looked last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// The process is to end.
+    pub(super) end: bool,
+    /// The cache is to be switched off, or on.
+    pub(super) switch: bool,
 }
 
 impl Signals {
-    /// Takes over both signals for the rest of the process.
+    /// Takes over the signals for the rest of the process.
     pub(super) fn install(registry: &Registry) -> io::Result<Signals> {
         let (sender, receiver) = std::os::unix::net::UnixStream::pair()?;
         receiver.set_nonblocking(true)?;
         let mut receiver = UnixStream::from_std(receiver);
         registry.register(&mut receiver, Source::Signals.token(), Interest::READABLE)?;
         let armed = Arc::new(AtomicBool::new(false));
+        let switch = Arc::new(AtomicBool::new(false));
+        flag::register(SIGUSR1, switch.clone())?;
+        low_level::pipe::register(SIGUSR1, sender.try_clone()?)?;
         for signal in [SIGTERM, SIGINT] {
             // In this order: the first signal finds the flag down and raises it, the second finds it up.
             flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?;
             flag::register(signal, armed.clone())?;
             low_level::pipe::register(signal, sender.try_clone()?)?;
         }
-        Ok(Signals { receiver })
+        Ok(Signals {
+            receiver,
+            end: armed,
+            switch,
+        })
     }
 
-    /// Empties the pipe; whether anything was in it.
-    pub(super) fn take(&mut self) -> bool {
+    /// Empties the pipe; what was asked for.
+    pub(super) fn take(&mut self) -> Asked {
         let mut bytes = [0; 16];
-        let mut any = false;
-        while matches!(self.receiver.read(&mut bytes), Ok(n) if n > 0) {
-            any = true;
+        while matches!(self.receiver.read(&mut bytes), Ok(n) if n > 0) {}
+        Asked {
+            end: self.end.load(Ordering::Relaxed),
+            switch: self.switch.swap(false, Ordering::Relaxed),
         }
-        any
     }
 }

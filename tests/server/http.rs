@@ -1,9 +1,8 @@
-//! What HTTP clients see: statuses, heads, order, the end of a connection; curl as it is.
+//! What HTTP clients see: statuses, heads, bodies, order.
 
 use crate::support::http::{request_for, target_of};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
-use crate::support::tool::run;
 
 /// A proxy before a Redis that holds `k` = `v`.
 fn start() -> (Proxy, RedisServer) {
@@ -293,50 +292,4 @@ fn connections_are_kept_or_closed_as_version_and_header_say() {
     assert!(is_kept(
         "GET /get?key=k HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
     ));
-}
-
-#[test]
-fn curl_gets_what_it_asks_for_with_each_of_its_flags() {
-    let (proxy, redis) = start();
-    let binary: Vec<u8> = (0..=255).collect();
-    redis.call(&[b"SET".as_slice(), b"binary", &binary]);
-    let base = format!("http://127.0.0.1:{}", proxy.http_port);
-    let url = format!("{base}/get?key=k");
-    let curl = |args: &[&str]| run("curl", &[&["-sS"], args].concat());
-    assert_eq!(curl(&[&url]).text(), "v");
-    assert_eq!(curl(&[&format!("{base}/get?key=binary")]).stdout, binary);
-    let head = curl(&["-I", &url]).text();
-    assert!(
-        head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"),
-        "{head}"
-    );
-    assert!(
-        head.to_ascii_lowercase().contains("content-length: 1\r\n"),
-        "{head}"
-    );
-    let old = curl(&["-i", "--http1.0", &url]).text();
-    assert!(
-        old.starts_with("HTTP/1.") && old.ends_with("\r\n\r\nv"),
-        "{old}"
-    );
-    assert_eq!(
-        curl(&[
-            "-o",
-            "/dev/null",
-            "-w",
-            "%{http_code}",
-            "--data",
-            "x=y",
-            &url
-        ])
-        .text(),
-        "405"
-    );
-    assert_eq!(
-        curl(&["-G", "--data-urlencode", "key=k", &format!("{base}/get")]).text(),
-        "v"
-    );
-    // Two URLs: the second goes over the kept connection.
-    let two = curl(&["-w", "<%{num_connects}>", &url, &url]).text();
-    assert_eq!(two, "v<1>v<0>");
 }

@@ -3,12 +3,12 @@
 //! Each test starts a redis-server and a proxy of its own on free ports, so that all of them run at once and beside
 //! an instance in use. Only [`walkthrough`] takes the ports that `RESP_PORT`, `HTTP_PORT` and `FLASK_RUN_PORT` name, when
 //! they are set.
-//! What the test binary needs beside cargo: redis-server, redis-cli, redis-benchmark, curl.
+//! What the test binary needs beside cargo: redis-server, redis-cli, redis-benchmark, curl, python3.
 //!
 //! - [`walkthrough`]: what a newcomer does with curl, redis-cli and a client library
 //! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
-//! - [`http`]: what HTTP clients see; [`together`]: many clients of both kinds at once
+//! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
@@ -29,6 +29,8 @@ mod commands;
 mod expiry;
 mod hits;
 mod http;
+mod http_connections;
+mod http_tools;
 mod limits;
 mod oracle;
 mod outages;

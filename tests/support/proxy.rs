@@ -71,6 +71,8 @@ pub struct ProxyBuilder {
     http_port: Option<u16>,
     resp_port: Option<u16>,
     http_key: &'static str,
+    http_is_off: bool,
+    resp_is_off: bool,
     shell_prefix: Option<String>,
 }
 
@@ -119,6 +121,18 @@ impl ProxyBuilder {
         self
     }
 
+    /// The HTTP port is off: nobody listens where it would be.
+    pub fn without_http(mut self) -> ProxyBuilder {
+        self.http_is_off = true;
+        self
+    }
+
+    /// The RESP port is off: nobody listens where it would be.
+    pub fn without_resp(mut self) -> ProxyBuilder {
+        self.resp_is_off = true;
+        self
+    }
+
     /// Runs shell code first, in the process that becomes the proxy (`ulimit -n 64`).
     pub fn after_shell(mut self, code: &str) -> ProxyBuilder {
         self.shell_prefix = Some(code.to_string());
@@ -160,8 +174,8 @@ impl ProxyBuilder {
                 .filter_map(|&key| Some((key, std::env::var_os(key)?))),
         );
         command
-            .env(self.http_key, http_port.to_string())
-            .env("RESP_PORT", resp_port.to_string());
+            .env(self.http_key, port_or_off(http_port, self.http_is_off))
+            .env("RESP_PORT", port_or_off(resp_port, self.resp_is_off));
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command.current_dir(directory.path()).stdin(Stdio::null());
         let log = File::create(directory.path().join("stderr"))
@@ -183,8 +197,13 @@ impl ProxyBuilder {
             if proxy.has_ended().is_some() {
                 return Some(false);
             }
+            if !self.http_is_off {
+                HttpClient::try_connect(http_port)?.get_target("/");
+            }
+            if self.resp_is_off {
+                return Some(true);
+            }
             let info = RespClient::try_connect(resp_port)?.call(&["INFO", "nearcache"]);
-            HttpClient::try_connect(http_port)?.get_target("/");
             matches!(info, Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&mine))
                 .then_some(true)
         });
@@ -196,6 +215,13 @@ impl ProxyBuilder {
         // Another port may help one that has ended; one that runs and does not answer is broken.
         assert!(answers.is_some(), "nearcache does not answer: {words}");
         Err(words)
+    }
+}
+
+fn port_or_off(port: u16, is_off: bool) -> String {
+    match is_off {
+        true => "off".to_string(),
+        false => port.to_string(),
     }
 }
 
@@ -244,6 +270,8 @@ impl Proxy {
             http_port: None,
             resp_port: None,
             http_key: "HTTP_PORT",
+            http_is_off: false,
+            resp_is_off: false,
             shell_prefix: None,
         }
     }

@@ -159,6 +159,9 @@ impl Line {
     }
 }
 
+/// What a client that takes HTTP/2 for granted begins with (RFC 9113 section 3.4): no request, in whatever version.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
 /// Judges a complete request line, without its CRLF. The order of its faults: malformed, version, target.
 pub(super) fn parse_line(line: &[u8]) -> Result<Line, Refusal> {
     let (method, method_bytes) = method_of(line)?;
@@ -185,7 +188,12 @@ pub(super) fn parse_line(line: &[u8]) -> Result<Line, Refusal> {
             b'0'..=b'9',
             b'.',
             b'0'..=b'9',
-        ] => return Err(Refusal::Version),
+        ] => {
+            return Err(match line {
+                HTTP2_PREFACE => Refusal::Http2,
+                _ => Refusal::Version,
+            });
+        }
         _ => return Err(Refusal::RequestLine),
     };
     if !octets::all(target, octets::TARGET) {

@@ -16,6 +16,7 @@ pub enum Refusal {
     EmptyLines,
     // The request line.
     RequestLine,
+    Http2,
     Target,
     LineTooLong,
     Version,
@@ -73,6 +74,7 @@ impl Refusal {
                 400,
                 "bad request: malformed request line (this port speaks HTTP/1.1)",
             ),
+            Http2 => (400, "bad request: this port speaks HTTP/1.1, not HTTP/2"),
             Target => (400, "bad request: malformed request target"),
             LineTooLong => (414, "request line too long"),
             Version => (505, "HTTP version not supported: use HTTP/1.1"),

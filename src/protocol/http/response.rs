@@ -83,7 +83,7 @@ pub struct ValueAnswer<'a> {
     pub cache_status: CacheStatus,
     /// Seconds since the value left Redis; on hits only.
     pub age_secs: Option<u64>,
-    /// The value of Cache-Control, from `HTTP_CACHE_CONTROL`.
+    /// The value of Cache-Control, from `HTTP_CACHE_CONTROL`; empty: the field is not sent.
     pub cache_control: &'a str,
 }
 
@@ -119,8 +119,10 @@ pub fn value_head(out: &mut Vec<u8>, answer: &ValueAnswer, value_bytes: usize) -
         out.extend_from_slice(b"\r\nDate: ");
     }
     out.extend_from_slice(answer.envelope.date);
-    out.extend_from_slice(b"\r\nCache-Control: ");
-    append_field(out, answer.cache_control);
+    if !answer.cache_control.is_empty() {
+        out.extend_from_slice(b"\r\nCache-Control: ");
+        append_field(out, answer.cache_control);
+    }
     if let Some(tag) = &tag {
         out.extend_from_slice(b"\r\nETag: \"");
         out.extend_from_slice(tag);
@@ -524,6 +526,15 @@ mod tests {
              X-Content-Type-Options: nosniff\r\nContent-Length: 25\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\
              Cache-Control: no-store\r\nRetry-After: 1\r\nCache-Status: nearcache; fwd=uri-miss\r\nConnection: close\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn an_empty_cache_control_is_not_sent() {
+        let answer = of_value(ValueAnswer {
+            cache_control: "",
+            ..HIT
+        });
+        assert!(!answer.contains("Cache-Control"), "{answer}");
     }
 
     #[test]

@@ -45,6 +45,18 @@ pub enum Grant {
 }
 
 impl Policy {
+    /// The policy of the configuration's lists: `*` alone stands for every origin.
+    pub fn new(origins: &[String], hosts: &[String]) -> Policy {
+        let origins = match origins {
+            [any] if any == "*" => Origins::Any,
+            listed => Origins::Listed(listed.to_vec()),
+        };
+        Policy {
+            origins,
+            hosts: hosts.to_vec(),
+        }
+    }
+
     /// The value of `Access-Control-Allow-Origin` for the answer.
     pub fn allow_origin(&self, grant: Grant) -> Option<&str> {
         match (grant, &self.origins) {

@@ -536,8 +536,10 @@ fn other_protocols_are_answered_at_once() {
         "400 ControlByte!",
     );
     check(b"\x16", "400 ControlByte!");
-    check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "505 Version!");
-    check("PRI * HTTP/2.0\r\n", "505 Version!");
+    check("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400 Http2!");
+    check("PRI * HTTP/2.0\r\n", "400 Http2!");
+    check("PRI * HTTP/2.1\r\n", "505 Version!");
+    check("GET * HTTP/2.0\r\n", "505 Version!");
     for resp in [
         "*1\r\n$4\r\nPING\r\n",
         "PING\r\n",

@@ -1,0 +1,82 @@
+//! The coherence rules that a test can turn off, to show that each is needed and that the tests would notice.
+//!
+//! Exists in builds with debug assertions only: in a release build [`Switches`] is empty and every question a constant.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+
+/// A rule of RULES.md, as far as it acts at one place of the engine.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// L2: the start of a fetch removes the key's entry.
+    RemoveAtStart,
+    /// L3: only the fetch that holds the mark is kept.
+    MarkIdentity,
+    /// L4: a client with relayed commands outstanding stays on their link.
+    PinToLink,
+    /// L5: a GET behind an own relayed command of its key is relayed too.
+    RelayBehindRelayed,
+    /// L5: a relayed GET poisons its key.
+    PoisonAfterGet,
+    /// L7: a relayed command waits for the client's own fetch of its key.
+    WaitForOwnFetch,
+    /// L8: replies leave in the order of the commands.
+    RepliesInOrder,
+    /// L9: a write poisons its keys at completion.
+    PoisonAfterWrite,
+    /// R2: poison removes the entry.
+    PoisonEntry,
+    /// R2: poison removes the mark.
+    PoisonMark,
+    /// L10: a script may touch every key, as far as L5 and L7 are concerned.
+    ScriptsTouchAll,
+    /// L10: a script poisons everything at completion.
+    PoisonAfterScript,
+}
+
+/// Which rules are turned off.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Switches {
+    #[cfg(debug_assertions)]
+    off: u32,
+}
+
+impl Switches {
+    /// Whether the rule is in force.
+    #[inline(always)]
+    pub(super) fn holds(self, rule: Rule) -> bool {
+        #[cfg(debug_assertions)]
+        let holds = self.off & (1 << rule as u32) == 0;
+        #[cfg(not(debug_assertions))]
+        let holds = {
+            let _ = rule;
+            true
+        };
+        holds
+    }
+}
+
+impl Engine {
+    /// Turns a rule off, for a test that shows what then goes wrong.
+    #[doc(hidden)]
+    #[cfg(debug_assertions)]
+    pub fn break_rule(&mut self, rule: Rule) {
+        self.switches.off |= 1 << rule as u32;
+    }
+
+    /// With rule L8 turned off, a reply that is early leaves at once.
+    #[inline(always)]
+    pub(super) fn reply_is_ready(&mut self, ix: usize, slot: u64) {
+        if self.switches.holds(Rule::RepliesInOrder) {
+            return;
+        }
+        let client = &mut self.clients[ix];
+        let at = (slot - client.owed_front) as usize;
+        if let (true, Some(slot)) = (at > 0, client.owed.get_mut(at)) {
+            let early = std::mem::take(&mut slot.early);
+            client.early_bytes -= early.len();
+            client.outbox.append_all(early, &mut self.pool);
+        }
+    }
+}

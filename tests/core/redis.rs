@@ -1,0 +1,396 @@
+//! A model Redis: one thread, atomic commands, expiry to the millisecond, several databases, both versions of RESP.
+//!
+//! It keeps what the checks need: every value a key ever had ([`Redis::history`]) and, if asked to, every command it
+//! executed with its reply ([`Redis::log`]).
+
+use super::codec::bulk;
+use nearcache::time::Time;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub const WRONG_TYPE: &[u8] =
+    b"-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
+
+/// The database and the name.
+pub type Key = (u32, Vec<u8>);
+
+/// What a key holds.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum Data {
+    Text(Vec<u8>),
+    /// Something GET cannot read.
+    List,
+}
+
+impl std::fmt::Debug for Data {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Data::Text(text) => write!(f, "{:.40}", String::from_utf8_lossy(text)),
+            Data::List => f.write_str("(list)"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Stored {
+    data: Data,
+    /// The first instant at which it is gone.
+    dies: Option<Time>,
+}
+
+/// One state of a key, in force from `at` until the next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Version {
+    /// `None`: no such key.
+    pub data: Option<Data>,
+    pub at: Time,
+    /// It began when the one before ran out of time.
+    pub expired: bool,
+}
+
+/// One executed command.
+#[derive(Debug, Clone)]
+pub struct Execution {
+    pub args: Vec<Vec<u8>>,
+    pub reply: Vec<u8>,
+    /// Which versions it made, by key.
+    pub made: Vec<(Key, usize)>,
+}
+
+/// The state of one connection at Redis.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Session {
+    pub resp3: bool,
+    pub db: u32,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct Redis {
+    dbs: BTreeMap<u32, BTreeMap<Vec<u8>, Stored>>,
+    pub history: BTreeMap<Key, Vec<Version>>,
+    pub log: Vec<Execution>,
+    pub keep_log: bool,
+    /// SET stores the number of writes to its key instead of the value it is given: then a value is its own version,
+    /// and runs that differ only in the names of their values come to the same state.
+    pub counts_versions: bool,
+    pub now: Time,
+    made: Vec<(Key, usize)>,
+}
+
+const OK: &[u8] = b"+OK\r\n";
+const SYNTAX: &[u8] = b"-ERR syntax error\r\n";
+const NOT_INTEGER: &[u8] = b"-ERR value is not an integer or out of range\r\n";
+
+impl Redis {
+    /// An empty one.
+    pub fn new(now: Time) -> Redis {
+        Redis {
+            now,
+            ..Redis::default()
+        }
+    }
+
+    /// Time passes: what expires meanwhile is gone.
+    pub fn advance(&mut self, now: Time) {
+        self.now = now;
+        let mut dead: Vec<(Time, Key)> = Vec::new();
+        for (db, keys) in &self.dbs {
+            for (name, stored) in keys {
+                if let Some(dies) = stored.dies.filter(|dies| *dies <= now) {
+                    dead.push((dies, (*db, name.clone())));
+                }
+            }
+        }
+        dead.sort();
+        for (dies, key) in dead {
+            self.dbs.entry(key.0).or_default().remove(&key.1);
+            self.note(key, None, dies, true);
+        }
+    }
+
+    fn note(&mut self, key: Key, data: Option<Data>, at: Time, expired: bool) {
+        let versions = self.history.entry(key.clone()).or_default();
+        if versions.is_empty() {
+            versions.push(Version {
+                data: None,
+                at: Time::ZERO,
+                expired: false,
+            });
+        }
+        versions.push(Version { data, at, expired });
+        let made = versions.len() - 1;
+        self.made.push((key, made));
+    }
+
+    /// The number of the version in force; 0 before the first write.
+    pub fn version(&self, key: &Key) -> usize {
+        self.history
+            .get(key)
+            .map_or(0, |versions| versions.len() - 1)
+    }
+
+    /// The state of `key` with that number.
+    pub fn data(&self, key: &Key, version: usize) -> Option<&Data> {
+        self.history.get(key)?.get(version)?.data.as_ref()
+    }
+
+    fn get(&self, db: u32, name: &[u8]) -> Option<&Stored> {
+        self.dbs.get(&db)?.get(name)
+    }
+
+    fn put(&mut self, db: u32, name: &[u8], value: &[u8], dies: Option<Time>) {
+        let key = (db, name.to_vec());
+        let value = if self.counts_versions {
+            (self.version(&key) + 1).to_string().into_bytes()
+        } else {
+            value.to_vec()
+        };
+        self.put_data(key, Data::Text(value), dies);
+    }
+
+    /// Sets what a key holds, from nowhere.
+    pub fn put_data(&mut self, key: Key, data: Data, dies: Option<Time>) {
+        let stored = Stored {
+            data: data.clone(),
+            dies,
+        };
+        self.dbs
+            .entry(key.0)
+            .or_default()
+            .insert(key.1.clone(), stored);
+        self.note(key, Some(data), self.now, false);
+    }
+
+    fn remove(&mut self, db: u32, name: &[u8]) -> bool {
+        let was = self.dbs.entry(db).or_default().remove(name).is_some();
+        if was {
+            self.note((db, name.to_vec()), None, self.now, false);
+        }
+        was
+    }
+
+    /// The value as GET answers it, `Err` with the error's text.
+    pub fn read(&self, db: u32, name: &[u8]) -> Result<Option<Vec<u8>>, String> {
+        match self.get(db, name) {
+            None => Ok(None),
+            Some(Stored {
+                data: Data::Text(value),
+                ..
+            }) => Ok(Some(value.clone())),
+            Some(Stored {
+                data: Data::List, ..
+            }) => {
+                let text = String::from_utf8_lossy(&WRONG_TYPE[1..])
+                    .trim_end()
+                    .to_owned();
+                Err(text)
+            }
+        }
+    }
+
+    /// The reply to PTTL.
+    pub fn pttl(&self, db: u32, name: &[u8]) -> i64 {
+        match self.get(db, name) {
+            None => -2,
+            Some(Stored { dies: None, .. }) => -1,
+            // A key lives through the whole of its last millisecond.
+            Some(Stored {
+                dies: Some(dies), ..
+            }) => (dies.micros() / 1000) as i64 - 1 - (self.now.micros() / 1000) as i64,
+        }
+    }
+
+    /// Executes one command and returns the reply.
+    pub fn execute(&mut self, session: &mut Session, args: &[Vec<u8>]) -> Vec<u8> {
+        self.made.clear();
+        let reply = self.reply_to(session, args);
+        if self.keep_log {
+            self.log.push(Execution {
+                args: args.to_vec(),
+                reply: reply.clone(),
+                made: std::mem::take(&mut self.made),
+            });
+        }
+        reply
+    }
+
+    /// The last execution's versions, where no log is kept.
+    pub fn made(&self) -> &[(Key, usize)] {
+        &self.made
+    }
+
+    fn reply_to(&mut self, session: &mut Session, args: &[Vec<u8>]) -> Vec<u8> {
+        let name = String::from_utf8_lossy(&args[0]).to_ascii_uppercase();
+        let db = session.db;
+        let nil: &[u8] = if session.resp3 { b"_\r\n" } else { b"$-1\r\n" };
+        let arg = |at: usize| args[at].as_slice();
+        let value_reply = |value: Result<Option<Vec<u8>>, String>| match value {
+            Ok(None) => nil.to_vec(),
+            Ok(Some(value)) => bulk(&value),
+            Err(text) => format!("-{text}\r\n").into_bytes(),
+        };
+        match (name.as_str(), args.len()) {
+            ("HELLO", 2..) => {
+                session.resp3 = arg(1) == b"3";
+                let head: &[u8] = if session.resp3 { b"%1\r\n" } else { b"*2\r\n" };
+                [head, b"$6\r\nserver\r\n$5\r\nredis\r\n"].concat()
+            }
+            ("AUTH", _) | ("CLIENT", 2..) => OK.to_vec(),
+            ("SELECT", 2) => {
+                session.db = String::from_utf8_lossy(arg(1))
+                    .parse()
+                    .expect("a database number");
+                OK.to_vec()
+            }
+            ("INFO", _) => bulk(b"# Server\r\nredis_version:7.0.15\r\nrun_id:0123456789abcdef\r\n"),
+            ("COMMAND", 1) => {
+                b"-NOPERM this user has no permissions to run the 'command' command\r\n".to_vec()
+            }
+            ("PING", 1) => b"+PONG\r\n".to_vec(),
+            ("GET", 2) => value_reply(self.read(db, arg(1))),
+            ("SET", 3) => {
+                self.put(db, arg(1), arg(2), None);
+                OK.to_vec()
+            }
+            ("SET", 5) if arg(3).eq_ignore_ascii_case(b"PX") => {
+                let ms: u64 = String::from_utf8_lossy(arg(4))
+                    .parse()
+                    .expect("milliseconds");
+                let dies = Time::from_millis(self.now.micros() / 1000 + ms + 1);
+                self.put(db, arg(1), arg(2), Some(dies));
+                OK.to_vec()
+            }
+            ("SET", 4) if arg(3).eq_ignore_ascii_case(b"NX") => {
+                if self.get(db, arg(1)).is_some() {
+                    return nil.to_vec();
+                }
+                self.put(db, arg(1), arg(2), None);
+                OK.to_vec()
+            }
+            ("SET", 4..) => SYNTAX.to_vec(),
+            ("DEL", 2..) => {
+                let removed = args[1..]
+                    .iter()
+                    .filter(|name| self.remove(db, name))
+                    .count();
+                integer(removed)
+            }
+            ("EXISTS", 2..) => integer(
+                args[1..]
+                    .iter()
+                    .filter(|name| self.get(db, name).is_some())
+                    .count(),
+            ),
+            ("INCR", 2) => match self.read(db, arg(1)) {
+                Err(text) => format!("-{text}\r\n").into_bytes(),
+                Ok(value) => {
+                    let value = value.unwrap_or(b"0".to_vec());
+                    let Ok(number) = String::from_utf8_lossy(&value).parse::<u32>() else {
+                        return NOT_INTEGER.to_vec();
+                    };
+                    let dies = self.get(db, arg(1)).and_then(|stored| stored.dies);
+                    self.put(db, arg(1), (number + 1).to_string().as_bytes(), dies);
+                    integer(number as usize + 1)
+                }
+            },
+            ("MSET", 3..) if args.len() % 2 == 1 => {
+                for pair in args[1..].chunks(2) {
+                    self.put(db, &pair[0], &pair[1], None);
+                }
+                OK.to_vec()
+            }
+            ("MGET", 2..) => {
+                let mut out = format!("*{}\r\n", args.len() - 1).into_bytes();
+                for name in &args[1..] {
+                    let value = self.read(db, name).unwrap_or(None);
+                    out.extend(value_reply(Ok(value)));
+                }
+                out
+            }
+            ("STRLEN", 2) => match self.read(db, arg(1)) {
+                Err(text) => format!("-{text}\r\n").into_bytes(),
+                Ok(value) => integer(value.map_or(0, |value| value.len())),
+            },
+            ("GETRANGE", 4) => match self.read(db, arg(1)) {
+                Err(text) => format!("-{text}\r\n").into_bytes(),
+                Ok(value) => {
+                    let last: usize = String::from_utf8_lossy(arg(3)).parse().expect("an offset");
+                    let value = value.unwrap_or_default();
+                    bulk(&value[..value.len().min(last + 1)])
+                }
+            },
+            ("COPY", 5) if arg(3).eq_ignore_ascii_case(b"DB") => {
+                let to: u32 = String::from_utf8_lossy(arg(4))
+                    .parse()
+                    .expect("a database number");
+                let Some(stored) = self.get(db, arg(1)).cloned() else {
+                    return integer(0);
+                };
+                if self.get(to, arg(2)).is_some() {
+                    return integer(0);
+                }
+                self.put_data((to, arg(2).to_vec()), stored.data, stored.dies);
+                integer(1)
+            }
+            // The one form of script: `SET key value`, whatever keys are declared; `SETERR` answers an error of its own.
+            ("EVAL", 3..) => {
+                let script = String::from_utf8_lossy(arg(1)).into_owned();
+                let words: Vec<&str> = script.split(' ').collect();
+                match words[..] {
+                    ["SET", key, value] => {
+                        self.put(db, key.as_bytes(), value.as_bytes(), None);
+                        OK.to_vec()
+                    }
+                    ["SETERR", key, value] => {
+                        self.put(db, key.as_bytes(), value.as_bytes(), None);
+                        b"-ERR unknown command is what this script says\r\n".to_vec()
+                    }
+                    _ => b"-ERR Error compiling script\r\n".to_vec(),
+                }
+            }
+            ("FLUSHALL", 1) => {
+                let all: Vec<Key> = self
+                    .dbs
+                    .iter()
+                    .flat_map(|(db, keys)| keys.keys().map(|name| (*db, name.clone())))
+                    .collect();
+                for (db, name) in all {
+                    self.remove(db, &name);
+                }
+                OK.to_vec()
+            }
+            (
+                "PING" | "GET" | "SET" | "DEL" | "EXISTS" | "INCR" | "MSET" | "MGET" | "STRLEN"
+                | "GETRANGE" | "COPY",
+                _,
+            ) => format!(
+                "-ERR wrong number of arguments for '{}' command\r\n",
+                name.to_lowercase()
+            )
+            .into_bytes(),
+            _ => {
+                let args: String = args[1..]
+                    .iter()
+                    .map(|arg| format!("'{}' ", String::from_utf8_lossy(arg)))
+                    .collect();
+                let name = String::from_utf8_lossy(arg(0));
+                format!("-ERR unknown command '{name}', with args beginning with: {args}\r\n")
+                    .into_bytes()
+            }
+        }
+    }
+
+    /// What is hashed when runs are compared: the keys as they are now.
+    pub fn state(&self) -> impl std::hash::Hash + use<> {
+        self.dbs.clone()
+    }
+}
+
+fn integer(n: usize) -> Vec<u8> {
+    format!(":{n}\r\n").into_bytes()
+}
+
+/// A duration in milliseconds.
+pub fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}

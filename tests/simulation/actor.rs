@@ -1,0 +1,408 @@
+//! One client of the simulation: what it sends, and what it has yet to be told.
+
+use super::driver::codec::{parse_http, reply_len, request};
+use super::driver::redis::{Data, WRONG_TYPE};
+use super::driver::world::World;
+use super::ledger::Ledger;
+use fastrand::Rng;
+use nearcache::engine::Port;
+use nearcache::time::Time;
+use std::collections::{BTreeMap, VecDeque};
+
+pub const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// A key that GET cannot read.
+pub const LIST: &str = "list";
+
+/// What a client waits to be told.
+#[derive(Debug, Clone)]
+pub enum Asked {
+    Get(String),
+    Http {
+        key: String,
+        head_only: bool,
+    },
+    Relayed(Vec<Vec<u8>>),
+    Exactly(Vec<u8>),
+    Hello {
+        resp3: bool,
+    },
+    /// The last thing it says: the error it gets begins so.
+    Nonsense(&'static [u8]),
+}
+
+impl Asked {
+    /// Whether a command is sent at most once in a run.
+    pub fn is_unique(args: &[Vec<u8>]) -> bool {
+        const REPEATED: [&str; 10] = [
+            "GET", "INCR", "PING", "INFO", "CLIENT", "COMMAND", "SELECT", "HELLO", "AUTH", "ECHO",
+        ];
+        !REPEATED
+            .iter()
+            .any(|name| args[0].eq_ignore_ascii_case(name.as_bytes()))
+    }
+}
+
+/// A command under way.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    pub asked: Asked,
+    pub at: Time,
+    pub step: u64,
+    /// What every client knew when it was sent.
+    pub floor: BTreeMap<Vec<u8>, usize>,
+}
+
+pub struct Actor {
+    /// Unique in a run.
+    pub number: usize,
+    pub socket: usize,
+    pub port: Port,
+    pub awaited: VecDeque<Sent>,
+    /// It will send nothing more.
+    pub finished: bool,
+    /// It may lose replies: it, or its link, was cut off.
+    pub forsaken: bool,
+    resp3: bool,
+    sent: usize,
+    flushes: usize,
+    pub floor: BTreeMap<Vec<u8>, usize>,
+    pub last_read: BTreeMap<Vec<u8>, usize>,
+    /// Where its last relayed command stands in Redis's log.
+    pub last_execution: Option<usize>,
+}
+
+impl Actor {
+    pub fn new(number: usize, port: Port, world: &mut World) -> Actor {
+        Actor {
+            number,
+            socket: world.open(port),
+            port,
+            awaited: VecDeque::new(),
+            finished: false,
+            forsaken: false,
+            resp3: false,
+            sent: 0,
+            flushes: 0,
+            floor: BTreeMap::new(),
+            last_read: BTreeMap::new(),
+            last_execution: None,
+        }
+    }
+
+    /// Writes some commands.
+    pub fn speak(&mut self, world: &mut World, ledger: &Ledger, random: &mut Rng) {
+        for _ in 0..random.usize(1..8) {
+            if self.finished {
+                return;
+            }
+            self.sent += 1;
+            let (bytes, asked) = match self.port {
+                Port::Resp => self.resp_command(ledger, random),
+                Port::Http => self.http_request(random),
+            };
+            let socket = &mut world.sockets[self.socket];
+            socket.incoming.extend(bytes);
+            let sent = Sent {
+                asked,
+                at: world.now,
+                step: world.step,
+                floor: ledger.floor.clone(),
+            };
+            self.awaited.push_back(sent);
+        }
+        // Half-closed: what was asked is owed all the same.
+        if !self.finished && random.u8(..40) == 0 {
+            self.finished = true;
+            world.sockets[self.socket].fin = true;
+        }
+    }
+
+    fn key(random: &mut Rng) -> String {
+        let few = if random.bool() { 1 } else { KEYS.len() };
+        KEYS[random.usize(..few)].to_owned()
+    }
+
+    fn http_request(&mut self, random: &mut Rng) -> (Vec<u8>, Asked) {
+        let key = if random.u8(..20) == 0 {
+            LIST.to_owned()
+        } else {
+            Actor::key(random)
+        };
+        let head_only = random.u8(..4) == 0;
+        let method = if head_only { "HEAD" } else { "GET" };
+        let mut text = format!("{method} /get?key={key} HTTP/1.1\r\nHost: x\r\n");
+        if random.u8(..4) == 0 {
+            text.push_str("Cache-Control: no-cache\r\n");
+        }
+        if random.u8(..30) == 0 {
+            text.push_str("Connection: close\r\n");
+            self.finished = true;
+        }
+        text.push_str("\r\n");
+        (text.into_bytes(), Asked::Http { key, head_only })
+    }
+
+    fn resp_command(&mut self, ledger: &Ledger, random: &mut Rng) -> (Vec<u8>, Asked) {
+        let key = Actor::key(random);
+        let tag = format!("{}.{}", self.number, self.sent);
+        let padding = if random.u8(..30) == 0 {
+            10_000
+        } else {
+            random.usize(..20)
+        };
+        let value = format!("{tag}{}", "x".repeat(padding));
+        let absent = format!("t{tag}");
+        let relayed = |args: &[&str]| {
+            let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+            (request(&args), Asked::Relayed(args))
+        };
+        let exactly =
+            |args: &[&str], reply: String| (request(args), Asked::Exactly(reply.into_bytes()));
+        match random.u8(..100) {
+            0..45 => {
+                let key = if random.u8(..30) == 0 {
+                    LIST.to_owned()
+                } else {
+                    key
+                };
+                let bytes = match random.u8(..6) {
+                    0 => format!("get  {key}\r\n").into_bytes(),
+                    1 => format!("\r\n*2\r\n$3\r\ngEtxx${}\r\n{key}!\n", key.len()).into_bytes(),
+                    _ => request(&["GET", &key]),
+                };
+                (bytes, Asked::Get(key))
+            }
+            45..58 => relayed(&["SET", &key, &value]),
+            58..62 => relayed(&["SET", &key, &value, "PX", &random.u32(1..40).to_string()]),
+            62..64 => relayed(&["set", &key, &value, "nx"]),
+            64..69 => relayed(&["DEL", &key, &absent]),
+            69..72 => relayed(&["INCR", &format!("n{}", self.number)]),
+            72..75 => relayed(&[
+                "MSET",
+                &key,
+                &value,
+                &Actor::key(random),
+                &format!("{value}m"),
+            ]),
+            75..79 => relayed(&["MGET", &key, &Actor::key(random), &absent]),
+            79..81 => relayed(&["EXISTS", &key, &absent]),
+            81..83 => relayed(&[
+                "GETRANGE",
+                &key,
+                "0",
+                &(1000 * self.number + self.sent).to_string(),
+            ]),
+            83..86 => relayed(&["EVAL", &format!("SET {key} {value}"), "0"]),
+            86..87 => relayed(&["EVAL", &format!("SETERR {key} {value}"), "1", "other"]),
+            87..88 => relayed(&["COPY", &key, &absent, "DB", &(ledger.db + 1).to_string()]),
+            88 if random.bool() => relayed(&[&format!("no-such-command-{tag}")]),
+            88 if self.flushes < 8 && self.number < 32 => {
+                // Told apart by the case of its eight letters.
+                let bits = self.number * 8 + self.flushes;
+                self.flushes += 1;
+                let name: String = "flushall"
+                    .chars()
+                    .enumerate()
+                    .map(|(at, c)| {
+                        if bits >> at & 1 == 1 {
+                            c.to_ascii_uppercase()
+                        } else {
+                            c
+                        }
+                    })
+                    .collect();
+                relayed(&[&name])
+            }
+            89..91 => exactly(&["PING"], "+PONG\r\n".to_owned()),
+            91..93 => exactly(&["ECHO", &tag], format!("${}\r\n{tag}\r\n", tag.len())),
+            93..94 => exactly(&["SELECT", &ledger.db.to_string()], "+OK\r\n".to_owned()),
+            94..96 => relayed(&["STRLEN", &format!("n{}.{}", self.number, self.sent)]),
+            96..98 => {
+                let resp3 = random.bool();
+                (
+                    request(&["HELLO", if resp3 { "3" } else { "2" }]),
+                    Asked::Hello { resp3 },
+                )
+            }
+            98 if random.u8(..3) == 0 => {
+                self.finished = true;
+                exactly(&["QUIT"], "+OK\r\n".to_owned())
+            }
+            99 if random.u8(..3) == 0 => {
+                self.finished = true;
+                let (bytes, error): (&[u8], &[u8]) = if random.bool() {
+                    (
+                        b"*1\r\n!\r\n*1\r\n$4\r\nPING\r\n",
+                        b"-ERR Protocol error: expected '$', got '!'\r\n",
+                    )
+                } else {
+                    (
+                        b"*x\r\nPING\r\n",
+                        b"-ERR Protocol error: invalid multibulk length\r\n",
+                    )
+                };
+                (bytes.to_vec(), Asked::Nonsense(error))
+            }
+            _ => exactly(&["CLIENT", "SETNAME", &tag], "+OK\r\n".to_owned()),
+        }
+    }
+
+    /// Takes what has arrived and compares it with what was asked.
+    pub fn listen(&mut self, world: &mut World, ledger: &mut Ledger, faults: bool) {
+        let received = std::mem::take(&mut world.sockets[self.socket].received);
+        let mut at = 0;
+        while at < received.len() {
+            let Some(sent) = self.awaited.front().cloned() else {
+                panic!(
+                    "client {} was told what it never asked: {}",
+                    self.number,
+                    shown(&received[at..])
+                );
+            };
+            let Some(len) = self.hear(world, ledger, &sent, &received[at..], faults) else {
+                break;
+            };
+            ledger.replies += 1;
+            self.awaited.pop_front();
+            at += len;
+        }
+        let socket = &mut world.sockets[self.socket];
+        socket.received = received[at..].to_vec();
+        if socket.shut {
+            socket.fin = true;
+        }
+        if socket.shut || socket.closed {
+            let whole = self.awaited.is_empty() && socket.received.is_empty();
+            assert!(
+                whole || self.forsaken || faults,
+                "client {} lost {:?}",
+                self.number,
+                self.awaited
+            );
+            assert!(
+                self.finished || self.forsaken || faults,
+                "client {} was closed for no reason",
+                self.number
+            );
+        }
+    }
+
+    /// One reply, its length if it is whole.
+    fn hear(
+        &mut self,
+        world: &World,
+        ledger: &mut Ledger,
+        sent: &Sent,
+        bytes: &[u8],
+        faults: bool,
+    ) -> Option<usize> {
+        if let Asked::Http { key, head_only } = &sent.asked {
+            return self.hear_http(world, ledger, sent, key, *head_only, bytes, faults);
+        }
+        let len = reply_len(bytes)?;
+        let reply = &bytes[..len];
+        if reply.starts_with(b"-ERR nearcache: ") {
+            assert!(
+                faults,
+                "client {} got {} to {:?}",
+                self.number,
+                shown(reply),
+                sent.asked
+            );
+            ledger.errors += 1;
+            return Some(len);
+        }
+        match &sent.asked {
+            Asked::Get(key) => {
+                let nil: &[u8] = if self.resp3 { b"_\r\n" } else { b"$-1\r\n" };
+                let data = match reply {
+                    reply if reply == nil => None,
+                    reply if reply == WRONG_TYPE => Some(Data::List),
+                    reply => {
+                        assert_eq!(
+                            reply[0],
+                            b'$',
+                            "client {} got {} to GET",
+                            self.number,
+                            shown(reply)
+                        );
+                        let head = reply
+                            .windows(2)
+                            .position(|two| two == b"\r\n")
+                            .expect("it is whole")
+                            + 2;
+                        Some(Data::Text(reply[head..len - 2].to_vec()))
+                    }
+                };
+                ledger.value(world, self, sent, key.as_bytes(), data.as_ref());
+            }
+            Asked::Relayed(args) => ledger.relayed(world, self, args, reply),
+            Asked::Exactly(expected) => {
+                assert_eq!(shown(reply), shown(expected), "client {}", self.number)
+            }
+            Asked::Nonsense(expected) => {
+                assert_eq!(shown(reply), shown(expected), "client {}", self.number)
+            }
+            Asked::Hello { resp3 } => {
+                let head: &[u8] = if *resp3 { b"%7\r\n" } else { b"*14\r\n" };
+                assert!(
+                    reply.starts_with(head),
+                    "client {} got {} to HELLO",
+                    self.number,
+                    shown(reply)
+                );
+                self.resp3 = *resp3;
+            }
+            Asked::Http { .. } => {}
+        }
+        Some(len)
+    }
+
+    #[allow(clippy::too_many_arguments)] // the parts of one call, taken apart once
+    fn hear_http(
+        &mut self,
+        world: &World,
+        ledger: &mut Ledger,
+        sent: &Sent,
+        key: &str,
+        head_only: bool,
+        bytes: &[u8],
+        faults: bool,
+    ) -> Option<usize> {
+        // What was not read to its end is not known to be a HEAD.
+        let late = bytes.starts_with(b"HTTP/1.1 408");
+        let answer = parse_http(bytes, head_only && !late)?;
+        let data = match answer.status {
+            // The body is not there after HEAD; then only the order of the answers is checked.
+            200 if head_only => return Some(answer.len),
+            200 => Some(Data::Text(answer.body.clone())),
+            404 => None,
+            409 => Some(Data::List),
+            // A head that does not come in time is answered and is the last.
+            408 if faults => {
+                (self.finished, self.forsaken) = (true, true);
+                ledger.errors += 1;
+                return Some(answer.len);
+            }
+            status => {
+                assert!(
+                    faults && matches!(status, 503 | 504),
+                    "client {} got {answer:?}",
+                    self.number
+                );
+                ledger.errors += 1;
+                return Some(answer.len);
+            }
+        };
+        assert!(
+            answer.fields.contains("Cache-Status: nearcache; "),
+            "{answer:?}"
+        );
+        ledger.value(world, self, sent, key.as_bytes(), data.as_ref());
+        Some(answer.len)
+    }
+}
+
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(100)]).into_owned()
+}

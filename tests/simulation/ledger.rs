@@ -1,0 +1,181 @@
+//! What every reply must be: exactly what Redis answered to that very command, or a value inside the promise's window.
+//!
+//! A read may return any version of its key that is not older than: what the client read or wrote before it in program
+//! order (RYW, MONO), what any client of the proxy had read or had been told of its writes when the read was sent (GMONO,
+//! CROSS), and what was in force `CACHE_TTL` before it was sent (the bound for foreign writes). A value that stood there
+//! more than once counts as the oldest of its versions that fits, so nothing right is ever refused.
+
+use super::actor::{Actor, Asked, Sent};
+use super::driver::redis::{Data, Execution, Version};
+use super::driver::world::World;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+#[derive(Default)]
+pub struct Ledger {
+    pub db: u32,
+    pub cache_ttl: Duration,
+    /// The oldest version that a read sent now may return.
+    pub floor: BTreeMap<Vec<u8>, usize>,
+    /// Where each command stands in Redis's log.
+    executed: HashMap<Vec<Vec<u8>>, Vec<usize>>,
+    log_seen: usize,
+    pub replies: u64,
+    pub values: u64,
+    pub old_values: u64,
+    pub errors: u64,
+}
+
+impl Ledger {
+    pub fn new(db: u32, cache_ttl: Duration) -> Ledger {
+        Ledger {
+            db,
+            cache_ttl,
+            ..Ledger::default()
+        }
+    }
+
+    fn read_log(&mut self, log: &[Execution]) {
+        for (at, execution) in log.iter().enumerate().skip(self.log_seen) {
+            self.executed
+                .entry(execution.args.clone())
+                .or_default()
+                .push(at);
+        }
+        self.log_seen = log.len();
+    }
+
+    /// The version that a read's answer shows.
+    pub fn value(
+        &mut self,
+        world: &World,
+        actor: &mut Actor,
+        sent: &Sent,
+        name: &[u8],
+        got: Option<&Data>,
+    ) {
+        self.values += 1;
+        let key = (self.db, name.to_vec());
+        let none = [];
+        let history = world
+            .redis
+            .history
+            .get(&key)
+            .map_or(&none[..], Vec::as_slice);
+        let fresh = history
+            .iter()
+            .rposition(|version| version.at + self.cache_ttl <= sent.at)
+            .unwrap_or(0);
+        let floor = sent.floor.get(name).copied().unwrap_or(0);
+        let own = actor.floor.get(name).copied().unwrap_or(0);
+        let lowest = floor.max(own).max(fresh);
+        let possible = |version: &usize| {
+            let data = history
+                .get(*version)
+                .and_then(|version| version.data.as_ref());
+            let ended = history
+                .get(version + 1)
+                .filter(|next| next.expired && next.at <= sent.at);
+            // What had expired when the read was sent can only have come by a fetch that was under way.
+            let joined = || {
+                world.fetched.iter().any(|note| {
+                    note.key == key
+                        && note.completed > sent.step
+                        && got
+                            == note
+                                .value
+                                .as_ref()
+                                .map(|value| Data::Text(value.clone()))
+                                .as_ref()
+                })
+            };
+            data == got && (ended.is_none() || joined())
+        };
+        let newest = history.len().saturating_sub(1);
+        let version = (lowest..=newest).find(possible);
+        let Some(version) = version else {
+            panic!(
+                "client {} read {got:?} from {:?}: nothing in versions {lowest}..={newest} (floor {floor}, own {own}, bound {fresh}) of\n{}",
+                actor.number,
+                String::from_utf8_lossy(name),
+                described(history),
+            );
+        };
+        self.old_values += u64::from(version < newest);
+        actor.last_read.insert(name.to_vec(), version);
+        raise(&mut actor.floor, name, version);
+        raise(&mut self.floor, name, version);
+    }
+
+    /// The reply to a relayed command: some execution of it answered exactly this, in the client's order.
+    pub fn relayed(&mut self, world: &World, actor: &mut Actor, args: &[Vec<u8>], reply: &[u8]) {
+        self.read_log(&world.redis.log);
+        let log = &world.redis.log;
+        let places = self.executed.get(args).map_or(&[][..], Vec::as_slice);
+        assert!(
+            places.len() <= 1 || !Asked::is_unique(args),
+            "executed twice: {}",
+            shown(args)
+        );
+        let place = places.iter().find(|at| {
+            actor.last_execution.is_none_or(|last| **at > last) && log[**at].reply == reply
+        });
+        let Some(place) = place else {
+            let said: Vec<String> = places
+                .iter()
+                .map(|at| format!("#{at} {:?}", String::from_utf8_lossy(&log[*at].reply)))
+                .collect();
+            panic!(
+                "client {} got {:?} to {}, Redis answered {said:?}, the client's last was #{:?}",
+                actor.number,
+                String::from_utf8_lossy(reply),
+                shown(args),
+                actor.last_execution,
+            );
+        };
+        actor.last_execution = Some(*place);
+        for ((db, name), version) in &log[*place].made {
+            if *db != self.db {
+                continue;
+            }
+            let read = actor.last_read.get(name).copied();
+            assert!(
+                read.is_none_or(|read| read < *version),
+                "client {} read version {read:?} before its own write of {version}: {}",
+                actor.number,
+                shown(args),
+            );
+            raise(&mut actor.floor, name, *version);
+            raise(&mut self.floor, name, *version);
+        }
+    }
+
+    /// The commands that were executed more than once though they were sent once.
+    pub fn check_log(&mut self, world: &World) {
+        self.read_log(&world.redis.log);
+        for (args, places) in &self.executed {
+            let unique = Asked::is_unique(args);
+            assert!(
+                places.len() <= 1 || !unique,
+                "executed twice: {}",
+                shown(args)
+            );
+        }
+    }
+}
+
+fn raise(floor: &mut BTreeMap<Vec<u8>, usize>, name: &[u8], version: usize) {
+    let at = floor.entry(name.to_vec()).or_default();
+    *at = (*at).max(version);
+}
+
+fn described(history: &[Version]) -> String {
+    let line = |version: &Version| format!("  {:>10} us {:?}\n", version.at.micros(), version.data);
+    history.iter().map(line).collect()
+}
+
+fn shown(args: &[Vec<u8>]) -> String {
+    args.iter()
+        .map(|arg| String::from_utf8_lossy(&arg[..arg.len().min(40)]) + " ")
+        .collect()
+}

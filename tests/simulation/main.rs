@@ -1,0 +1,483 @@
+//! Whole runs of the engine from seeds: random clients, chopped bytes, late and reordered completions, faults, time.
+//!
+//! `SIM_SEEDS=n` runs n seeds, `SIM_SEED=n` replays one and prints each step (with `--nocapture`). A failure prints its seed. Every reply is checked as
+//! `ledger.rs` says; after every turn [`nearcache::engine::Engine::check`] walks the engine; at the end everything must
+//! have come to rest.
+
+#[path = "../core/mod.rs"]
+mod driver;
+
+mod actor;
+mod ledger;
+
+use actor::{Actor, KEYS, LIST};
+use driver::codec::{reply_len, request};
+use driver::redis::{Data, Session};
+use driver::world::World;
+use fastrand::Rng;
+use ledger::Ledger;
+use nearcache::config::{Coherence, Config};
+use nearcache::engine::{ConnId, Port};
+use nearcache::fetch::FetchError;
+use std::time::Duration;
+
+const SEEDS: u64 = 2000;
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn draw<T: Copy>(random: &mut Rng, from: &[T]) -> T {
+    from[random.usize(..from.len())]
+}
+
+fn config(random: &mut Rng, faults: bool) -> Config {
+    let mut config = Config {
+        coherence: Coherence::Ttl,
+        cache_capacity: draw(random, &[1, 2, 3, 1000]),
+        cache_max_value_bytes: draw(random, &[16, 5000, 1 << 20]),
+        cache_max_key_bytes: draw(random, &[1, 1000]),
+        cache_ttl: draw(random, &[5, 50, 500, 60_000].map(Duration::from_millis)),
+        cache_negative_ttl: draw(random, &[0, 3, 5000].map(Duration::from_millis)),
+        redis_workers: random.usize(1..4),
+        shared_links_per_pool: random.usize(1..4),
+        max_concurrent_requests: draw(random, &[1, 2, 3, 8, 10_000]),
+        replies_owed_max: draw(random, &[1, 2, 10, 10_000]),
+        shared_request_bytes_max: draw(random, &[60, 1 << 20]),
+        redis_timeout: HOUR,
+        redis_connect_timeout: HOUR,
+        link_dead: HOUR,
+        link_idle: draw(random, &[10, 500, 60_000].map(Duration::from_millis)),
+        queue_wait: HOUR,
+        http_head_timeout: HOUR,
+        http_idle_timeout: HOUR,
+        ..Config::default()
+    };
+    config.redis_url.db = draw(random, &[0, 3]);
+    if random.bool() {
+        config.redis_url.password = Some("secret".to_owned());
+    }
+    if faults {
+        let span = |ms: u64| Duration::from_millis(ms);
+        config.redis_timeout = span(draw(random, &[5, 50, 3000]));
+        config.redis_connect_timeout = span(draw(random, &[20, 1000]));
+        config.link_dead = span(draw(random, &[50, 15_000]));
+        config.queue_wait = span(draw(random, &[3, 30, 5000]));
+        config.outbox_max_bytes = draw(random, &[200, 30_000, 32 << 20]);
+        config.links_max = draw(random, &[2, 3, 1000]);
+        config.http_idle_timeout = span(draw(random, &[100, 75_000]));
+        config.http_head_timeout = span(draw(random, &[50, 10_000]));
+    }
+    config
+}
+
+/// One thing that can happen.
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Speak(usize),
+    In(usize),
+    Out(usize),
+    Connect(ConnId),
+    LinkOut(ConnId),
+    LinkExecute(ConnId),
+    LinkIn(ConnId),
+    Execute(usize),
+    Complete(usize),
+    Serve,
+    Orphan,
+    Foreign,
+}
+
+struct Run {
+    world: World,
+    ledger: Ledger,
+    actors: Vec<Actor>,
+    random: Rng,
+    faults: bool,
+    /// How many bytes pass at once, at most.
+    chop: usize,
+    /// Redis refuses connections.
+    down: bool,
+    actors_made: usize,
+    foreign: u64,
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut random = Rng::with_seed(seed);
+        let faults = random.bool();
+        let config = config(&mut random, faults);
+        let ledger = Ledger::new(config.redis_url.db, config.cache_ttl);
+        let mut world = World::new(config, seed);
+        world.redis.keep_log = true;
+        world
+            .redis
+            .put_data((ledger.db, LIST.into()), Data::List, None);
+        Run {
+            world,
+            ledger,
+            actors: Vec::new(),
+            chop: draw(&mut random, &[1, 7, 100, 100_000]),
+            random,
+            faults,
+            down: false,
+            actors_made: 0,
+            foreign: 0,
+        }
+    }
+
+    fn enabled(&self) -> Vec<Action> {
+        let mut all = Vec::new();
+        for (at, actor) in self.actors.iter().enumerate() {
+            let socket = &self.world.sockets[actor.socket];
+            if socket.closed {
+                continue;
+            }
+            if !actor.finished && actor.awaited.len() < 16 {
+                all.push(Action::Speak(at));
+            }
+            if !socket.paused && (!socket.incoming.is_empty() || socket.fin && !socket.fin_seen) {
+                all.extend([Action::In(at); 3]);
+            }
+            if self.world.has_output(actor.socket) {
+                all.extend([Action::Out(at); 2]);
+            }
+        }
+        for (link, wire) in &self.world.wires {
+            if !wire.connected {
+                all.push(Action::Connect(*link));
+            }
+            if self.world.link_has_output(*link) && wire.connected {
+                all.extend([Action::LinkOut(*link); 2]);
+            }
+            if !wire.requests.is_empty() {
+                all.extend([Action::LinkExecute(*link); 2]);
+            }
+            if !wire.replies.is_empty() {
+                all.extend([Action::LinkIn(*link); 2]);
+            }
+        }
+        for (at, worker) in self.world.workers.iter().enumerate() {
+            if !worker.jobs.is_empty() {
+                all.push(Action::Execute(at));
+            }
+            if !worker.done.is_empty() {
+                all.push(Action::Complete(at));
+            }
+        }
+        if !self.world.ready.is_empty() {
+            all.extend([Action::Serve; 2]);
+        }
+        if !self.world.orphans.is_empty() {
+            all.push(Action::Orphan);
+        }
+        all.push(Action::Foreign);
+        all
+    }
+
+    fn chopped(&mut self) -> usize {
+        self.random.usize(1..=self.chop)
+    }
+
+    fn act(&mut self) {
+        let enabled = self.enabled();
+        let action = draw(&mut self.random, &enabled);
+        let most = self.chopped();
+        let (world, random) = (&mut self.world, &mut self.random);
+        match action {
+            Action::Speak(at) => {
+                let actor = &mut self.actors[at];
+                actor.speak(world, &self.ledger, random);
+                // Often handled at the very instant it is sent, where the bounds are tightest.
+                if random.bool() {
+                    world.client_in(actor.socket, usize::MAX);
+                }
+            }
+            Action::In(at) => drop(world.client_in(self.actors[at].socket, most)),
+            Action::Out(at) => drop(world.client_out(self.actors[at].socket, most)),
+            Action::Connect(link) => {
+                let fails = self.down || self.faults && random.u8(..10) == 0;
+                let result = if fails {
+                    Err("connection refused".to_owned())
+                } else {
+                    Ok(())
+                };
+                world.connect(link, result);
+            }
+            Action::LinkOut(link) => drop(world.link_out(link, most)),
+            Action::LinkExecute(link) => drop(world.link_execute(link)),
+            Action::LinkIn(link) => drop(world.link_in(link, most)),
+            Action::Execute(at) => drop(world.worker_execute(at, true)),
+            Action::Complete(at) => drop(world.worker_complete(at)),
+            Action::Serve => drop(world.serve_ready()),
+            Action::Orphan => {
+                let at = random.usize(..world.orphans.len());
+                if random.bool() {
+                    world.orphan_execute(at);
+                } else if random.u8(..4) == 0 {
+                    world.orphans.swap_remove(at);
+                }
+            }
+            Action::Foreign => {
+                if random.u8(..4) == 0 {
+                    self.foreign_write();
+                }
+            }
+        }
+    }
+
+    fn foreign_write(&mut self) {
+        self.foreign += 1;
+        let mut session = Session {
+            resp3: false,
+            db: self.ledger.db,
+        };
+        let key = draw(&mut self.random, &KEYS);
+        let value = format!("f{}", self.foreign);
+        let args: Vec<&str> = match self.random.u8(..8) {
+            0 => vec!["DEL", key, &value],
+            1 => vec!["SET", key, &value, "PX", "9"],
+            _ => vec!["SET", key, &value],
+        };
+        let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+        self.world.redis.execute(&mut session, &args);
+    }
+
+    fn fault(&mut self) {
+        let (world, random) = (&mut self.world, &mut self.random);
+        match random.u8(..8) {
+            0..2 => {
+                let links: Vec<ConnId> = world.wires.keys().copied().collect();
+                if !links.is_empty() {
+                    let politely = random.bool();
+                    world.link_lose(draw(random, &links), politely);
+                }
+            }
+            2..4 => {
+                let worker = random.usize(..world.workers.len());
+                let error = match random.u8(..4) {
+                    0 => FetchError::WorkerLost,
+                    1 => FetchError::TimedOut,
+                    2 => FetchError::QueueFull,
+                    _ => FetchError::Unreachable("connection reset by peer".to_owned()),
+                };
+                world.worker_fail(worker, &error);
+            }
+            4..6 => {
+                let actor = random.usize(..self.actors.len());
+                self.actors[actor].forsaken = true;
+                self.actors[actor].finished = true;
+                world.reset(self.actors[actor].socket);
+            }
+            6 => self.down = false,
+            _ => {
+                if random.u8(..10) == 0 {
+                    self.down = true;
+                }
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        for actor in &mut self.actors {
+            actor.listen(&mut self.world, &mut self.ledger, self.faults);
+        }
+    }
+
+    fn newcomers(&mut self) {
+        let sockets = &self.world.sockets;
+        self.actors.retain(|actor| !sockets[actor.socket].closed);
+        let wanted = 2 + (self.actors_made % 3);
+        while self.actors.len() < wanted {
+            let port = if self.random.u8(..4) == 0 {
+                Port::Http
+            } else {
+                Port::Resp
+            };
+            self.actors
+                .push(Actor::new(self.actors_made, port, &mut self.world));
+            self.actors_made += 1;
+        }
+    }
+
+    fn turn(&mut self) {
+        let random = &mut self.random;
+        let time = match random.u8(..100) {
+            0..85 => random.u64(..500),
+            85..92 => random.u64(..20_000),
+            // About as long as entries live.
+            92..99 => {
+                let ttl = self.ledger.cache_ttl.min(Duration::from_millis(500));
+                ttl.as_micros() as u64 * random.u64(800..1100) / 1000
+            }
+            _ => random.u64(..1_000_000),
+        };
+        self.world.pass(Duration::from_micros(time));
+        for _ in 0..self.random.usize(1..8) {
+            if self.faults && self.random.u8(..60) == 0 {
+                self.fault();
+            } else {
+                self.act();
+            }
+            self.listen();
+        }
+        self.world.advance(draw(&mut self.random, &[1, 3, 1000]));
+        self.listen();
+        self.world.engine.check();
+    }
+
+    /// Everything that is under way comes to its end.
+    fn rest(&mut self) {
+        self.down = false;
+        for _ in 0..2000 {
+            self.world.settle();
+            self.listen();
+            self.world.engine.check();
+            let waiting = |actor: &Actor| {
+                !actor.awaited.is_empty() && !self.world.sockets[actor.socket].closed
+            };
+            if !self.actors.iter().any(waiting) {
+                return;
+            }
+            self.world.pass(Duration::from_millis(10));
+            self.world.advance(1000);
+        }
+        let waiting: Vec<_> = self
+            .actors
+            .iter()
+            .map(|actor| (actor.number, &actor.awaited))
+            .collect();
+        panic!("somebody waits for ever: {waiting:#?}");
+    }
+
+    /// What the engine says of itself when nothing is under way.
+    fn check_rest(&mut self) {
+        // The control link comes back within 250 ms, and timers that have lost their purpose have fired.
+        for _ in 0..300 {
+            self.world.pass(Duration::from_millis(10));
+            self.world.advance(10_000);
+            self.world.settle();
+            self.listen();
+        }
+        let probe = self.world.open(Port::Resp);
+        self.world.sockets[probe]
+            .incoming
+            .extend(request(&["INFO", "nearcache"]));
+        self.world.settle();
+        let text = String::from_utf8_lossy(&self.world.sockets[probe].received).into_owned();
+        assert!(reply_len(text.as_bytes()).is_some());
+        let field = |name: &str| -> usize {
+            let row = format!("nearcache_{name}:");
+            let line = text.lines().find_map(|line| line.strip_prefix(&row));
+            line.and_then(|value| value.parse().ok())
+                .expect("INFO has the row")
+        };
+        assert_eq!(field("in_flight"), 0);
+        assert_eq!(field("queued_now"), 0);
+        assert_eq!(field("links"), self.world.wires.len());
+        let open = self.world.sockets.iter().filter(|socket| !socket.closed);
+        assert_eq!(field("clients"), open.count());
+        let http = self
+            .actors
+            .iter()
+            .filter(|actor| actor.port == Port::Http && !self.world.sockets[actor.socket].closed);
+        assert_eq!(
+            field("timers"),
+            self.world.wires.len() + http.count() + 1,
+            "one per link, one per HTTP client, the heartbeat"
+        );
+        assert!(self.world.ready.is_empty());
+    }
+
+    /// The engine is told to end while things are under way.
+    fn drain(&mut self) {
+        for actor in &mut self.actors {
+            // What the engine has not read yet need not be answered.
+            actor.forsaken = true;
+            actor.finished = true;
+        }
+        self.world.engine.drain();
+        self.world.note_outputs();
+        for _ in 0..2000 {
+            self.world.settle();
+            self.listen();
+            self.world.engine.check();
+            if self.world.engine.is_drained() {
+                return;
+            }
+            self.world.pass(Duration::from_millis(10));
+            self.world.advance(1000);
+        }
+        panic!("the engine does not come to its end");
+    }
+}
+
+fn run(seed: u64, trace: bool) -> Ledger {
+    let mut run = Run::new(seed);
+    run.world.trace = trace;
+    let turns = run.random.usize(50..300);
+    for _ in 0..turns {
+        run.newcomers();
+        run.turn();
+    }
+    if run.random.u8(..4) == 0 {
+        run.drain();
+    } else {
+        run.rest();
+        run.check_rest();
+    }
+    run.ledger.check_log(&run.world);
+    run.ledger
+}
+
+#[test]
+fn every_reply_is_right_whatever_the_seed() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().expect("a number"))
+    };
+    if let Some(seed) = number("SIM_SEED") {
+        run(seed, true);
+        return;
+    }
+    let seeds = number("SIM_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(8)) as u64;
+    let totals = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads)
+            .map(|part| scope.spawn(move || run_seeds((part..seeds).step_by(threads as usize))))
+            .collect();
+        let parts = parts
+            .into_iter()
+            .map(|part| part.join().expect("a seed fails, see above"));
+        parts
+            .reduce(|a, b| std::array::from_fn(|at| a[at] + b[at]))
+            .expect("there is a part")
+    });
+    let [replies, values, old, errors] = totals;
+    println!(
+        "{seeds} seeds: {replies} replies, {values} values read, {old} of them older than Redis's, {errors} errors"
+    );
+    assert!(
+        values > seeds && old > 0 && (errors > 0 || seeds < 10),
+        "the runs show something"
+    );
+}
+
+/// Replies, values, old values and errors of these runs.
+fn run_seeds(seeds: impl Iterator<Item = u64>) -> [u64; 4] {
+    let mut totals = [0; 4];
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| run(seed, false));
+        let Ok(ledger) = outcome else {
+            panic!(
+                "seed {seed} fails: SIM_SEED={seed} cargo test --test simulation -- --nocapture"
+            );
+        };
+        let counts = [
+            ledger.replies,
+            ledger.values,
+            ledger.old_values,
+            ledger.errors,
+        ];
+        totals = std::array::from_fn(|at| totals[at] + counts[at]);
+    }
+    totals
+}

@@ -36,6 +36,7 @@ use crate::fetch::{Completion, Fetches, Job};
 use crate::hash::{KeyHasher, PrehashedMap};
 use crate::link::{self, Link};
 use crate::outbox;
+use crate::prefix::Prefixes;
 use crate::protocol::resp::request::RequestLimits;
 use crate::stats::Stats;
 use crate::time::Time;
@@ -150,6 +151,8 @@ pub struct Engine {
     request_limits: RequestLimits,
     http_limits: crate::protocol::http::Limits,
     http_policy: crate::protocol::http::route::Policy,
+    /// Which keys may be kept.
+    prefixes: Prefixes,
     now: Time,
     started: Time,
     unix_secs: u64,
@@ -228,6 +231,7 @@ impl Engine {
                 &config.http_allowed_origins,
                 &config.http_allowed_hosts,
             ),
+            prefixes: Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes),
             now: origin.now,
             started: origin.now,
             unix_secs: origin.unix_secs,

@@ -24,6 +24,7 @@ mod coherence_lease;
 mod coherence_modes;
 mod coherence_own;
 mod coherence_servers;
+mod coherence_switch;
 mod coherence_versions;
 mod commands;
 mod expiry;

@@ -328,6 +328,9 @@ impl Engine {
         match owed.touch {
             Touch::All => self.poison_all(),
             Touch::Keys(n) => {
+                if n > 0 && self.can_hold() {
+                    self.measures.own_write(self.links[ix].touched[0], self.now);
+                }
                 for at in 0..n as usize {
                     let hash = self.links[ix].touched[at];
                     self.poison_name(hash);

@@ -20,6 +20,7 @@ mod fingerprint;
 mod http;
 mod links;
 mod local;
+mod measure;
 mod read;
 mod relay;
 mod resp;
@@ -43,6 +44,7 @@ use crate::time::Time;
 use crate::tracking::Tracking;
 use admission::Admission;
 use coherence::Barriers;
+use measure::Measures;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -175,6 +177,7 @@ pub struct Engine {
     coherence: Coherence,
     tracking: Tracking,
     barriers: Barriers,
+    measures: Measures,
     /// Hits are given before this instant.
     hits_until: Time,
     /// What was kept when Redis went away, for reads that fail (rule L18).
@@ -251,6 +254,7 @@ impl Engine {
             coherence: config.coherence,
             tracking: Tracking::default(),
             barriers: Barriers::default(),
+            measures: Measures::default(),
             hits_until: Time::ZERO,
             stale: Cache::new(limits, origin.now),
             down_since: origin.now,

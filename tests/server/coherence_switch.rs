@@ -3,6 +3,7 @@
 use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
 use crate::support::resp::Reply;
+use crate::support::{PATIENCE, eventually};
 
 #[test]
 fn sigusr1_switches_the_cache_off_and_on_and_nobody_is_disconnected() {
@@ -87,4 +88,21 @@ fn a_prefix_can_have_a_time_to_live_of_its_own() {
             "{key}: {status}"
         );
     }
+}
+
+#[test]
+fn the_lag_of_own_writes_and_the_time_of_pings_are_measured() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::tracking(&redis);
+    let mut client = proxy.resp();
+    let figure = |name: &str| proxy.counter(&format!("nearcache_{name}"));
+    assert!(figure("ping_count") >= 1, "tracking began with a PING");
+    for n in 0..20 {
+        assert_eq!(client.line(&format!("SET k {n}")), Reply::ok());
+        eventually("the push of the write is measured", PATIENCE, || {
+            figure("invalidation_lag_count") > n
+        });
+    }
+    assert!(figure("invalidation_lag_us_p50") <= figure("invalidation_lag_us_p99"));
+    assert!(figure("invalidation_lag_us_p99") <= figure("invalidation_lag_us_max"));
 }

@@ -103,6 +103,9 @@ impl Engine {
 
     /// A fetch that is older than an entry may become is not joined: its value could be too old when it comes.
     fn may_join(&self, id: FetchId) -> bool {
+        if !self.switches.holds(Rule::JoinOnlyYoung) {
+            return true;
+        }
         self.fetches
             .dispatched(id)
             .is_some_and(|dispatched| self.now < dispatched + self.lifetime_max())
@@ -155,7 +158,8 @@ impl Engine {
             key: read.key,
             hash: read.hash,
         };
-        let mark = if self.keeps() { Mark::Set } else { Mark::None };
+        let keeps = self.keeps() || !self.switches.holds(Rule::NoMarkWhileDown);
+        let mark = if keeps { Mark::Set } else { Mark::None };
         let id = self
             .fetches
             .start(name, mark, self.now, timer, vec![waiter]);
@@ -203,7 +207,9 @@ impl Engine {
         match result {
             Ok(fetched) => {
                 // Rule L18: what waits aside is older than what was just read.
-                self.stale.remove(flight.db, &flight.key, flight.hash);
+                if self.switches.holds(Rule::SuccessDropsStale) {
+                    self.stale.remove(flight.db, &flight.key, flight.hash);
+                }
                 let stored = self.keep(&flight, current, &fetched);
                 let value = fetched.value.map(Arc::new);
                 let mut facts = None;
@@ -235,13 +241,21 @@ impl Engine {
             self.stats.count(Counter::FetchVoided);
             return false;
         }
-        if self.coherence == Coherence::Tracking && fetched.run_id != self.upstream.run_id {
+        if self.coherence == Coherence::Tracking
+            && fetched.run_id != self.upstream.run_id
+            && self.switches.holds(Rule::SameServer)
+        {
             // Another server's data: nobody would tell us of its changes.
             self.stats.count(Counter::FetchVoided);
             self.upstream_differs();
             return false;
         }
-        let Some(deadline) = self.deadline(flight.dispatched, fetched) else {
+        let since = if self.switches.holds(Rule::AgeFromDispatch) {
+            flight.dispatched
+        } else {
+            self.now
+        };
+        let Some(deadline) = self.deadline(since, fetched) else {
             return false;
         };
         let content = match &fetched.value {
@@ -417,11 +431,13 @@ impl Engine {
     /// Rule R2: the key's entry and mark go, in every database.
     pub(super) fn poison_name(&mut self, hash: u64) {
         let removed = if self.switches.holds(Rule::PoisonEntry) {
-            self.stale.remove_name(hash);
             self.cache.remove_name(hash)
         } else {
             0
         };
+        if self.switches.holds(Rule::PoisonStale) {
+            self.stale.remove_name(hash);
+        }
         if self.switches.holds(Rule::PoisonMark) {
             self.fetches.forget_name(hash);
         }

@@ -128,8 +128,19 @@ impl Engine {
     fn start_fetch(&mut self, ix: usize, read: Read<'_>) -> Handled {
         if let Some(why) = self.upstream.away() {
             let error = FetchError::Unreachable(why.to_owned());
-            let db = self.clients[ix].db;
-            match self.stale_instead(&error, db, read.key, read.hash) {
+            let client = &self.clients[ix];
+            let (id, db) = (client.id.packed(), client.db);
+            // A fetch of the client's own that is under way may still bring something newer, for an earlier reply.
+            let fetching = self
+                .outstanding
+                .get(&(id, read.hash))
+                .is_some_and(|counts| counts.fetching > 0);
+            let stale = if fetching {
+                None
+            } else {
+                self.stale_instead(&error, db, read.key, read.hash)
+            };
+            match stale {
                 Some(stale) => self.answer_stale_now(ix, read.http.as_ref(), &stale),
                 None => self.answer_error_now(ix, read.http.as_ref(), &error),
             }

@@ -105,6 +105,7 @@ impl Engine {
     #[cfg(debug_assertions)]
     pub fn break_rule(&mut self, rule: Rule) {
         self.switches.off |= 1 << rule as u32;
+        self.refresh_lease();
     }
 
     /// With rule L8 turned off, a reply that is early leaves at once.

@@ -59,6 +59,8 @@ pub struct Worker {
     /// The front job's GET was executed and its PTTL was not.
     pub half: Option<Result<Option<Vec<u8>>, String>>,
     pub done: VecDeque<(Job, Completion)>,
+    /// Its connection leads to another server, where every key holds `elsewhere`.
+    pub elsewhere: bool,
 }
 
 /// A finished fetch, for checks of what may have been joined.
@@ -420,6 +422,11 @@ impl World {
         let job = worker.jobs.pop_front().expect("it was looked at");
         let pttl_ms = Some(self.redis.pttl(job.db, &job.key));
         let result = match value {
+            Ok(_) if worker.elsewhere => Ok(Fetched {
+                value: Some(b"elsewhere".to_vec()),
+                pttl_ms: Some(-1),
+                run_id: RunId::in_info(format!("run_id:{}", "e".repeat(40)).as_bytes()),
+            }),
             Ok(value) => Ok(Fetched {
                 value,
                 pttl_ms,

@@ -88,7 +88,9 @@ impl Search {
 
 fn explain(promise: Promise, path: &[Step]) -> String {
     let steps: Vec<String> = path.iter().map(|step| format!("{step:?}")).collect();
-    format!("{promise:?} after {}", steps.join(" - "))
+    let steps = steps.join(" - ").replace("ConnId { place: Link(", "link ");
+    let steps = steps.replace("), generation: ", ".").replace(" }", "");
+    format!("{promise:?} after {steps}")
 }
 
 /// Steps of a run that show the same violation and of which none can be left out.

@@ -75,7 +75,7 @@ impl<'r> Heard<'r> {
     pub fn fits(&self, op: Op) -> bool {
         let reply = self.reply;
         match op {
-            Op::Set | Op::SetL | Op::Mset | Op::Script | Op::ScriptBoth => reply == b"+OK\r\n",
+            Op::Set | Op::Mset | Op::Script | Op::ScriptBoth => reply == b"+OK\r\n",
             Op::Del => reply.starts_with(b":"),
             Op::Other => self.value.as_deref() == Some(b"other"),
             Op::Hello => reply.starts_with(b"%"),

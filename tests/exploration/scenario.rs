@@ -7,8 +7,6 @@ pub enum Op {
     /// GET of `l`.
     GetL,
     Set,
-    /// SET of `l`.
-    SetL,
     /// MSET of both.
     Mset,
     Del,

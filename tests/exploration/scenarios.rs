@@ -96,7 +96,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "one key, depth 1, two foreign writes",
-        scripts: &[&[Set, Get, Get], &[Set, Get]],
+        scripts: &[&[Set, Get, Get], &[Get]],
         depth: 1,
         foreign: &[Set, Set],
         ..TRACKED
@@ -181,15 +181,14 @@ pub const SCENARIOS: &[Scenario] = &[
         ..TRACKED
     },
     Scenario {
-        name: "barrier: shared by two, and a heartbeat",
+        name: "barrier: shared by two",
         scripts: &[&[Script], &[Script], &[Get, Get]],
         depth: 1,
-        waits: 1,
         ..TRACKED
     },
     Scenario {
         name: "barrier: two in a row, and a heartbeat",
-        scripts: &[&[Script, Script], &[Get, Get]],
+        scripts: &[&[Script, Script], &[Get]],
         waits: 1,
         ..TRACKED
     },
@@ -213,7 +212,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "the lease lapses",
-        scripts: &[&[Get, Get, Get], &[Get]],
+        scripts: &[&[Get, Get], &[Get]],
         foreign: &[Set],
         lapses: 1,
         waits: 1,
@@ -258,7 +257,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "Redis refuses the invalidation link for a while",
-        scripts: &[&[Get, Get], &[Set]],
+        scripts: &[&[Get, Get]],
         foreign: &[Set],
         cuts: 1,
         refusals: 1,

@@ -299,7 +299,6 @@ impl State {
             Step::Foreign => {
                 let args: &[&str] = match scenario.foreign[self.foreign_done] {
                     Op::Set => &["SET", "k", "foreign"],
-                    Op::SetL => &["SET", "l", "foreign"],
                     Op::Mset => &["MSET", "k", "foreign", "l", "foreign"],
                     Op::Del => &["DEL", "k"],
                     other => unreachable!("{other:?} is not for others"),
@@ -395,7 +394,6 @@ impl State {
             Op::Get => request(&["GET", "k"]),
             Op::GetL => request(&["GET", "l"]),
             Op::Set => request(&["SET", "k", &tag]),
-            Op::SetL => request(&["SET", "l", &tag]),
             Op::Mset => request(&["MSET", "k", &tag, "l", &tag]),
             Op::Del => request(&["DEL", "k", &tag]),
             Op::Script => request(&["EVAL", &format!("SET k {tag}"), "0"]),
@@ -479,7 +477,7 @@ impl State {
             return Err(Promise::Order);
         }
         let key = match op {
-            Op::Set | Op::SetL | Op::Mset | Op::Del | Op::Script | Op::ScriptBoth => {
+            Op::Set | Op::Mset | Op::Del | Op::Script | Op::ScriptBoth => {
                 let versions = self.written.get(&(client, awaited.op)).copied();
                 let versions = versions.expect("what was answered was executed");
                 self.observers[client].wrote(versions)?;

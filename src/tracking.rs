@@ -115,6 +115,11 @@ impl Tracking {
         (bytes_sent <= ping.begins_at_byte).then(|| self.newest_sent())
     }
 
+    /// When each PING that is under way was sent, oldest first. For fingerprints.
+    pub fn pings(&self) -> impl Iterator<Item = Time> {
+        self.in_flight.iter().map(|ping| ping.sent_at)
+    }
+
     /// A PONG came. Says when its PING was sent; `None` when none was.
     pub fn pong(&mut self) -> Option<Time> {
         let ping = self.in_flight.pop_front()?;

@@ -10,6 +10,7 @@
 //! PINGs they need.
 #![forbid(unsafe_code)]
 
+use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine};
 use crate::cache::{Cache, Content};
@@ -53,6 +54,19 @@ pub(super) struct Barriers {
 }
 
 impl Barriers {
+    /// For the fingerprint: how many PINGs each barrier still waits for, the rounds behind that, and what is held.
+    pub(super) fn iter(&self, answered: u64) -> impl Iterator<Item = (u64, u8, &Owed, &[u8])> {
+        self.waiting.iter().map(move |barrier| {
+            let needs = barrier.needs.saturating_sub(answered);
+            (
+                needs,
+                barrier.rounds_left,
+                &barrier.owed,
+                &barrier.reply[..],
+            )
+        })
+    }
+
     /// The held commands that count against `MAX_CONCURRENT_REQUESTS`.
     pub(super) fn counted(&self) -> usize {
         self.waiting
@@ -80,7 +94,7 @@ impl Engine {
             (Coherence::Tracking, State::On) => self.now < self.hits_until,
             _ => true,
         };
-        if told {
+        if told || !self.switches.holds(Rule::BoundedLife) {
             self.config.cache_ttl
         } else {
             self.config.cache_ttl.min(self.config.staleness_bound)
@@ -94,6 +108,9 @@ impl Engine {
             Coherence::Ttl => Time::NEVER,
             Coherence::Tracking => self.tracking.lease_until(self.config.staleness_bound),
         };
+        if self.hits_until > Time::ZERO && !self.switches.holds(Rule::LeaseEnds) {
+            self.hits_until = Time::NEVER;
+        }
     }
 
     /// The state in one word, for INFO and the log.
@@ -177,20 +194,26 @@ impl Engine {
         if *self.tracking.state() != State::Down && self.coherence == Coherence::Tracking {
             let limits = self.cache.limits();
             let on = *self.tracking.state() == State::On;
-            if on && !self.config.stale_if_error.is_zero() && !self.cache.is_empty() {
+            if !self.switches.holds(Rule::DropEntriesAtDown) {
+                // A test wants to see what comes of it.
+            } else if on && !self.config.stale_if_error.is_zero() && !self.cache.is_empty() {
                 self.stale = std::mem::replace(&mut self.cache, Cache::new(limits, self.now));
                 self.down_since = self.now;
             } else {
                 self.cache.clear();
             }
-            self.fetches.forget_all();
+            if self.switches.holds(Rule::DropMarksAtDown) {
+                self.fetches.forget_all();
+            }
             self.stats.count(Counter::Flushes);
         }
         self.tracking.down();
         self.refresh_lease();
         if !self.barriers.waiting.is_empty() {
             // The pushes that the barriers waited for are lost: also what waits aside may be too old (L18).
-            self.poison_all();
+            if self.switches.holds(Rule::FlushAtLostBarrier) {
+                self.poison_all();
+            }
             let waiting = std::mem::take(&mut self.barriers);
             for barrier in waiting.waiting {
                 self.let_go(&barrier);
@@ -201,7 +224,16 @@ impl Engine {
     /// Redis answered CLIENT TRACKING ON.
     pub(super) fn tracking_answered(&mut self, reply: &[u8]) {
         // Rule L19: what was kept before tracking began goes, marks included; so does what waits aside (L18).
-        self.poison_all();
+        if self.switches.holds(Rule::DropEntriesAtUp) {
+            self.cache.clear();
+        }
+        if self.switches.holds(Rule::DropMarksAtUp) {
+            self.fetches.forget_all();
+        }
+        if self.switches.holds(Rule::DropStaleAtUp) {
+            self.stale.clear();
+        }
+        self.stats.count(Counter::Flushes);
         if reply.starts_with(b"+OK") {
             self.tracking.on();
             self.log(LogLevel::Info, "tracking is on".to_owned());
@@ -301,6 +333,9 @@ impl Engine {
             return None;
         }
         let ix = self.link_index(self.upstream.control()?)?;
+        if self.tracking.awaits_pong() && !self.switches.holds(Rule::BarrierNeedsFreshPing) {
+            return Some(self.tracking.newest_sent());
+        }
         if let Some(ping) = self.tracking.unsent_ping(self.links[ix].sent_bytes) {
             return Some(ping);
         }

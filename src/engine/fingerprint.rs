@@ -2,11 +2,14 @@
 //!
 //! In it: what each client has sent, is owed and waits for; what each link is to send and owes to whom; what is kept, in
 //! the order of recency; the fetches under way, who waits for them and which hold a mark; who waits for a place or for
-//! Redis. Names are those of places: fetches count by age, slots from the front of their client, connections by their
-//! place in the table. Not in it: counters, generations, numbers that only CLIENT ID shows; clocks, timers and deadlines
-//! (an entry counts while it is alive); what follows from the rest (`outstanding`, the parsers' states, places taken).
+//! Redis; the state of tracking, the PINGs and pushes under way, the barriers, what waits aside. Names are those of
+//! places: fetches count by age, slots from the front of their client, connections by their place in the table. Not in
+//! it: counters, generations, numbers that only CLIENT ID shows; clocks, timers and deadlines (an entry counts while it
+//! is alive); what follows from the rest (`outstanding`, the parsers' states, places taken). Where an age decides (the
+//! lease, joins, entries without tracking) it counts in tenths of the staleness bound, up to the bound.
 //!
-//! So two engines with equal fingerprints answer the same calls alike for as long as no time passes. Nothing here is
+//! So two engines with equal fingerprints answer the same calls alike for as long as no time passes, or time passes in
+//! steps of tenths of the bound and all timers but those of entries come due in each. Nothing here is
 //! used while serving. Cost: O(everything).
 #![forbid(unsafe_code)]
 
@@ -14,9 +17,12 @@ use super::{ConnId, Engine, Place};
 use crate::cache::Content;
 use crate::client::{Client, Slot};
 use crate::fetch::Waiter;
-use crate::link::Link;
+use crate::link::{Link, Owed};
+use crate::time::Time;
+use crate::tracking::State;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 /// In place of a connection that is gone: nobody hears what is sent to it.
 const GONE: u32 = u32::MAX;
@@ -44,6 +50,7 @@ impl Engine {
         self.hash_kept(&mut out);
         for (_, flight, marked) in self.fetches.iter_by_age() {
             (flight.db, &flight.key, marked).hash(&mut out);
+            self.age_name(flight.dispatched).hash(&mut out);
             flight.waiters.len().hash(&mut out);
             for Waiter { client, slot } in &flight.waiters {
                 self.slot_name(*client, *slot).hash(&mut out);
@@ -51,6 +58,7 @@ impl Engine {
         }
         GONE.hash(&mut out);
         self.hash_names(self.admission.queue(), &mut out);
+        self.hash_tracking(&mut out);
         self.upstream.state_name().hash(&mut out);
         self.upstream.version.hash(&mut out);
         self.hash_names(self.upstream.waiting.iter().copied(), &mut out);
@@ -78,30 +86,75 @@ impl Engine {
 
     fn hash_link(&self, link: &Link, out: &mut DefaultHasher) {
         (link.role, link.state, link.flush_listed, link.reply_begun).hash(out);
+        (link.retiring, link.holding).hash(out);
         link.outbox.to_vec().hash(out);
         (&link.collected, &link.touched).hash(out);
         link.owed.len().hash(out);
         for owed in &link.owed {
-            let to = owed.to.map(|(client, slot)| self.slot_name(client, slot));
-            (to, owed.purpose, owed.touch, owed.poison, owed.counted).hash(out);
+            self.hash_owed(owed, out);
         }
         self.hash_names(link.waiting.iter().copied(), out);
     }
 
+    fn hash_owed(&self, owed: &Owed, out: &mut DefaultHasher) {
+        let to = owed.to.map(|(client, slot)| self.slot_name(client, slot));
+        (to, owed.purpose, owed.touch, owed.poison, owed.counted).hash(out);
+    }
+
     fn hash_kept(&self, out: &mut DefaultHasher) {
-        for (db, key) in self.cache.iter_recent() {
-            let hash = self.hasher.hash(key);
-            let Some(content) = self.cache.peek(db, key, hash, self.now) else {
-                continue;
-            };
-            let value = match content {
-                Content::Value(value) => Some(Some(value.value())),
-                Content::Missing => Some(None),
-                Content::TooLarge => None,
-            };
-            (db, key, value).hash(out);
+        let ages = matches!(self.tracking.state(), State::Unavailable(_));
+        for cache in [&self.cache, &self.stale] {
+            for (db, key) in cache.iter_recent() {
+                let hash = self.hasher.hash(key);
+                let Some(content) = cache.peek(db, key, hash, self.now) else {
+                    continue;
+                };
+                let value = match content {
+                    Content::Value(value) => Some(Some(value.value())),
+                    Content::Missing => Some(None),
+                    Content::TooLarge => None,
+                };
+                (db, key, value).hash(out);
+                if let (true, Some(stamp)) = (ages, cache.stamp(db, key, hash, self.now)) {
+                    self.age_name(stamp.stored_at).hash(out);
+                }
+            }
+            GONE.hash(out);
+        }
+        if !self.stale.is_empty() {
+            self.age_name(self.down_since).hash(out);
+        }
+    }
+
+    fn hash_tracking(&self, out: &mut DefaultHasher) {
+        (self.coherence as u8, self.tracking.state()).hash(out);
+        self.tracking.pushes.hash(out);
+        for sent_at in self.tracking.pings() {
+            self.age_name(sent_at).hash(out);
         }
         GONE.hash(out);
+        let lease = self.hits_until.since(self.now);
+        (self.now < self.hits_until, self.tenths(lease)).hash(out);
+        if let Some(control) = self.upstream.control().and_then(|id| self.link_index(id)) {
+            let sent = self.links[control].sent_bytes;
+            (control, self.tracking.unsent_ping(sent).is_some()).hash(out);
+        }
+        let answered = self.tracking.newest_answered();
+        for (needs, rounds_left, owed, reply) in self.barriers.iter(answered) {
+            (needs, rounds_left, reply).hash(out);
+            self.hash_owed(owed, out);
+        }
+        GONE.hash(out);
+    }
+
+    /// How long ago it was.
+    fn age_name(&self, at: Time) -> u128 {
+        self.tenths(self.now.since(at))
+    }
+
+    fn tenths(&self, span: Duration) -> u128 {
+        let tenth = (self.config.staleness_bound.as_micros() / 10).max(1);
+        ((span.as_micros() + tenth / 2) / tenth).min(11)
     }
 
     fn hash_names(&self, ids: impl Iterator<Item = ConnId>, out: &mut DefaultHasher) {

@@ -104,6 +104,9 @@ impl Engine {
 
     /// A fetch that is older than an entry may become is not joined: its value could be too old when it comes.
     fn may_join(&self, id: FetchId) -> bool {
+        if !self.switches.holds(Rule::JoinOnlyYoung) {
+            return true;
+        }
         self.fetches
             .dispatched(id)
             .is_some_and(|dispatched| self.now < dispatched + self.lifetime_max())
@@ -126,8 +129,19 @@ impl Engine {
     fn start_fetch(&mut self, ix: usize, read: Read<'_>) -> Handled {
         if let Some(why) = self.upstream.away() {
             let error = FetchError::Unreachable(why.to_owned());
-            let db = self.clients[ix].db;
-            match self.stale_instead(&error, db, read.key, read.hash) {
+            let client = &self.clients[ix];
+            let (id, db) = (client.id.packed(), client.db);
+            // A fetch of the client's own that is under way may still bring something newer, for an earlier reply.
+            let fetching = self
+                .outstanding
+                .get(&(id, read.hash))
+                .is_some_and(|counts| counts.fetching > 0);
+            let stale = if fetching {
+                None
+            } else {
+                self.stale_instead(&error, db, read.key, read.hash)
+            };
+            match stale {
                 Some(stale) => self.answer_stale_now(ix, read.http.as_ref(), &stale),
                 None => self.answer_error_now(ix, read.http.as_ref(), &error),
             }
@@ -156,7 +170,8 @@ impl Engine {
             key: read.key,
             hash: read.hash,
         };
-        let mark = if self.keeps() { Mark::Set } else { Mark::None };
+        let keeps = self.keeps() || !self.switches.holds(Rule::NoMarkWhileDown);
+        let mark = if keeps { Mark::Set } else { Mark::None };
         let id = self
             .fetches
             .start(name, mark, self.now, timer, vec![waiter]);
@@ -204,7 +219,9 @@ impl Engine {
         match result {
             Ok(fetched) => {
                 // Rule L18: what waits aside is older than what was just read.
-                self.stale.remove(flight.db, &flight.key, flight.hash);
+                if self.switches.holds(Rule::SuccessDropsStale) {
+                    self.stale.remove(flight.db, &flight.key, flight.hash);
+                }
                 let stored = self.keep(&flight, current, &fetched);
                 let value = fetched.value.map(Arc::new);
                 let mut facts = None;
@@ -236,13 +253,21 @@ impl Engine {
             self.stats.count(Counter::FetchVoided);
             return false;
         }
-        if self.coherence == Coherence::Tracking && fetched.run_id != self.upstream.run_id {
+        if self.coherence == Coherence::Tracking
+            && fetched.run_id != self.upstream.run_id
+            && self.switches.holds(Rule::SameServer)
+        {
             // Another server's data: nobody would tell us of its changes.
             self.stats.count(Counter::FetchVoided);
             self.upstream_differs();
             return false;
         }
-        let Some(deadline) = self.deadline(flight, fetched) else {
+        let since = if self.switches.holds(Rule::AgeFromDispatch) {
+            flight.dispatched
+        } else {
+            self.now
+        };
+        let Some(deadline) = self.deadline(&flight.key, since, fetched) else {
             return false;
         };
         let content = match &fetched.value {
@@ -270,9 +295,8 @@ impl Engine {
 
     /// Until when the result may be kept: from dispatch, so that it never outlives what Redis said, capped by the
     /// global time to live less a jitter, so that hot keys do not all come to an end together.
-    fn deadline(&mut self, flight: &Flight, fetched: &Fetched) -> Option<Time> {
-        let dispatched = flight.dispatched;
-        let by_rule = match self.prefixes.find(&flight.key) {
+    fn deadline(&mut self, key: &[u8], dispatched: Time, fetched: &Fetched) -> Option<Time> {
+        let by_rule = match self.prefixes.find(key) {
             Keep::Yes => self.lifetime_max(),
             Keep::AtMost(ttl) => ttl.min(self.lifetime_max()),
             Keep::No => return None,
@@ -424,11 +448,13 @@ impl Engine {
     /// Rule R2: the key's entry and mark go, in every database.
     pub(super) fn poison_name(&mut self, hash: u64) {
         let removed = if self.switches.holds(Rule::PoisonEntry) {
-            self.stale.remove_name(hash);
             self.cache.remove_name(hash)
         } else {
             0
         };
+        if self.switches.holds(Rule::PoisonStale) {
+            self.stale.remove_name(hash);
+        }
         if self.switches.holds(Rule::PoisonMark) {
             self.fetches.forget_name(hash);
         }

@@ -31,8 +31,38 @@ pub enum Rule {
     PoisonMark,
     /// L10: a script may touch every key, as far as L5 and L7 are concerned.
     ScriptsTouchAll,
-    /// L10: a script poisons everything at completion.
+    /// L10: a script poisons everything at completion, or its reply is held.
     PoisonAfterScript,
+    /// L10: a PING that is under way does not end a barrier for what came after its sending.
+    BarrierNeedsFreshPing,
+    /// L10 and L18: a barrier ended by the loss of its link empties the cache.
+    FlushAtLostBarrier,
+    /// The lease: no hits once the newest answered PING was sent too long ago.
+    LeaseEnds,
+    /// L6 and L19: a fetch is joined only while the lease runs or it is younger than an entry may be.
+    JoinOnlyYoung,
+    /// L11: entries go at DOWN (or wait aside).
+    DropEntriesAtDown,
+    /// L11: marks go at DOWN.
+    DropMarksAtDown,
+    /// L11: a fetch has no mark while nothing may be kept.
+    NoMarkWhileDown,
+    /// L19: entries go at UP.
+    DropEntriesAtUp,
+    /// L19: marks go at UP.
+    DropMarksAtUp,
+    /// L18: what waits aside goes at UP.
+    DropStaleAtUp,
+    /// L18: poison removes what waits aside.
+    PoisonStale,
+    /// L18: a fetch that succeeds removes what waits aside.
+    SuccessDropsStale,
+    /// L19: without tracking an entry lives no longer than the staleness bound.
+    BoundedLife,
+    /// L19: the age of an entry counts from the dispatch of its fetch.
+    AgeFromDispatch,
+    /// What a worker read from another server than the tracked one is not kept.
+    SameServer,
 }
 
 /// Which rules are turned off.
@@ -58,11 +88,24 @@ impl Switches {
 }
 
 impl Engine {
+    /// The state of coherence in one word, as INFO has it.
+    #[doc(hidden)]
+    pub fn coherence_state(&self) -> &'static str {
+        self.coherence_name()
+    }
+
+    /// How many entries wait aside (rule L18).
+    #[doc(hidden)]
+    pub fn stale_len(&self) -> usize {
+        self.stale.len()
+    }
+
     /// Turns a rule off, for a test that shows what then goes wrong.
     #[doc(hidden)]
     #[cfg(debug_assertions)]
     pub fn break_rule(&mut self, rule: Rule) {
         self.switches.off |= 1 << rule as u32;
+        self.refresh_lease();
     }
 
     /// With rule L8 turned off, a reply that is early leaves at once.

@@ -66,7 +66,7 @@ pub fn reply_len(bytes: &[u8]) -> Option<usize> {
                 (bytes.len() >= end).then_some(end)
             }
         },
-        Some(kind @ (b'*' | b'%' | b'~')) => {
+        Some(kind @ (b'*' | b'%' | b'~' | b'>')) => {
             let n = number(&head[1..]).max(0) * if *kind == b'%' { 2 } else { 1 };
             for _ in 0..n {
                 at += reply_len(&bytes[at..])?;

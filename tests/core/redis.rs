@@ -1,7 +1,11 @@
-//! A model Redis: one thread, atomic commands, expiry to the millisecond, several databases, both versions of RESP.
+//! A model Redis: one thread, atomic commands, expiry to the millisecond, several databases, both versions of RESP,
+//! `CLIENT TRACKING ON BCAST`, and a run id that changes when it is restarted.
 //!
 //! It keeps what the checks need: every value a key ever had ([`Redis::history`]) and, if asked to, every command it
-//! executed with its reply ([`Redis::log`]).
+//! executed with its reply ([`Redis::log`]). What tracking connections are to be told stands in [`Redis::changes`] until
+//! the world takes it: after each event-loop cycle, so that a push is on its way before the replies of that cycle are.
+//! A key that expires is gone at once, but told of only when it is deleted, which may be much later
+//! ([`Redis::delete_expired`]).
 
 use super::codec::bulk;
 use nearcache::time::Time;
@@ -62,6 +66,42 @@ pub struct Execution {
 pub struct Session {
     pub resp3: bool,
     pub db: u32,
+    /// The prefixes of the keys whose changes are pushed to it (none: all keys), once it asked for that.
+    pub tracking: Option<Vec<Vec<u8>>>,
+}
+
+/// What tracking connections are told of a change.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Change {
+    Key(Vec<u8>),
+    Everything,
+}
+
+/// The push that tells a connection of these changes, if any concerns it.
+pub fn push(prefixes: &[Vec<u8>], changes: &[Change]) -> Vec<u8> {
+    const HEAD: &[u8] = b">2\r\n$10\r\ninvalidate\r\n";
+    let mut out = Vec::new();
+    let mut keys: Vec<&[u8]> = Vec::new();
+    for change in changes {
+        match change {
+            Change::Everything => out.extend([HEAD, b"_\r\n"].concat()),
+            Change::Key(key) => {
+                let tracked =
+                    prefixes.is_empty() || prefixes.iter().any(|prefix| key.starts_with(prefix));
+                if tracked && !keys.contains(&key.as_slice()) {
+                    keys.push(key);
+                }
+            }
+        }
+    }
+    if !keys.is_empty() {
+        out.extend_from_slice(HEAD);
+        out.extend(format!("*{}\r\n", keys.len()).bytes());
+        for key in keys {
+            out.extend(bulk(key));
+        }
+    }
+    out
 }
 
 #[derive(Debug, Clone, Default)]
@@ -75,6 +115,16 @@ pub struct Redis {
     pub counts_versions: bool,
     pub now: Time,
     made: Vec<(Key, usize)>,
+    /// What tracking connections have yet to be told.
+    pub changes: Vec<Change>,
+    /// Keys that have expired and were not deleted yet.
+    expired: Vec<Vec<u8>>,
+    /// How often it was restarted: its run id says so.
+    pub restarts: u64,
+    /// It will not track.
+    pub refuses_tracking: bool,
+    /// The major version; above 7 a barrier takes two rounds.
+    pub major: u32,
 }
 
 const OK: &[u8] = b"+OK\r\n";
@@ -86,8 +136,33 @@ impl Redis {
     pub fn new(now: Time) -> Redis {
         Redis {
             now,
+            major: 7,
             ..Redis::default()
         }
+    }
+
+    /// Another process in its place: no connection is left, and what `lost` names is not there any more.
+    pub fn restart(&mut self, lost: &[Key]) {
+        self.restarts += 1;
+        for (db, name) in lost {
+            self.remove(*db, name);
+        }
+        self.changes.clear();
+        self.expired.clear();
+    }
+
+    /// The reply to INFO server, without its head.
+    pub fn server_info(&self) -> String {
+        format!(
+            "# Server\r\nredis_version:{}.0.15\r\nrun_id:{:040x}\r\n",
+            self.major, self.restarts
+        )
+    }
+
+    /// Deletes what has expired, and tells of it.
+    pub fn delete_expired(&mut self) {
+        let expired = std::mem::take(&mut self.expired);
+        self.changes.extend(expired.into_iter().map(Change::Key));
     }
 
     /// Time passes: what expires meanwhile is gone.
@@ -109,6 +184,11 @@ impl Redis {
     }
 
     fn note(&mut self, key: Key, data: Option<Data>, at: Time, expired: bool) {
+        if expired {
+            self.expired.push(key.1.clone());
+        } else {
+            self.changes.push(Change::Key(key.1.clone()));
+        }
         let versions = self.history.entry(key.clone()).or_default();
         if versions.is_empty() {
             versions.push(Version {
@@ -235,6 +315,20 @@ impl Redis {
                 let head: &[u8] = if session.resp3 { b"%1\r\n" } else { b"*2\r\n" };
                 [head, b"$6\r\nserver\r\n$5\r\nredis\r\n"].concat()
             }
+            ("CLIENT", 4..) if arg(1).eq_ignore_ascii_case(b"TRACKING") => {
+                if self.refuses_tracking || !session.resp3 {
+                    return b"-NOPERM this user has no permissions to run the 'client|tracking' command\r\n"
+                        .to_vec();
+                }
+                assert!(arg(2) == b"ON" && arg(3) == b"BCAST");
+                let prefixes = args[4..].chunks(2);
+                let prefixes = prefixes.map(|pair| {
+                    assert_eq!(pair[0], b"PREFIX");
+                    pair[1].clone()
+                });
+                session.tracking = Some(prefixes.collect());
+                OK.to_vec()
+            }
             ("AUTH", _) | ("CLIENT", 2..) => OK.to_vec(),
             ("SELECT", 2) => {
                 session.db = String::from_utf8_lossy(arg(1))
@@ -242,7 +336,14 @@ impl Redis {
                     .expect("a database number");
                 OK.to_vec()
             }
-            ("INFO", _) => bulk(b"# Server\r\nredis_version:7.0.15\r\nrun_id:0123456789abcdef\r\n"),
+            ("INFO", 2) if arg(1).eq_ignore_ascii_case(b"replication") => bulk(
+                format!(
+                    "# Replication\r\nrole:master\r\nmaster_replid:{:040x}\r\n",
+                    !self.restarts
+                )
+                .as_bytes(),
+            ),
+            ("INFO", _) => bulk(self.server_info().as_bytes()),
             ("COMMAND", 1) => {
                 b"-NOPERM this user has no permissions to run the 'command' command\r\n".to_vec()
             }
@@ -332,13 +433,19 @@ impl Redis {
                 self.put_data((to, arg(2).to_vec()), stored.data, stored.dies);
                 integer(1)
             }
-            // The one form of script: `SET key value`, whatever keys are declared; `SETERR` answers an error of its own.
+            // Scripts: `SET key value`, `MSET key value key value`, whatever keys are declared; `SETERR` answers an error
+            // of its own.
             ("EVAL", 3..) => {
                 let script = String::from_utf8_lossy(arg(1)).into_owned();
                 let words: Vec<&str> = script.split(' ').collect();
                 match words[..] {
                     ["SET", key, value] => {
                         self.put(db, key.as_bytes(), value.as_bytes(), None);
+                        OK.to_vec()
+                    }
+                    ["MSET", key, value, other, more] => {
+                        self.put(db, key.as_bytes(), value.as_bytes(), None);
+                        self.put(db, other.as_bytes(), more.as_bytes(), None);
                         OK.to_vec()
                     }
                     ["SETERR", key, value] => {
@@ -357,6 +464,7 @@ impl Redis {
                 for (db, name) in all {
                     self.remove(db, &name);
                 }
+                self.changes = vec![Change::Everything];
                 OK.to_vec()
             }
             (

@@ -5,10 +5,10 @@
 //! canonical requests reach Redis.
 
 use super::codec::parse_request;
-use super::redis::{Redis, Session};
+use super::redis::{Redis, Session, push};
 use nearcache::config::Config;
 use nearcache::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
-use nearcache::fetch::{Completion, FetchError, Fetched, Job};
+use nearcache::fetch::{Completion, FetchError, Fetched, Job, RunId};
 use nearcache::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -45,6 +45,10 @@ pub struct Wire {
     /// Answered by Redis, not yet read by the engine.
     pub replies: VecDeque<u8>,
     pub session: Session,
+    /// It is the one that says whether Redis is there, and tracks.
+    pub control: bool,
+    /// Redis's end is gone: what is in `replies` may still come, nothing more is executed.
+    pub cut: bool,
     flush: bool,
 }
 
@@ -55,6 +59,8 @@ pub struct Worker {
     /// The front job's GET was executed and its PTTL was not.
     pub half: Option<Result<Option<Vec<u8>>, String>>,
     pub done: VecDeque<(Job, Completion)>,
+    /// Its connection leads to another server, where every key holds `elsewhere`.
+    pub elsewhere: bool,
 }
 
 /// A finished fetch, for checks of what may have been joined.
@@ -92,6 +98,8 @@ pub struct World {
     pub keep_notes: bool,
     /// Print what happens.
     pub trace: bool,
+    /// The number of `Output::Renew` said.
+    pub renewals: usize,
     jobs_seen: usize,
 }
 
@@ -120,6 +128,7 @@ impl World {
             fetched: Vec::new(),
             keep_notes: true,
             trace: false,
+            renewals: 0,
             jobs_seen: 0,
         };
         world.note_outputs();
@@ -144,6 +153,68 @@ impl World {
         self.redis.advance(self.now);
         self.engine
             .begin_turn(self.now, 1_800_000_000 + self.now.since(START).as_secs());
+    }
+
+    /// The end of a cycle of Redis's event loop: tracking connections are told of what has changed.
+    pub fn end_cycle(&mut self) {
+        let changes = std::mem::take(&mut self.redis.changes);
+        if changes.is_empty() {
+            return;
+        }
+        for wire in self.wires.values_mut() {
+            if let (Some(prefixes), false) = (&wire.session.tracking, wire.cut) {
+                wire.replies.extend(push(prefixes, &changes));
+            }
+        }
+    }
+
+    /// Someone else changes keys: these commands in one cycle of Redis.
+    pub fn foreign(&mut self, db: u32, commands: &[Vec<Vec<u8>>]) {
+        self.step += 1;
+        let mut session = Session {
+            db,
+            ..Session::default()
+        };
+        for args in commands {
+            self.redis.execute(&mut session, args);
+            self.tell_execution(Some(args), &"somebody else");
+        }
+        self.end_cycle();
+    }
+
+    /// Redis's end of a link is gone; of what it has answered the first `keep` bytes still come.
+    pub fn cut(&mut self, link: ConnId, keep: usize) {
+        self.step += 1;
+        let Some(wire) = self.wires.get_mut(&link).filter(|wire| wire.connected) else {
+            return;
+        };
+        wire.cut = true;
+        wire.replies.truncate(keep);
+        wire.requests.clear();
+        self.tell("Redis's end is gone of", &link, b"");
+    }
+
+    /// Redis is another process from now on, and has lost these keys. `keep` says how much of what is under way on a
+    /// link still comes.
+    pub fn restart(&mut self, lost: &[(u32, Vec<u8>)], mut keep: impl FnMut(usize) -> usize) {
+        let links: Vec<ConnId> = self.wires.keys().copied().collect();
+        for link in links {
+            let n = keep(self.wires[&link].replies.len());
+            self.cut(link, n);
+        }
+        self.orphans.clear();
+        for worker in &mut self.workers {
+            // Sent once more, in order, to the new one (rule L1).
+            worker.half = None;
+        }
+        self.redis.restart(lost);
+        self.tell("Redis is restarted", &lost.len(), b"");
+    }
+
+    /// The link that says whether Redis is there, once it has begun to speak.
+    pub fn control(&self) -> Option<ConnId> {
+        let control = |(id, wire): (&ConnId, &Wire)| wire.control.then_some(*id);
+        self.wires.iter().find_map(control)
     }
 
     /// The turn's timers.
@@ -251,9 +322,15 @@ impl World {
             wire.connected,
             "nothing is sent before there is a connection"
         );
+        let cut = wire.cut;
         wire.flush = !write(&mut self.engine, link, most, &mut |bytes| {
-            wire.requests.extend(bytes)
+            if !cut {
+                wire.requests.extend(bytes);
+            }
         });
+        // The name it gives itself in its handshake says what it is for.
+        let named = |requests: &[u8]| requests.windows(8).any(|word| word == b":inval\r\n");
+        wire.control |= named(wire.requests.make_contiguous());
         self.note_outputs();
         true
     }
@@ -261,11 +338,12 @@ impl World {
     /// Redis executes the next request of a link.
     pub fn link_execute(&mut self, link: ConnId) -> bool {
         self.step += 1;
-        let Some(wire) = self.wires.get_mut(&link) else {
+        let Some(wire) = self.wires.get_mut(&link).filter(|wire| !wire.cut) else {
             return false;
         };
         let executed = execute(&mut self.redis, wire);
         self.tell_execution(executed.as_deref(), &link);
+        self.end_cycle();
         executed.is_some()
     }
 
@@ -280,6 +358,7 @@ impl World {
         self.step += 1;
         let executed = execute(&mut self.redis, &mut self.orphans[at]);
         self.tell_execution(executed.as_deref(), &"a lost link");
+        self.end_cycle();
         if executed.is_none() {
             self.orphans.swap_remove(at);
         }
@@ -343,10 +422,15 @@ impl World {
         let job = worker.jobs.pop_front().expect("it was looked at");
         let pttl_ms = Some(self.redis.pttl(job.db, &job.key));
         let result = match value {
+            Ok(_) if worker.elsewhere => Ok(Fetched {
+                value: Some(b"elsewhere".to_vec()),
+                pttl_ms: Some(-1),
+                run_id: RunId::in_info(format!("run_id:{}", "e".repeat(40)).as_bytes()),
+            }),
             Ok(value) => Ok(Fetched {
                 value,
                 pttl_ms,
-                run_id: None,
+                run_id: RunId::in_info(self.redis.server_info().as_bytes()),
             }),
             Err(text) => Err(FetchError::Upstream(text)),
         };
@@ -427,6 +511,8 @@ impl World {
                         requests: VecDeque::new(),
                         replies: VecDeque::new(),
                         session: Session::default(),
+                        control: false,
+                        cut: false,
                         flush: false,
                     };
                     assert!(
@@ -447,12 +533,13 @@ impl World {
                     Place::Client(_) => self.socket(id).closed = true,
                     Place::Link(_) => {
                         let wire = self.wires.remove(&id).expect("a link is closed once");
-                        if !wire.requests.is_empty() {
+                        if !wire.requests.is_empty() && !wire.cut {
                             self.orphans.push(wire);
                         }
                     }
                 },
-                Output::Log(..) | Output::Renew => {}
+                Output::Log(_, text) => self.tell("engine logs", &text, b""),
+                Output::Renew => self.renewals += 1,
             }
         }
     }
@@ -506,7 +593,12 @@ impl World {
         while self.link_execute(link) {
             moved = true;
         }
-        moved | self.link_in(link, usize::MAX)
+        moved |= self.link_in(link, usize::MAX);
+        if self.wires.get(&link).is_some_and(|wire| wire.cut) {
+            self.link_lose(link, false);
+            moved = true;
+        }
+        moved
     }
 
     /// Whether the engine waits to write to this client.

@@ -1,67 +1,23 @@
 //! One state of a run: the world, what each client has yet to do, and what it has been told.
 
 use super::driver::codec::{reply_len, request};
-use super::driver::redis::Session;
 use super::driver::world::{Routing, World};
-use nearcache::config::Config;
+use super::observer::{Awaited, Heard, KEYS, Observer, PerKey, bulk};
+use super::scenario::{Mode, Op, Promise, Scenario};
+use nearcache::config::{Coherence, Config};
 use nearcache::engine::{ConnId, Port, Rule};
-use std::collections::{BTreeMap, VecDeque};
+use nearcache::stats::Counter;
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
-/// What a client can say. The key is `k`; its value is the number of writes it has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Op {
-    Get,
-    Set,
-    /// A script that writes `k` and declares nothing.
-    Script,
-    /// GET of another key.
-    Other,
-    /// A read that is never from the cache.
-    Mget,
-    /// From here on the client is answered in RESP3, by other links.
-    Hello,
-    /// GET over HTTP.
-    Http,
-    /// The same, past what is kept.
-    Fresh,
-}
-
-/// Who may do what.
-#[derive(Debug, Clone, Copy)]
-pub struct Scenario {
-    pub name: &'static str,
-    pub scripts: &'static [&'static [Op]],
-    /// Commands a client may have under way.
-    pub depth: usize,
-    /// Writes by others, at any moment.
-    pub foreign: usize,
-    /// Connections to Redis that may break.
-    pub losses: usize,
-    /// Times that a worker fails with all it has to do.
-    pub failures: usize,
-    /// `MAX_CONCURRENT_REQUESTS`.
-    pub limit: usize,
-}
-
-/// What a run must never show. Names as in RULES.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Promise {
-    /// A GET returns at least what the client wrote before it.
-    Ryw,
-    /// A GET never shows the client's own later write; its writes are made in its order; replies come in order.
-    Order,
-    /// A GET sent after anyone was told of a write returns at least that.
-    Cross,
-    /// A client's GETs never go back.
-    Mono,
-    /// No GET sent after anyone got a version returns an older one.
-    Gmono,
-    /// With no other writers: when all is quiet, what is kept is right.
-    Quiet,
-    /// Every client gets all its replies.
-    Stuck,
-}
+/// The staleness bound.
+const BOUND: Duration = Duration::from_millis(1000);
+/// A little more than a third of it: a heartbeat is due, or an attempt to reconnect.
+const WAIT: Duration = Duration::from_millis(350);
+/// An entry without tracking outlives one of these and not two.
+const TICK: Duration = Duration::from_millis(600);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// One thing that can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,37 +25,33 @@ pub enum Step {
     Say(usize),
     Serve,
     Connect(ConnId),
+    Refuse(ConnId),
     Execute(ConnId),
     Reply(ConnId),
     Fetch(usize),
     Complete(usize),
     Foreign,
     Lose(ConnId),
+    /// Redis's end of the invalidation link is gone; so many of its messages still come.
+    Cut(ConnId, usize),
+    /// The engine learns of it.
+    Down(ConnId),
     Fail(usize),
     Late(usize),
+    Lapse,
+    Wait,
+    Tick,
 }
 
-#[derive(Debug, Clone, Hash)]
-struct Awaited {
-    op: usize,
-    /// What had been written, as far as anyone was told, when it was said.
-    cross: usize,
-    /// What anyone had read.
-    gmono: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Deed {
-    Read,
-    Wrote,
-}
-
-#[derive(Debug, Clone, Default, Hash)]
-struct Observer {
-    said: usize,
-    awaited: VecDeque<Awaited>,
-    /// What its commands showed, in their order.
-    seen: Vec<(Deed, usize)>,
+impl Step {
+    /// Whether a run may end without it.
+    pub fn is_optional(self) -> bool {
+        use Step::{Cut, Fail, Foreign, Lapse, Lose, Refuse, Tick, Wait};
+        matches!(
+            self,
+            Foreign | Lose(_) | Cut(..) | Refuse(_) | Fail(_) | Lapse | Wait | Tick
+        )
+    }
 }
 
 #[derive(Clone)]
@@ -108,85 +60,122 @@ pub struct State {
     pub scenario: Scenario,
     observers: Vec<Observer>,
     /// The versions that the clients' writes have made, by client and command.
-    written: BTreeMap<(usize, usize), usize>,
-    foreign: usize,
-    losses: usize,
-    failures: usize,
-    cross: usize,
-    gmono: usize,
+    written: BTreeMap<(usize, usize), PerKey>,
+    foreign_done: usize,
+    cross: PerKey,
+    gmono: PerKey,
+    /// The versions when the tracking that the engine knows of began, and when that which Redis knows of did.
+    up: PerKey,
+    up_next: PerKey,
+    /// Writes are made of which nobody tells the engine.
+    untold: bool,
     /// Walk the engine after each step. Not with a rule turned off: its invariants go with it.
     check: bool,
 }
 
 impl State {
-    pub fn new(scenario: Scenario, broken: Option<Rule>, routing: Routing) -> State {
+    pub fn new(scenario: Scenario, broken: &[Rule], routing: Routing) -> State {
+        let coherence = if scenario.mode == Mode::Ttl {
+            Coherence::Ttl
+        } else {
+            Coherence::Tracking
+        };
         let config = Config {
-            coherence: nearcache::config::Coherence::Ttl,
+            coherence,
+            staleness_bound: BOUND,
+            stale_if_error: if scenario.stale { HOUR } else { Duration::ZERO },
             redis_workers: 2,
             shared_links_per_pool: 2,
             max_concurrent_requests: scenario.limit,
+            redis_timeout: HOUR,
+            redis_connect_timeout: HOUR,
+            link_dead: HOUR,
+            link_idle: HOUR,
+            http_head_timeout: HOUR,
+            http_idle_timeout: HOUR,
             ..Config::default()
         };
         let mut world = World::new(config, 1);
         world.keep_notes = false;
         world.routing = routing;
-        let mut session = Session::default();
-        world.redis.execute(
-            &mut session,
-            &[b"SET".to_vec(), b"j".to_vec(), b"other".to_vec()],
-        );
+        world.redis.major = if scenario.mode == Mode::TwoRounds {
+            8
+        } else {
+            7
+        };
+        world.redis.refuses_tracking =
+            matches!(scenario.mode, Mode::Bounded | Mode::BoundedThenTracking);
+        let set = |key: &str| request_args(&["SET", key, "other"]);
+        world.foreign(0, &[set("j")]);
         world.redis.counts_versions = true;
-        // There is a value from the start: absence is kept for no time here.
-        world.redis.execute(
-            &mut session,
-            &[b"SET".to_vec(), b"k".to_vec(), b"first".to_vec()],
-        );
+        // There are values from the start: absence is kept for no time where nobody tells of changes.
+        world.foreign(0, &[set("k"), set("l")]);
         // Links are made on demand; here they stand already, so that the search is about commands.
         let first = world.open(Port::Resp);
         world.sockets[first].incoming.extend(b"EXISTS x\r\n");
         world.settle();
-        if scenario
-            .scripts
-            .iter()
-            .any(|script| script.contains(&Op::Hello))
-        {
-            world.sockets[first]
-                .incoming
-                .extend(b"HELLO 3\r\nEXISTS x\r\n");
+        let says_hello = |script: &&[Op]| script.contains(&Op::Hello);
+        if scenario.scripts.iter().any(says_hello) {
+            let again = b"HELLO 3\r\nEXISTS x\r\n";
+            world.sockets[first].incoming.extend(again);
             world.settle();
         }
         world.reset(first);
         world.sockets.clear();
+        if scenario.mode == Mode::BoundedThenTracking {
+            // It is asked again after thirty seconds: by the first `Wait`.
+            for _ in 0..29 {
+                world.pass(Duration::from_secs(1));
+                world.advance(1000);
+                world.settle();
+            }
+            world.pass(Duration::from_millis(900));
+            world.redis.refuses_tracking = false;
+        }
         for script in scenario.scripts {
             let http = matches!(script[0], Op::Http | Op::Fresh);
             world.open(if http { Port::Http } else { Port::Resp });
         }
         #[cfg(debug_assertions)]
-        if let Some(rule) = broken {
-            world.engine.break_rule(rule);
+        for rule in broken {
+            world.engine.break_rule(*rule);
         }
         world.redis.keep_log = true;
-        State {
+        let mut state = State {
             world,
             scenario,
             observers: vec![Observer::default(); scenario.scripts.len()],
             written: BTreeMap::new(),
-            foreign: scenario.foreign,
-            losses: scenario.losses,
-            failures: scenario.failures,
-            cross: 0,
-            gmono: 0,
-            check: broken.is_none() && routing == Routing::ByKey,
-        }
+            foreign_done: 0,
+            cross: [0; 2],
+            gmono: [0; 2],
+            up: [0; 2],
+            up_next: [0; 2],
+            untold: scenario.mode == Mode::Ttl
+                && (scenario.losses > 0 || !scenario.foreign.is_empty()),
+            check: broken.is_empty() && routing == Routing::ByKey,
+        };
+        let expected = match scenario.mode {
+            Mode::Ttl => "ttl",
+            Mode::Tracking | Mode::TwoRounds => "tracking",
+            Mode::Bounded | Mode::BoundedThenTracking => "bounded",
+        };
+        assert_eq!(state.world.engine.coherence_state(), expected);
+        state.up = state.versions();
+        state
+    }
+
+    fn versions(&self) -> PerKey {
+        KEYS.map(|key| self.world.redis.version(&(0, key.into())))
     }
 
     /// All that can happen now.
     pub fn steps(&self) -> Vec<Step> {
         let mut steps = Vec::new();
-        let world = &self.world;
+        let (world, scenario) = (&self.world, &self.scenario);
         for (at, observer) in self.observers.iter().enumerate() {
-            let more = observer.said < self.scenario.scripts[at].len();
-            let room = observer.awaited.len() < self.scenario.depth;
+            let more = observer.said < scenario.scripts[at].len();
+            let room = observer.awaited.len() < scenario.depth;
             let socket = &world.sockets[at];
             if more && room && !socket.closed && !socket.paused && socket.incoming.is_empty() {
                 steps.push(Step::Say(at));
@@ -198,21 +187,30 @@ impl State {
         for (link, wire) in &world.wires {
             if !wire.connected {
                 steps.push(Step::Connect(*link));
+                if scenario.refusals > 0 {
+                    steps.push(Step::Refuse(*link));
+                }
             }
             if !wire.requests.is_empty() {
                 steps.push(Step::Execute(*link));
             }
             if !wire.replies.is_empty() {
                 steps.push(Step::Reply(*link));
+            } else if wire.cut {
+                steps.push(Step::Down(*link));
             }
-            if self.losses > 0 && wire.connected {
+            if scenario.losses > 0 && wire.connected && !wire.control {
                 steps.push(Step::Lose(*link));
+            }
+            if scenario.cuts > 0 && wire.control && !wire.cut {
+                let messages = messages(&Vec::from(wire.replies.clone())).len();
+                steps.extend((0..=messages).map(|keep| Step::Cut(*link, keep)));
             }
         }
         for (at, worker) in world.workers.iter().enumerate() {
             if !worker.jobs.is_empty() {
                 steps.push(Step::Fetch(at));
-                if self.failures > 0 {
+                if scenario.failures > 0 {
                     steps.push(Step::Fail(at));
                 }
             }
@@ -220,7 +218,7 @@ impl State {
                 steps.push(Step::Complete(at));
             }
         }
-        if self.foreign > 0 {
+        if self.foreign_done < scenario.foreign.len() {
             steps.push(Step::Foreign);
         }
         for (at, wire) in world.orphans.iter().enumerate() {
@@ -228,62 +226,157 @@ impl State {
                 steps.push(Step::Late(at));
             }
         }
+        let timed = [
+            (scenario.lapses, Step::Lapse),
+            (scenario.waits, Step::Wait),
+            (scenario.ticks, Step::Tick),
+        ];
+        let left = timed.into_iter().filter(|(left, _)| *left > 0);
+        steps.extend(left.map(|(_, step)| step));
         steps
     }
 
     /// Lets it happen, and what follows at once: sockets take all they are given.
     pub fn step(&mut self, step: Step) -> Result<(), Promise> {
-        let world = &mut self.world;
-        match step {
-            Step::Say(client) => self.say(client),
-            Step::Serve => {
-                let id = world.ready.front().copied();
-                world.serve_ready();
-                if let Some(at) = world
-                    .sockets
-                    .iter()
-                    .position(|socket| Some(socket.id) == id)
-                {
-                    world.client_in(at, usize::MAX);
-                }
-            }
-            Step::Connect(link) => world.connect(link, Ok(())),
-            Step::Execute(link) => drop(world.link_execute(link)),
-            Step::Reply(link) => {
-                let len = reply_len(
-                    world
-                        .wires
-                        .get_mut(&link)
-                        .map_or(&[], |wire| wire.replies.make_contiguous()),
-                );
-                world.link_in(link, len.expect("Redis answers whole replies"));
-            }
-            Step::Fetch(worker) => drop(world.worker_execute(worker, false)),
-            Step::Complete(worker) => drop(world.worker_complete(worker)),
-            Step::Foreign => {
-                self.foreign -= 1;
-                let args = [b"SET".to_vec(), b"k".to_vec(), b"foreign".to_vec()];
-                world.redis.execute(&mut Session::default(), &args);
-            }
-            Step::Lose(link) => {
-                self.losses -= 1;
-                world.link_lose(link, false);
-            }
-            Step::Fail(worker) => {
-                self.failures -= 1;
-                world.worker_fail(worker, &nearcache::fetch::FetchError::WorkerLost);
-            }
-            Step::Late(at) => world.orphan_execute(at),
-        }
+        let stale_hits = self.world.engine.stats().get(Counter::StaleHits);
+        let was_down = self.is_down();
+        self.do_step(step);
         self.note_writes();
         self.flush();
         if self.check {
             self.world.engine.check();
         }
-        self.listen()
+        if was_down && !self.is_down() {
+            self.up = self.up_next;
+        }
+        if !self.is_down() && self.world.engine.stale_len() > 0 {
+            return Err(Promise::StaleUp);
+        }
+        let stale = self.world.engine.stats().get(Counter::StaleHits) > stale_hits;
+        self.listen(stale)
+    }
+
+    fn is_down(&self) -> bool {
+        self.world.engine.coherence_state() == "tracking_down"
+    }
+
+    fn do_step(&mut self, step: Step) {
+        let (world, scenario) = (&mut self.world, &mut self.scenario);
+        match step {
+            Step::Say(client) => self.say(client),
+            Step::Serve => {
+                let id = world.ready.front().copied();
+                world.serve_ready();
+                let socket = world
+                    .sockets
+                    .iter()
+                    .position(|socket| Some(socket.id) == id);
+                if let Some(at) = socket {
+                    world.client_in(at, usize::MAX);
+                }
+            }
+            Step::Connect(link) => world.connect(link, Ok(())),
+            Step::Refuse(link) => {
+                scenario.refusals -= 1;
+                world.connect(link, Err("connection refused".to_owned()));
+            }
+            Step::Execute(link) => self.execute(link),
+            Step::Reply(link) => {
+                let wire = world
+                    .wires
+                    .get_mut(&link)
+                    .expect("a step for a link that is");
+                let replies = wire.replies.make_contiguous();
+                let len = if wire.control {
+                    messages(replies)[0]
+                } else {
+                    reply_len(replies).expect("Redis answers whole replies")
+                };
+                world.link_in(link, len);
+            }
+            Step::Fetch(worker) => drop(world.worker_execute(worker, false)),
+            Step::Complete(worker) => drop(world.worker_complete(worker)),
+            Step::Foreign => {
+                let args: &[&str] = match scenario.foreign[self.foreign_done] {
+                    Op::Set => &["SET", "k", "foreign"],
+                    Op::Mset => &["MSET", "k", "foreign", "l", "foreign"],
+                    Op::Del => &["DEL", "k"],
+                    other => unreachable!("{other:?} is not for others"),
+                };
+                self.foreign_done += 1;
+                world.foreign(0, &[request_args(args)]);
+            }
+            Step::Lose(link) => {
+                scenario.losses -= 1;
+                world.link_lose(link, false);
+            }
+            Step::Cut(link, keep) => {
+                scenario.cuts -= 1;
+                let wire = world
+                    .wires
+                    .get_mut(&link)
+                    .expect("a step for a link that is");
+                let ends = messages(wire.replies.make_contiguous());
+                world.cut(link, ends[..keep].iter().sum());
+            }
+            Step::Down(link) => world.link_lose(link, false),
+            Step::Fail(worker) => {
+                scenario.failures -= 1;
+                world.worker_fail(worker, &nearcache::fetch::FetchError::WorkerLost);
+            }
+            Step::Late(at) => world.orphan_execute(at),
+            Step::Lapse => {
+                scenario.lapses -= 1;
+                world.pass(BOUND);
+            }
+            Step::Wait => {
+                scenario.waits -= 1;
+                world.pass(WAIT);
+                world.advance(1000);
+            }
+            Step::Tick => {
+                scenario.ticks -= 1;
+                world.pass(TICK);
+            }
+        }
+    }
+
+    /// Redis executes the next request. On the invalidation link, all up to one that matters: what stands before the
+    /// request to track, or beside a PING, meets nothing.
+    fn execute(&mut self, link: ConnId) {
+        loop {
+            let wire = &self.world.wires[&link];
+            let (control, tracked) = (wire.control, wire.session.tracking.is_some());
+            if wire.requests.is_empty() {
+                return;
+            }
+            self.world.link_execute(link);
+            let wire = &self.world.wires[&link];
+            if !tracked && wire.session.tracking.is_some() {
+                self.up_next = self.versions();
+                return;
+            }
+            let matters = wire.replies.iter().rev().take(7).rev().eq(b"+PONG\r\n");
+            if !control || matters {
+                return;
+            }
+        }
     }
 
     fn say(&mut self, client: usize) {
+        let now = self.world.now;
+        let history = &self.world.redis.history;
+        let bound = KEYS.map(|key| {
+            let versions = &history[&(0, key.into())];
+            let old = versions
+                .iter()
+                .rposition(|version| version.at + BOUND <= now);
+            if self.scenario.mode == Mode::Ttl {
+                0
+            } else {
+                old.unwrap_or(0)
+            }
+        });
         let observer = &mut self.observers[client];
         let op = observer.said;
         observer.said += 1;
@@ -291,6 +384,7 @@ impl State {
             op,
             cross: self.cross,
             gmono: self.gmono,
+            bound,
         });
         let tag = format!("{client}.{op}");
         let http = |fields: &str| {
@@ -298,8 +392,12 @@ impl State {
         };
         let bytes = match self.scenario.scripts[client][op] {
             Op::Get => request(&["GET", "k"]),
+            Op::GetL => request(&["GET", "l"]),
             Op::Set => request(&["SET", "k", &tag]),
+            Op::Mset => request(&["MSET", "k", &tag, "l", &tag]),
+            Op::Del => request(&["DEL", "k", &tag]),
             Op::Script => request(&["EVAL", &format!("SET k {tag}"), "0"]),
+            Op::ScriptBoth => request(&["EVAL", &format!("MSET k {tag} l {tag}"), "1", "k"]),
             Op::Other => request(&["GET", "j"]),
             Op::Mget => request(&["MGET", "k"]),
             Op::Hello => request(&["HELLO", "3"]),
@@ -313,19 +411,24 @@ impl State {
     /// Which versions the clients' commands have made.
     fn note_writes(&mut self) {
         for execution in std::mem::take(&mut self.world.redis.log) {
-            let text = execution
+            let words = execution
                 .args
-                .get(if execution.args[0] == b"EVAL" { 1 } else { 2 });
-            let text = text
-                .map(|text| String::from_utf8_lossy(text).into_owned())
-                .unwrap_or_default();
-            let tag = text.rsplit(' ').next().unwrap_or_default();
-            if let (Some((client, op)), Some((_, version))) =
-                (tag.split_once('.'), execution.made.first())
-            {
-                let parse = |text: &str| text.parse().expect("a tag is two numbers");
-                self.written.insert((parse(client), parse(op)), *version);
+                .iter()
+                .flat_map(|arg| arg.split(|byte| *byte == b' '));
+            let tag = words.filter_map(|word| {
+                let (client, op) = std::str::from_utf8(word).ok()?.split_once('.')?;
+                Some((client.parse().ok()?, op.parse().ok()?))
+            });
+            let Some(tag) = tag.last() else {
+                continue;
+            };
+            let mut versions = [0; 2];
+            for ((_, name), version) in &execution.made {
+                if let Some(key) = KEYS.iter().position(|key| key.as_bytes() == name) {
+                    versions[key] = *version;
+                }
             }
+            self.written.insert(tag, versions);
         }
     }
 
@@ -333,28 +436,22 @@ impl State {
         for client in 0..self.world.sockets.len() {
             while self.world.client_out(client, usize::MAX) {}
         }
-        let links: Vec<ConnId> = self
-            .world
-            .wires
-            .iter()
-            .filter(|(_, wire)| wire.connected)
-            .map(|(id, _)| *id)
-            .collect();
+        let connected = self.world.wires.iter().filter(|(_, wire)| wire.connected);
+        let links: Vec<ConnId> = connected.map(|(id, _)| *id).collect();
         for link in links {
             while self.world.link_out(link, usize::MAX) {}
         }
     }
 
-    fn listen(&mut self) -> Result<(), Promise> {
+    /// `stale`: what has just been read may be from before Redis went away.
+    fn listen(&mut self, stale: bool) -> Result<(), Promise> {
         for client in 0..self.observers.len() {
             let received = std::mem::take(&mut self.world.sockets[client].received);
             let mut at = 0;
             while at < received.len() {
-                let awaited = self.observers[client]
-                    .awaited
-                    .pop_front()
-                    .ok_or(Promise::Order)?;
-                at += self.hear(client, &awaited, &received[at..])?;
+                let awaited = self.observers[client].awaited.pop_front();
+                let awaited = awaited.ok_or(Promise::Order)?;
+                at += self.hear(client, &awaited, &received[at..], stale)?;
             }
             if self.world.sockets[client].closed {
                 return Err(Promise::Stuck);
@@ -364,113 +461,90 @@ impl State {
     }
 
     /// One reply: whether it keeps the promises, and its length.
-    fn hear(&mut self, client: usize, awaited: &Awaited, bytes: &[u8]) -> Result<usize, Promise> {
+    fn hear(
+        &mut self,
+        client: usize,
+        awaited: &Awaited,
+        bytes: &[u8],
+        stale: bool,
+    ) -> Result<usize, Promise> {
         let op = self.scenario.scripts[client][awaited.op];
-        let (len, value, failed) = if matches!(op, Op::Http | Op::Fresh) {
-            let answer =
-                super::driver::codec::parse_http(bytes, false).expect("answers come whole");
-            let value = if answer.status == 200 {
-                answer.body
-            } else {
-                b"0".to_vec()
-            };
-            (answer.len, value, answer.status == 503)
-        } else {
-            let len = reply_len(bytes).expect("replies come whole");
-            let failed = bytes.starts_with(b"-ERR nearcache: ");
-            (len, bulk(&bytes[..len]).unwrap_or_default(), failed)
-        };
-        if failed {
-            assert!(
-                self.scenario.losses + self.scenario.failures > 0,
-                "errors need a reason"
-            );
-            return Ok(len);
+        let heard = Heard::new(op, bytes);
+        if heard.failed {
+            return Ok(heard.len);
         }
-        let reply = &bytes[..len];
-        let fits = match op {
-            Op::Set | Op::Script => reply == b"+OK\r\n",
-            Op::Other => value == b"other",
-            Op::Hello => reply.starts_with(b"%"),
-            Op::Mget => reply.starts_with(b"*1\r\n"),
-            Op::Get | Op::Http | Op::Fresh => {
-                value.iter().all(u8::is_ascii_digit) && !reply.starts_with(b"+")
-            }
-        };
-        if !fits {
+        if !heard.fits(op) {
             return Err(Promise::Order);
         }
-        match op {
-            Op::Set | Op::Script => {
-                let version = self.written.get(&(client, awaited.op)).copied();
-                self.wrote(client, version.expect("what was answered was executed"))?;
+        let key = match op {
+            Op::Set | Op::Mset | Op::Del | Op::Script | Op::ScriptBoth => {
+                let versions = self.written.get(&(client, awaited.op)).copied();
+                let versions = versions.expect("what was answered was executed");
+                self.observers[client].wrote(versions)?;
+                for (key, version) in versions.into_iter().enumerate() {
+                    self.cross[key] = self.cross[key].max(version);
+                }
+                return Ok(heard.len);
             }
-            Op::Get | Op::Http | Op::Fresh => {
-                let text = String::from_utf8_lossy(&value).into_owned();
-                self.read(client, awaited, text.parse().unwrap_or(0))?;
-            }
-            Op::Other | Op::Hello | Op::Mget => {}
+            Op::Other | Op::Hello | Op::Mget => return Ok(heard.len),
+            Op::Get | Op::Http | Op::Fresh => 0,
+            Op::GetL => 1,
+        };
+        let version = heard.version(&self.world.redis, key);
+        self.observers[client].read(awaited, key, version)?;
+        self.gmono[key] = self.gmono[key].max(version);
+        if stale && version < self.up[key] {
+            return Err(Promise::StaleUp);
         }
-        Ok(len)
+        if !stale && version < awaited.bound[key] {
+            return Err(Promise::Bound);
+        }
+        Ok(heard.len)
     }
 
-    fn wrote(&mut self, client: usize, version: usize) -> Result<(), Promise> {
-        let seen = &mut self.observers[client].seen;
-        if seen.iter().any(|(_, earlier)| *earlier >= version) {
-            return Err(Promise::Order);
-        }
-        seen.push((Deed::Wrote, version));
-        self.cross = self.cross.max(version);
-        Ok(())
-    }
-
-    fn read(&mut self, client: usize, awaited: &Awaited, version: usize) -> Result<(), Promise> {
-        let seen = &mut self.observers[client].seen;
-        for (deed, earlier) in seen.iter() {
-            if version < *earlier {
-                return Err(match deed {
-                    Deed::Wrote => Promise::Ryw,
-                    Deed::Read => Promise::Mono,
-                });
-            }
-        }
-        if version < awaited.cross {
-            return Err(Promise::Cross);
-        }
-        if version < awaited.gmono {
-            return Err(Promise::Gmono);
-        }
-        seen.push((Deed::Read, version));
-        self.gmono = self.gmono.max(version);
-        Ok(())
-    }
-
-    /// Nothing more can happen: everyone must have been answered, and what is kept must be right if nobody else wrote.
-    pub fn at_rest(&mut self) -> Result<(), Promise> {
+    /// Nothing more has to happen: everyone must have been answered.
+    pub fn at_rest(&self) -> Result<(), Promise> {
         let done = |(at, observer): (usize, &Observer)| {
             observer.awaited.is_empty() && observer.said == self.scenario.scripts[at].len()
         };
-        if !self.observers.iter().enumerate().all(done) {
-            return Err(Promise::Stuck);
-        }
-        if self.scenario.foreign + self.scenario.losses > 0 {
-            return Ok(());
-        }
-        let world = &mut self.world;
-        let probe = world.open(Port::Resp);
-        world.sockets[probe].incoming.extend(request(&["GET", "k"]));
-        world.settle();
-        let version = world.redis.version(&(0, b"k".to_vec()));
-        let right = if version == 0 {
-            None
-        } else {
-            Some(version.to_string().into_bytes())
-        };
-        if bulk(&world.sockets[probe].received) == right {
+        if self.observers.iter().enumerate().all(done) {
             Ok(())
         } else {
-            Err(Promise::Quiet)
+            Err(Promise::Stuck)
         }
+    }
+
+    /// Nothing is under way: what is kept must be right.
+    pub fn quiet(&self) -> Result<(), Promise> {
+        if self.untold {
+            return Ok(());
+        }
+        if matches!(self.world.engine.coherence_state(), "tracking" | "ttl") {
+            self.clone().probe()?;
+        }
+        // Later, with the lease renewed, or the link up again, or what is kept without tracking gone.
+        let mut later = self.clone();
+        for _ in 0..3 {
+            later.world.pass(WAIT);
+            later.world.advance(1000);
+            later.world.settle();
+        }
+        later.probe()
+    }
+
+    /// Whether a further GET shows what is in force.
+    fn probe(&mut self) -> Result<(), Promise> {
+        let world = &mut self.world;
+        for key in KEYS {
+            let probe = world.open(Port::Resp);
+            world.sockets[probe].incoming.extend(request(&["GET", key]));
+            world.settle();
+            let right = world.redis.read(0, key.as_bytes()).expect("it is a string");
+            if bulk(&world.sockets[probe].received) != right {
+                return Err(Promise::Event);
+            }
+        }
+        Ok(())
     }
 
     /// What tells this state from others.
@@ -483,14 +557,8 @@ impl State {
             (&socket.incoming, socket.paused, socket.closed).hash(&mut out);
         }
         for (link, wire) in &world.wires {
-            (
-                link.place,
-                wire.connected,
-                &wire.requests,
-                &wire.replies,
-                &wire.session,
-            )
-                .hash(&mut out);
+            (link.place, wire.connected, wire.cut).hash(&mut out);
+            (&wire.requests, &wire.replies, &wire.session).hash(&mut out);
         }
         for wire in &world.orphans {
             wire.requests.hash(&mut out);
@@ -521,23 +589,52 @@ impl State {
             id.place.hash(&mut out);
         }
         (&self.observers, &self.written).hash(&mut out);
-        (
-            self.foreign,
-            self.losses,
-            self.failures,
-            self.cross,
-            self.gmono,
-        )
-            .hash(&mut out);
+        let scenario = &self.scenario;
+        let left = [
+            scenario.losses,
+            scenario.cuts,
+            scenario.refusals,
+            scenario.failures,
+            scenario.lapses,
+            scenario.waits,
+            scenario.ticks,
+        ];
+        (left, self.foreign_done).hash(&mut out);
+        (self.cross, self.gmono, self.up, self.up_next).hash(&mut out);
+        if scenario.mode != Mode::Ttl {
+            for versions in world.redis.history.values() {
+                for version in versions {
+                    world.now.since(version.at).min(BOUND).hash(&mut out);
+                }
+            }
+        }
         out.finish()
     }
 }
 
-/// The value of a bulk reply.
-fn bulk(reply: &[u8]) -> Option<Vec<u8>> {
-    if !reply.starts_with(b"$") || reply.starts_with(b"$-") {
-        return None;
+/// The lengths of the messages under way on the invalidation link: pushes and PONGs, and the answer to the request to
+/// track. What comes before one of these counts with it.
+fn messages(mut replies: &[u8]) -> Vec<usize> {
+    let (mut lens, mut len, mut after) = (Vec::new(), 0, b' ');
+    while let (false, Some(n)) = (replies.is_empty(), reply_len(replies)) {
+        let kind = replies[0];
+        len += n;
+        let matters = kind == b'>'
+            || replies.starts_with(b"+PONG")
+            || replies.starts_with(b"+OK") && after != b'%'
+            || replies.starts_with(b"-NOPERM this user has no permissions to run the 'client|");
+        if matters {
+            lens.push(std::mem::take(&mut len));
+        }
+        after = kind;
+        replies = &replies[n..];
     }
-    let head = reply.windows(2).position(|two| two == b"\r\n")? + 2;
-    Some(reply[head..reply.len() - 2].to_vec())
+    if len > 0 {
+        lens.push(len);
+    }
+    lens
+}
+
+fn request_args(args: &[&str]) -> Vec<Vec<u8>> {
+    args.iter().map(|arg| arg.as_bytes().to_vec()).collect()
 }

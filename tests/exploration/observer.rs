@@ -1,0 +1,152 @@
+//! What a client was told, and whether that keeps the promises.
+
+use super::driver::codec::{parse_http, reply_len};
+use super::driver::redis::Redis;
+use super::scenario::{Op, Promise};
+use std::collections::VecDeque;
+
+/// One number for each key.
+pub type PerKey = [usize; 2];
+
+/// The keys of the scenarios.
+pub const KEYS: [&str; 2] = ["k", "l"];
+
+/// A command under way.
+#[derive(Debug, Clone, Hash)]
+pub struct Awaited {
+    pub op: usize,
+    /// What had been written, as far as anyone was told, when it was said.
+    pub cross: PerKey,
+    /// What anyone had read.
+    pub gmono: PerKey,
+    /// What was in force the staleness bound before.
+    pub bound: PerKey,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Deed {
+    Read,
+    Wrote,
+}
+
+#[derive(Debug, Clone, Default, Hash)]
+pub struct Observer {
+    pub said: usize,
+    pub awaited: VecDeque<Awaited>,
+    /// What its commands showed, in their order: the deed, the key, the version.
+    pub seen: Vec<(Deed, usize, usize)>,
+}
+
+/// A reply, and what it says.
+pub struct Heard<'r> {
+    pub len: usize,
+    reply: &'r [u8],
+    /// The value in it, if it is one.
+    value: Option<Vec<u8>>,
+    /// It is an error of the proxy's own.
+    pub failed: bool,
+}
+
+impl<'r> Heard<'r> {
+    pub fn new(op: Op, bytes: &'r [u8]) -> Heard<'r> {
+        if matches!(op, Op::Http | Op::Fresh) {
+            let answer = parse_http(bytes, false).expect("answers come whole");
+            let value = (answer.status == 200).then_some(answer.body);
+            let failed = answer.status == 503;
+            let (len, reply) = (answer.len, &bytes[..0]);
+            return Heard {
+                len,
+                reply,
+                value,
+                failed,
+            };
+        }
+        let len = reply_len(bytes).expect("replies come whole");
+        let reply = &bytes[..len];
+        Heard {
+            len,
+            reply,
+            value: bulk(reply),
+            failed: reply.starts_with(b"-ERR nearcache: "),
+        }
+    }
+
+    /// Whether it can be the reply to that.
+    pub fn fits(&self, op: Op) -> bool {
+        let reply = self.reply;
+        match op {
+            Op::Set | Op::Mset | Op::Script | Op::ScriptBoth => reply == b"+OK\r\n",
+            Op::Del => reply.starts_with(b":"),
+            Op::Other => self.value.as_deref() == Some(b"other"),
+            Op::Hello => reply.starts_with(b"%"),
+            Op::Mget => reply.starts_with(b"*1\r\n"),
+            Op::Get | Op::GetL | Op::Http | Op::Fresh => match &self.value {
+                Some(value) => value.iter().all(u8::is_ascii_digit),
+                None => matches!(reply, b"" | b"_\r\n" | b"$-1\r\n"),
+            },
+        }
+    }
+
+    /// The version that a GET of this key shows.
+    pub fn version(&self, redis: &Redis, key: usize) -> usize {
+        match &self.value {
+            Some(text) => String::from_utf8_lossy(text).parse().unwrap_or(0),
+            None => {
+                let history = &redis.history[&(0, KEYS[key].into())];
+                let mut missing = (1..history.len()).filter(|at| history[*at].data.is_none());
+                let version = missing.next().unwrap_or(0);
+                assert!(
+                    missing.next().is_none(),
+                    "one DEL, so that its version is known"
+                );
+                version
+            }
+        }
+    }
+}
+
+impl Observer {
+    /// Its write has made these versions.
+    pub fn wrote(&mut self, versions: PerKey) -> Result<(), Promise> {
+        for (key, version) in versions.into_iter().enumerate() {
+            if version == 0 {
+                continue;
+            }
+            let later = |(_, of, earlier): &(Deed, usize, usize)| *of == key && *earlier >= version;
+            if self.seen.iter().any(later) {
+                return Err(Promise::Order);
+            }
+            self.seen.push((Deed::Wrote, key, version));
+        }
+        Ok(())
+    }
+
+    /// Its read has shown this version.
+    pub fn read(&mut self, awaited: &Awaited, key: usize, version: usize) -> Result<(), Promise> {
+        for (deed, of, earlier) in &self.seen {
+            if *of == key && version < *earlier {
+                return Err(match deed {
+                    Deed::Wrote => Promise::Ryw,
+                    Deed::Read => Promise::Mono,
+                });
+            }
+        }
+        if version < awaited.cross[key] {
+            return Err(Promise::Cross);
+        }
+        if version < awaited.gmono[key] {
+            return Err(Promise::Gmono);
+        }
+        self.seen.push((Deed::Read, key, version));
+        Ok(())
+    }
+}
+
+/// The value of a bulk reply.
+pub fn bulk(reply: &[u8]) -> Option<Vec<u8>> {
+    if !reply.starts_with(b"$") || reply.starts_with(b"$-") {
+        return None;
+    }
+    let head = reply.windows(2).position(|two| two == b"\r\n")? + 2;
+    Some(reply[head..reply.len() - 2].to_vec())
+}

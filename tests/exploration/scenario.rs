@@ -1,0 +1,119 @@
+//! What a search is given: who says what, who else may do what, and what must never be seen.
+
+/// What a client can say. The keys are `k` and `l`; a value is the number of writes its key has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    Get,
+    /// GET of `l`.
+    GetL,
+    Set,
+    /// MSET of both.
+    Mset,
+    Del,
+    /// A script that writes `k` and declares nothing.
+    Script,
+    /// A script that declares `k` and writes both.
+    ScriptBoth,
+    /// GET of another key.
+    Other,
+    /// A read that is never from the cache.
+    Mget,
+    /// From here on the client is answered in RESP3, by other links.
+    Hello,
+    /// GET over HTTP.
+    Http,
+    /// The same, past what is kept.
+    Fresh,
+}
+
+/// How coherence is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nobody tells of changes, entries end by time alone.
+    Ttl,
+    /// Redis pushes.
+    Tracking,
+    /// Redis pushes and is newer than 7.x: a barrier takes two rounds.
+    TwoRounds,
+    /// Redis will not track: entries end at the staleness bound.
+    Bounded,
+    /// The same, and the next time it is asked it will.
+    BoundedThenTracking,
+}
+
+/// Who may do what.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub mode: Mode,
+    pub scripts: &'static [&'static [Op]],
+    /// Commands a client may have under way.
+    pub depth: usize,
+    /// Writes by others, at any moment, in this order.
+    pub foreign: &'static [Op],
+    /// Connections to Redis, other than the invalidation link, that may break.
+    pub losses: usize,
+    /// Times that the invalidation link may break, with any suffix of what was under way.
+    pub cuts: usize,
+    /// Connections that Redis may refuse.
+    pub refusals: usize,
+    /// Times that a worker fails with all it has to do.
+    pub failures: usize,
+    /// Times that the lease may end: the staleness bound passes and no timer is looked at.
+    pub lapses: usize,
+    /// Times that a third of the bound passes: heartbeats and attempts to reconnect are due.
+    pub waits: usize,
+    /// Times that a little more than half of the bound passes, and no timer is looked at but those of entries.
+    pub ticks: usize,
+    /// Whether `STALE_IF_ERROR_SECS` is set.
+    pub stale: bool,
+    /// `MAX_CONCURRENT_REQUESTS`.
+    pub limit: usize,
+}
+
+/// What scenarios are made from.
+pub const PLAIN: Scenario = Scenario {
+    name: "",
+    mode: Mode::Ttl,
+    scripts: &[],
+    depth: 2,
+    foreign: &[],
+    losses: 0,
+    cuts: 0,
+    refusals: 0,
+    failures: 0,
+    lapses: 0,
+    waits: 0,
+    ticks: 0,
+    stale: false,
+    limit: 1000,
+};
+
+/// The same, with pushes.
+pub const TRACKED: Scenario = Scenario {
+    mode: Mode::Tracking,
+    ..PLAIN
+};
+
+/// What a run must never show. Names as in RULES.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// A GET returns at least what the client wrote before it.
+    Ryw,
+    /// A GET never shows the client's own later write; its writes are made in its order; replies come in order.
+    Order,
+    /// A GET sent after anyone was told of a write returns at least that.
+    Cross,
+    /// A client's GETs never go back.
+    Mono,
+    /// No GET sent after anyone got a version returns an older one.
+    Gmono,
+    /// When all is quiet, what is kept is right: EVENT, and without pushes only where nobody else wrote.
+    Event,
+    /// A GET reflects what was written the staleness bound before it was sent (unless it is answered stale).
+    Bound,
+    /// Nothing waits aside while Redis pushes, and no stale answer is older than the last time it began to.
+    StaleUp,
+    /// Every client gets all its replies.
+    Stuck,
+}

@@ -94,6 +94,12 @@ impl Engine {
         self.coherence_name()
     }
 
+    /// How many PINGs of the invalidation link were answered or lost, since the start.
+    #[doc(hidden)]
+    pub fn pings_answered(&self) -> u64 {
+        self.tracking.newest_answered()
+    }
+
     /// How many entries wait aside (rule L18).
     #[doc(hidden)]
     pub fn stale_len(&self) -> usize {

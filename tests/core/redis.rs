@@ -18,6 +18,9 @@ pub const WRONG_TYPE: &[u8] =
 /// The database and the name.
 pub type Key = (u32, Vec<u8>);
 
+/// The version of each key that was in force at some moment, less what time alone has ended.
+pub type Snapshot = BTreeMap<Key, usize>;
+
 /// What a key holds.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Data {
@@ -149,6 +152,15 @@ impl Redis {
         }
         self.changes.clear();
         self.expired.clear();
+    }
+
+    /// What is in force now. Of what has expired the version before: nobody is told of that in time.
+    pub fn snapshot(&self) -> Snapshot {
+        let in_force = |(key, versions): (&Key, &Vec<Version>)| {
+            let version = versions.iter().rposition(|version| !version.expired);
+            (key.clone(), version.unwrap_or(0))
+        };
+        self.history.iter().map(in_force).collect()
     }
 
     /// The reply to INFO server, without its head.
@@ -455,7 +467,7 @@ impl Redis {
                     _ => b"-ERR Error compiling script\r\n".to_vec(),
                 }
             }
-            ("FLUSHALL", 1) => {
+            ("FLUSHALL", 1..=2) => {
                 let all: Vec<Key> = self
                     .dbs
                     .iter()

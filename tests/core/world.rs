@@ -5,7 +5,7 @@
 //! canonical requests reach Redis.
 
 use super::codec::parse_request;
-use super::redis::{Redis, Session, push};
+use super::redis::{Redis, Session, Snapshot, push};
 use nearcache::config::Config;
 use nearcache::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use nearcache::fetch::{Completion, FetchError, Fetched, Job, RunId};
@@ -98,6 +98,11 @@ pub struct World {
     pub keep_notes: bool,
     /// Print what happens.
     pub trace: bool,
+    /// What was in force when Redis executed each PING of the present invalidation link, while it tracked.
+    pings: Vec<Option<Snapshot>>,
+    pings_before: u64,
+    /// What was in force when the tracking that Redis knows of began.
+    pub tracking_began: Snapshot,
     /// The number of `Output::Renew` said.
     pub renewals: usize,
     jobs_seen: usize,
@@ -128,6 +133,9 @@ impl World {
             fetched: Vec::new(),
             keep_notes: true,
             trace: false,
+            pings: Vec::new(),
+            pings_before: 0,
+            tracking_began: Snapshot::new(),
             renewals: 0,
             jobs_seen: 0,
         };
@@ -209,6 +217,15 @@ impl World {
         }
         self.redis.restart(lost);
         self.tell("Redis is restarted", &lost.len(), b"");
+    }
+
+    /// What was in force when Redis executed the newest PING whose answer the engine has, while Redis tracks.
+    pub fn known(&self) -> Option<&Snapshot> {
+        let answered = self
+            .engine
+            .pings_answered()
+            .checked_sub(self.pings_before)?;
+        self.pings.get(answered.checked_sub(1)? as usize)?.as_ref()
     }
 
     /// The link that says whether Redis is there, once it has begun to speak.
@@ -330,7 +347,11 @@ impl World {
         });
         // The name it gives itself in its handshake says what it is for.
         let named = |requests: &[u8]| requests.windows(8).any(|word| word == b":inval\r\n");
-        wire.control |= named(wire.requests.make_contiguous());
+        if !wire.control && named(wire.requests.make_contiguous()) {
+            wire.control = true;
+            self.pings.clear();
+            self.pings_before = self.engine.pings_answered();
+        }
         self.note_outputs();
         true
     }
@@ -341,7 +362,17 @@ impl World {
         let Some(wire) = self.wires.get_mut(&link).filter(|wire| !wire.cut) else {
             return false;
         };
+        let tracked = wire.session.tracking.is_some();
         let executed = execute(&mut self.redis, wire);
+        if wire.control && self.keep_notes {
+            let tracks = wire.session.tracking.is_some();
+            if executed.as_ref().is_some_and(|args| args[0] == b"PING") {
+                self.pings.push(tracks.then(|| self.redis.snapshot()));
+            }
+            if tracks && !tracked {
+                self.tracking_began = self.redis.snapshot();
+            }
+        }
         self.tell_execution(executed.as_deref(), &link);
         self.end_cycle();
         executed.is_some()

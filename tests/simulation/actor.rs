@@ -1,11 +1,12 @@
 //! One client of the simulation: what it sends, and what it has yet to be told.
 
 use super::driver::codec::{parse_http, reply_len, request};
-use super::driver::redis::{Data, WRONG_TYPE};
+use super::driver::redis::{Data, Snapshot, WRONG_TYPE};
 use super::driver::world::World;
 use super::ledger::Ledger;
 use fastrand::Rng;
 use nearcache::engine::Port;
+use nearcache::stats::Counter;
 use nearcache::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -50,6 +51,12 @@ pub struct Sent {
     pub step: u64,
     /// What every client knew when it was sent.
     pub floor: BTreeMap<Vec<u8>, usize>,
+    /// What the engine had been told of: a hit must show it, a stale answer need not.
+    pub told: Snapshot,
+    /// What was in force when the tracking that the engine knew of began.
+    pub up: Snapshot,
+    /// How many stale answers had been given.
+    pub stale_hits: u64,
 }
 
 pub struct Actor {
@@ -107,6 +114,9 @@ impl Actor {
                 at: world.now,
                 step: world.step,
                 floor: ledger.floor.clone(),
+                told: world.known().unwrap_or(&ledger.told).clone(),
+                up: ledger.up.clone(),
+                stale_hits: world.engine.stats().get(Counter::StaleHits),
             };
             self.awaited.push_back(sent);
         }
@@ -334,7 +344,9 @@ impl Actor {
                         Some(Data::Text(reply[head..len - 2].to_vec()))
                     }
                 };
-                ledger.value(world, self, sent, key.as_bytes(), data.as_ref());
+                // RESP has no word for it: any stale answer meanwhile may have been this one.
+                let stale = world.engine.stats().get(Counter::StaleHits) > sent.stale_hits;
+                ledger.value(world, self, sent, key.as_bytes(), data.as_ref(), stale);
             }
             Asked::Relayed(args) => ledger.relayed(world, self, args, reply),
             Asked::Exactly(expected) => {
@@ -398,7 +410,8 @@ impl Actor {
             answer.fields.contains("Cache-Status: nearcache; "),
             "{answer:?}"
         );
-        ledger.value(world, self, sent, key.as_bytes(), data.as_ref());
+        let stale = answer.fields.contains("nearcache; hit; ttl=-");
+        ledger.value(world, self, sent, key.as_bytes(), data.as_ref(), stale);
         Some(answer.len)
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! A read may return any version of its key that is not older than: what the client read or wrote before it in program
 //! order (RYW, MONO), what any client of the proxy had read or had been told of its writes when the read was sent (GMONO,
-//! CROSS), and what was in force `CACHE_TTL` before it was sent (the bound for foreign writes). A value that stood there
-//! more than once counts as the oldest of its versions that fits, so nothing right is ever refused.
+//! CROSS), what was in force when the bound on staleness began before it was sent, and, where Redis pushes, what was in
+//! force when it executed the newest PING that it had answered. A stale answer (rule L18) is free of the last two, but not
+//! older than the tracking that was lost. A value that stood there more than once counts as the oldest of its versions
+//! that fits, so nothing right is ever refused.
 
 use super::actor::{Actor, Asked, Sent};
-use super::driver::redis::{Data, Execution, Version};
+use super::driver::redis::{Data, Execution, Snapshot, Version};
 use super::driver::world::World;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -14,7 +16,11 @@ use std::time::Duration;
 #[derive(Default)]
 pub struct Ledger {
     pub db: u32,
-    pub cache_ttl: Duration,
+    /// How old an answer may be.
+    pub bound: Duration,
+    /// What the engine has been told of, and was when tracking began.
+    pub told: Snapshot,
+    pub up: Snapshot,
     /// The oldest version that a read sent now may return.
     pub floor: BTreeMap<Vec<u8>, usize>,
     /// Where each command stands in Redis's log.
@@ -27,10 +33,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn new(db: u32, cache_ttl: Duration) -> Ledger {
+    pub fn new(db: u32, bound: Duration) -> Ledger {
         Ledger {
             db,
-            cache_ttl,
+            bound,
             ..Ledger::default()
         }
     }
@@ -53,6 +59,7 @@ impl Ledger {
         sent: &Sent,
         name: &[u8],
         got: Option<&Data>,
+        stale: bool,
     ) {
         self.values += 1;
         let key = (self.db, name.to_vec());
@@ -64,8 +71,14 @@ impl Ledger {
             .map_or(&none[..], Vec::as_slice);
         let fresh = history
             .iter()
-            .rposition(|version| version.at + self.cache_ttl <= sent.at)
+            .rposition(|version| version.at + self.bound <= sent.at)
             .unwrap_or(0);
+        let at = |snapshot: &Snapshot| snapshot.get(&key).copied().unwrap_or(0);
+        let fresh = if stale {
+            at(&sent.up)
+        } else {
+            fresh.max(at(&sent.told))
+        };
         let floor = sent.floor.get(name).copied().unwrap_or(0);
         let own = actor.floor.get(name).copied().unwrap_or(0);
         let lowest = floor.max(own).max(fresh);

@@ -11,14 +11,16 @@ mod actor;
 mod ledger;
 
 use actor::{Actor, KEYS, LIST};
-use driver::codec::{reply_len, request};
-use driver::redis::{Data, Session};
+use driver::codec::{bulk, reply_len, request};
+use driver::redis::Data;
 use driver::world::World;
 use fastrand::Rng;
 use ledger::Ledger;
 use nearcache::config::{Coherence, Config};
 use nearcache::engine::{ConnId, Port};
 use nearcache::fetch::FetchError;
+use nearcache::stats::Counter;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const SEEDS: u64 = 2000;
@@ -30,7 +32,12 @@ fn draw<T: Copy>(random: &mut Rng, from: &[T]) -> T {
 
 fn config(random: &mut Rng, faults: bool) -> Config {
     let mut config = Config {
-        coherence: Coherence::Ttl,
+        coherence: if random.u8(..4) == 0 {
+            Coherence::Ttl
+        } else {
+            Coherence::Tracking
+        },
+        staleness_bound: Duration::from_millis(draw(random, &[10, 50, 300, 3000])),
         cache_capacity: draw(random, &[1, 2, 3, 1000]),
         cache_max_value_bytes: draw(random, &[16, 5000, 1 << 20]),
         cache_max_key_bytes: draw(random, &[1, 1000]),
@@ -54,7 +61,11 @@ fn config(random: &mut Rng, faults: bool) -> Config {
     if random.bool() {
         config.redis_url.password = Some("secret".to_owned());
     }
+    if random.u8(..6) == 0 {
+        config.tracking_prefixes = vec!["a".to_owned(), "b".to_owned()];
+    }
     if faults {
+        config.stale_if_error = Duration::from_secs(draw(random, &[0, 1, 60]));
         let span = |ms: u64| Duration::from_millis(ms);
         config.redis_timeout = span(draw(random, &[5, 50, 3000]));
         config.redis_connect_timeout = span(draw(random, &[20, 1000]));
@@ -83,6 +94,10 @@ enum Action {
     Serve,
     Orphan,
     Foreign,
+    /// Redis deletes what has expired.
+    Delete,
+    /// The engine learns that a link is cut.
+    Lost(ConnId),
 }
 
 struct Run {
@@ -97,6 +112,12 @@ struct Run {
     down: bool,
     actors_made: usize,
     foreign: u64,
+    /// For so many turns nothing moves on the invalidation link.
+    stalled: usize,
+    /// The engine's word for the state it is in, and how often it was each.
+    state: &'static str,
+    states: BTreeMap<&'static str, u64>,
+    stale_hits: u64,
 }
 
 impl Run {
@@ -104,9 +125,18 @@ impl Run {
         let mut random = Rng::with_seed(seed);
         let faults = random.bool();
         let config = config(&mut random, faults);
-        let ledger = Ledger::new(config.redis_url.db, config.cache_ttl);
+        let bound = match config.coherence {
+            Coherence::Tracking => config.cache_ttl.min(config.staleness_bound),
+            Coherence::Ttl | Coherence::Off => config.cache_ttl,
+        };
+        let ledger = Ledger::new(config.redis_url.db, bound);
         let mut world = World::new(config, seed);
         world.redis.keep_log = true;
+        world.redis.refuses_tracking = random.u8(..6) == 0;
+        world.redis.major = draw(&mut random, &[7, 8]);
+        if random.u8(..4) > 0 {
+            world.settle();
+        }
         world
             .redis
             .put_data((ledger.db, LIST.into()), Data::List, None);
@@ -120,6 +150,10 @@ impl Run {
             down: false,
             actors_made: 0,
             foreign: 0,
+            stalled: 0,
+            state: "",
+            states: BTreeMap::new(),
+            stale_hits: 0,
         }
     }
 
@@ -141,6 +175,23 @@ impl Run {
             }
         }
         for (link, wire) in &self.world.wires {
+            if wire.control && self.stalled > 0 {
+                continue;
+            }
+            if wire.control {
+                // It has much to say, and the rest of the run is about what it says.
+                let busy = [
+                    self.world
+                        .link_has_output(*link)
+                        .then_some(Action::LinkOut(*link)),
+                    (!wire.requests.is_empty()).then_some(Action::LinkExecute(*link)),
+                    (!wire.replies.is_empty()).then_some(Action::LinkIn(*link)),
+                ];
+                all.extend(busy.into_iter().flatten().cycle().take(6));
+            }
+            if wire.cut {
+                all.push(Action::Lost(*link));
+            }
             if !wire.connected {
                 all.push(Action::Connect(*link));
             }
@@ -168,7 +219,7 @@ impl Run {
         if !self.world.orphans.is_empty() {
             all.push(Action::Orphan);
         }
-        all.push(Action::Foreign);
+        all.extend([Action::Foreign, Action::Delete]);
         all
     }
 
@@ -179,7 +230,13 @@ impl Run {
     fn act(&mut self) {
         let enabled = self.enabled();
         let action = draw(&mut self.random, &enabled);
-        let most = self.chopped();
+        let mut most = self.chopped();
+        if let Action::LinkIn(link) | Action::LinkOut(link) = action
+            && self.world.wires[&link].control
+            && self.random.u8(..4) > 0
+        {
+            most = usize::MAX;
+        }
         let (world, random) = (&mut self.world, &mut self.random);
         match action {
             Action::Speak(at) => {
@@ -217,32 +274,62 @@ impl Run {
             }
             Action::Foreign => {
                 if random.u8(..4) == 0 {
-                    self.foreign_write();
+                    self.foreign_writes();
                 }
             }
+            Action::Delete => {
+                if random.u8(..8) == 0 {
+                    world.redis.delete_expired();
+                    world.end_cycle();
+                }
+            }
+            Action::Lost(link) => world.link_lose(link, random.bool()),
         }
     }
 
-    fn foreign_write(&mut self) {
-        self.foreign += 1;
-        let mut session = Session {
-            resp3: false,
-            db: self.ledger.db,
-        };
-        let key = draw(&mut self.random, &KEYS);
-        let value = format!("f{}", self.foreign);
-        let args: Vec<&str> = match self.random.u8(..8) {
-            0 => vec!["DEL", key, &value],
-            1 => vec!["SET", key, &value, "PX", "9"],
-            _ => vec!["SET", key, &value],
-        };
-        let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
-        self.world.redis.execute(&mut session, &args);
+    /// Somebody else writes, once or more in one cycle of Redis.
+    fn foreign_writes(&mut self) {
+        let mut commands = Vec::new();
+        for _ in 0..draw(&mut self.random, &[1, 1, 1, 3]) {
+            self.foreign += 1;
+            let key = draw(&mut self.random, &KEYS);
+            let value = format!("f{}", self.foreign);
+            let args: Vec<&str> = match self.random.u8(..24) {
+                0..3 => vec!["DEL", key, &value],
+                3..6 => vec!["SET", key, &value, "PX", "9"],
+                6..8 => vec!["MSET", key, &value, KEYS[0], &value],
+                8 => vec!["FLUSHALL", &value],
+                _ => vec!["SET", key, &value],
+            };
+            commands.push(args.iter().map(|arg| arg.as_bytes().to_vec()).collect());
+        }
+        self.world.foreign(self.ledger.db, &commands);
     }
 
     fn fault(&mut self) {
         let (world, random) = (&mut self.world, &mut self.random);
-        match random.u8(..8) {
+        match random.u8(..11) {
+            8 => {
+                let db = self.ledger.db;
+                let keys = KEYS.iter().filter(|_| random.bool());
+                let lost: Vec<_> = keys.map(|key| (db, key.as_bytes().to_vec())).collect();
+                let random = &mut self.random;
+                world.restart(&lost, |len| random.usize(..=len));
+            }
+            9 => {
+                if let Some(control) = world.control() {
+                    let keep = random.usize(..=world.wires[&control].replies.len());
+                    world.cut(control, keep);
+                }
+            }
+            10 => {
+                if random.u8(..4) == 0 {
+                    world.engine.switch_cache();
+                    world.note_outputs();
+                } else {
+                    world.redis.refuses_tracking ^= random.u8(..4) == 0;
+                }
+            }
             0..2 => {
                 let links: Vec<ConnId> = world.wires.keys().copied().collect();
                 if !links.is_empty() {
@@ -275,7 +362,31 @@ impl Run {
         }
     }
 
+    /// The engine's own word for how it keeps things coherent, and what must hold then.
+    fn watch(&mut self) {
+        let engine = &self.world.engine;
+        let state = engine.coherence_state();
+        let down = "tracking_down";
+        if self.state == down && state != down {
+            self.ledger.up = self.world.tracking_began.clone();
+        }
+        let stale_hits = engine.stats().get(Counter::StaleHits);
+        assert!(
+            stale_hits == self.stale_hits || self.state == down || state == down,
+            "stale answers are for the time without Redis"
+        );
+        assert!(engine.stale_len() == 0 || state == down, "rule L18");
+        if self.state != state {
+            *self.states.entry(state).or_default() += 1;
+        }
+        (self.state, self.stale_hits) = (state, stale_hits);
+        if let Some(known) = self.world.known() {
+            self.ledger.told = known.clone();
+        }
+    }
+
     fn listen(&mut self) {
+        self.watch();
         for actor in &mut self.actors {
             actor.listen(&mut self.world, &mut self.ledger, self.faults);
         }
@@ -304,12 +415,16 @@ impl Run {
             85..92 => random.u64(..20_000),
             // About as long as entries live.
             92..99 => {
-                let ttl = self.ledger.cache_ttl.min(Duration::from_millis(500));
+                let ttl = self.ledger.bound.min(Duration::from_millis(500));
                 ttl.as_micros() as u64 * random.u64(800..1100) / 1000
             }
             _ => random.u64(..1_000_000),
         };
         self.world.pass(Duration::from_micros(time));
+        self.stalled = match self.stalled {
+            0 if self.random.u8(..60) == 0 => self.random.usize(1..30),
+            turns => turns.saturating_sub(1),
+        };
         for _ in 0..self.random.usize(1..8) {
             if self.faults && self.random.u8(..60) == 0 {
                 self.fault();
@@ -378,12 +493,45 @@ impl Run {
             .actors
             .iter()
             .filter(|actor| actor.port == Port::Http && !self.world.sockets[actor.socket].closed);
+        let retry = usize::from(self.world.engine.coherence_state() == "bounded");
         assert_eq!(
             field("timers"),
-            self.world.wires.len() + http.count() + 1,
-            "one per link, one per HTTP client, the heartbeat"
+            self.world.wires.len() + http.count() + 1 + retry,
+            "one per link, one per HTTP client, the heartbeat, the next request to track"
         );
         assert!(self.world.ready.is_empty());
+        self.check_kept();
+    }
+
+    /// What was pushed is pushed: nothing wrong is kept for ever. Twice, since the second may be a hit where the first
+    /// was not.
+    fn check_kept(&mut self) {
+        if self.world.engine.coherence() == Coherence::Ttl {
+            return;
+        }
+        let db = self.ledger.db;
+        for key in KEYS.iter().chain(&KEYS) {
+            let probe = self.world.open(Port::Resp);
+            self.world.sockets[probe]
+                .incoming
+                .extend(request(&["GET", key]));
+            self.world.settle();
+            let received = &self.world.sockets[probe].received;
+            let right = self.world.redis.read(db, key.as_bytes());
+            let right = match right.expect("it is a string") {
+                Some(value) => bulk(&value),
+                None => b"$-1\r\n".to_vec(),
+            };
+            // A value may be longer than a client of this run is allowed to be owed, and a link may be one too many.
+            let closed = self.world.sockets[probe].closed && received.is_empty();
+            let refused = received.starts_with(b"-ERR nearcache: too many connections");
+            assert!(
+                *received == right || self.faults && (closed || refused),
+                "{key} is wrong for ever: {:?} instead of {:?}",
+                String::from_utf8_lossy(received),
+                String::from_utf8_lossy(&right),
+            );
+        }
     }
 
     /// The engine is told to end while things are under way.
@@ -409,7 +557,24 @@ impl Run {
     }
 }
 
-fn run(seed: u64, trace: bool) -> Ledger {
+/// What is counted over all runs.
+const TOTALS: [&str; 11] = [
+    "replies",
+    "values read",
+    "values older than Redis's",
+    "errors",
+    "hits",
+    "pushes",
+    "barriers",
+    "stale answers",
+    "losses of tracking",
+    "lapses of the lease",
+    "times without tracking",
+];
+
+type Totals = [u64; TOTALS.len()];
+
+fn run(seed: u64, trace: bool) -> Totals {
     let mut run = Run::new(seed);
     run.world.trace = trace;
     let turns = run.random.usize(50..300);
@@ -424,7 +589,21 @@ fn run(seed: u64, trace: bool) -> Ledger {
         run.check_rest();
     }
     run.ledger.check_log(&run.world);
-    run.ledger
+    let counter = |counter| run.world.engine.stats().get(counter);
+    let state = |name: &str| run.states.get(name).copied().unwrap_or(0);
+    [
+        run.ledger.replies,
+        run.ledger.values,
+        run.ledger.old_values,
+        run.ledger.errors,
+        counter(Counter::Hits),
+        counter(Counter::Pushes),
+        counter(Counter::Barriers),
+        counter(Counter::StaleHits),
+        state("tracking_down"),
+        state("tracking_lapsed"),
+        state("bounded"),
+    ]
 }
 
 #[test]
@@ -447,37 +626,29 @@ fn every_reply_is_right_whatever_the_seed() {
         let parts = parts
             .into_iter()
             .map(|part| part.join().expect("a seed fails, see above"));
-        parts
-            .reduce(|a, b| std::array::from_fn(|at| a[at] + b[at]))
-            .expect("there is a part")
+        parts.reduce(add).expect("there is a part")
     });
-    let [replies, values, old, errors] = totals;
-    println!(
-        "{seeds} seeds: {replies} replies, {values} values read, {old} of them older than Redis's, {errors} errors"
-    );
-    assert!(
-        values > seeds && old > 0 && (errors > 0 || seeds < 10),
-        "the runs show something"
-    );
+    println!("{seeds} seeds");
+    for (name, total) in TOTALS.iter().zip(totals) {
+        println!("{total:>9} {name}");
+        assert!(total > 0 || seeds < 200, "the runs show something: {name}");
+    }
 }
 
-/// Replies, values, old values and errors of these runs.
-fn run_seeds(seeds: impl Iterator<Item = u64>) -> [u64; 4] {
-    let mut totals = [0; 4];
+fn add(a: Totals, b: Totals) -> Totals {
+    std::array::from_fn(|at| a[at] + b[at])
+}
+
+fn run_seeds(seeds: impl Iterator<Item = u64>) -> Totals {
+    let mut totals = Totals::default();
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed, false));
-        let Ok(ledger) = outcome else {
+        let Ok(counts) = outcome else {
             panic!(
                 "seed {seed} fails: SIM_SEED={seed} cargo test --test simulation -- --nocapture"
             );
         };
-        let counts = [
-            ledger.replies,
-            ledger.values,
-            ledger.old_values,
-            ledger.errors,
-        ];
-        totals = std::array::from_fn(|at| totals[at] + counts[at]);
+        totals = add(totals, counts);
     }
     totals
 }

@@ -16,8 +16,11 @@ use crate::link::{Purpose, Role, State};
 use crate::protocol::Parse;
 use crate::protocol::resp::value::{self, Value};
 use crate::stats::Counter;
+use crate::time::Time;
 use std::time::Duration;
 
+/// How often workers on another server make everything connect anew.
+const DIFFERS_PAUSE: Duration = Duration::from_secs(1);
 /// The first pause after a failed attempt; it doubles up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// With a quarter of jitter on top this stays under 250 ms.
@@ -47,6 +50,8 @@ pub(super) struct Upstream {
     /// `role` and `master_replid`, once they are known.
     replication: Option<(String, String)>,
     pause: Duration,
+    /// When a worker was last found to have reached another server than this link.
+    differed_at: Option<Time>,
     /// Whether HELLO 3 was accepted on the control link.
     speaks_resp3: bool,
     /// `redis_version`, once it is known.
@@ -66,6 +71,7 @@ impl Default for Upstream {
             tracking_retry: None,
             barrier_rounds: 1,
             replication: None,
+            differed_at: None,
             speaks_resp3: false,
             pause: Duration::ZERO,
             version: None,
@@ -271,6 +277,15 @@ impl Engine {
 
     /// A worker reads from another server than the one that tracks: the name has come to mean another Redis.
     pub(super) fn upstream_differs(&mut self) {
+        // Where a name leads to several servers for good this would go on with every miss; nothing wrong is kept meanwhile.
+        if self
+            .upstream
+            .differed_at
+            .is_some_and(|at| self.now < at + DIFFERS_PAUSE)
+        {
+            return;
+        }
+        self.upstream.differed_at = Some(self.now);
         if let Some(control) = self.upstream.control {
             self.retire_links();
             self.link_lost(control, "a worker has reached another Redis");

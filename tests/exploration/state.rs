@@ -415,11 +415,11 @@ impl State {
                 .args
                 .iter()
                 .flat_map(|arg| arg.split(|byte| *byte == b' '));
-            let mut tag = words.filter_map(|word| {
+            let mut tags = words.filter_map(|word| {
                 let (client, op) = std::str::from_utf8(word).ok()?.split_once('.')?;
                 Some((client.parse().ok()?, op.parse().ok()?))
             });
-            let Some(tag) = tag.next_back() else {
+            let Some(tag) = tags.next_back() else {
                 continue;
             };
             let mut versions = [0; 2];

@@ -11,6 +11,17 @@ use nearcache::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 
 pub const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// What the clients of a run like to do.
+#[derive(Debug, Clone, Copy)]
+pub struct Taste {
+    /// So many of the keys are used.
+    pub keys: usize,
+    /// Every fourth command is a script.
+    pub scripts: bool,
+    /// Most of the others are GETs, and others write seldom.
+    pub calm: bool,
+}
+
 /// A key that GET cannot read.
 pub const LIST: &str = "list";
 
@@ -97,15 +108,15 @@ impl Actor {
     }
 
     /// Writes some commands.
-    pub fn speak(&mut self, world: &mut World, ledger: &Ledger, random: &mut Rng) {
+    pub fn speak(&mut self, world: &mut World, ledger: &Ledger, taste: Taste, random: &mut Rng) {
         for _ in 0..random.usize(1..8) {
             if self.finished {
                 return;
             }
             self.sent += 1;
             let (bytes, asked) = match self.port {
-                Port::Resp => self.resp_command(ledger, random),
-                Port::Http => self.http_request(random),
+                Port::Resp => self.resp_command(ledger, taste, random),
+                Port::Http => self.http_request(taste, random),
             };
             let socket = &mut world.sockets[self.socket];
             socket.incoming.extend(bytes);
@@ -127,16 +138,16 @@ impl Actor {
         }
     }
 
-    fn key(random: &mut Rng) -> String {
-        let few = if random.bool() { 1 } else { KEYS.len() };
+    fn key(taste: Taste, random: &mut Rng) -> String {
+        let few = if random.bool() { 1 } else { taste.keys };
         KEYS[random.usize(..few)].to_owned()
     }
 
-    fn http_request(&mut self, random: &mut Rng) -> (Vec<u8>, Asked) {
+    fn http_request(&mut self, taste: Taste, random: &mut Rng) -> (Vec<u8>, Asked) {
         let key = if random.u8(..20) == 0 {
             LIST.to_owned()
         } else {
-            Actor::key(random)
+            Actor::key(taste, random)
         };
         let head_only = random.u8(..4) == 0;
         let method = if head_only { "HEAD" } else { "GET" };
@@ -152,8 +163,13 @@ impl Actor {
         (text.into_bytes(), Asked::Http { key, head_only })
     }
 
-    fn resp_command(&mut self, ledger: &Ledger, random: &mut Rng) -> (Vec<u8>, Asked) {
-        let key = Actor::key(random);
+    fn resp_command(
+        &mut self,
+        ledger: &Ledger,
+        taste: Taste,
+        random: &mut Rng,
+    ) -> (Vec<u8>, Asked) {
+        let key = Actor::key(taste, random);
         let tag = format!("{}.{}", self.number, self.sent);
         let padding = if random.u8(..30) == 0 {
             10_000
@@ -168,7 +184,14 @@ impl Actor {
         };
         let exactly =
             |args: &[&str], reply: String| (request(args), Asked::Exactly(reply.into_bytes()));
-        match random.u8(..100) {
+        let script = taste.scripts && random.u8(..4) == 0;
+        let most = if taste.calm && random.u8(..3) > 0 {
+            45
+        } else {
+            100
+        };
+        match random.u8(..most) {
+            _ if script => relayed(&["EVAL", &format!("SET {key} {value}"), "0"]),
             0..45 => {
                 let key = if random.u8(..30) == 0 {
                     LIST.to_owned()
@@ -191,10 +214,10 @@ impl Actor {
                 "MSET",
                 &key,
                 &value,
-                &Actor::key(random),
+                &Actor::key(taste, random),
                 &format!("{value}m"),
             ]),
-            75..79 => relayed(&["MGET", &key, &Actor::key(random), &absent]),
+            75..79 => relayed(&["MGET", &key, &Actor::key(taste, random), &absent]),
             79..81 => relayed(&["EXISTS", &key, &absent]),
             81..83 => relayed(&[
                 "GETRANGE",

@@ -36,7 +36,7 @@
 //!
 //! Core: [`engine`] (the decisions), [`client`], [`link`], [`tracking`] (the invalidation link), [`fetch`] (misses in
 //! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
-//! (bytes in and out), [`hash`], [`time`], [`config`], [`stats`]. [`fuzzing`] holds the bodies of the fuzz targets.
+//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`time`], [`config`], [`stats`]. [`fuzzing`] holds the bodies of the fuzz targets.
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -53,6 +53,7 @@ pub mod hash;
 pub mod helper;
 pub mod link;
 pub mod outbox;
+pub mod prefix;
 pub mod protocol;
 pub mod reactor;
 pub mod socket;

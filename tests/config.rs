@@ -45,7 +45,11 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!((c.http_port, c.resp_port), (Some(6000), Some(6380)));
     assert_eq!(c.bind, ["localhost"]);
     assert_eq!(c.redis_url.to_string(), "redis://127.0.0.1:6379/0");
-    assert_eq!(c.coherence, Coherence::Ttl);
+    assert_eq!(c.coherence, Coherence::Tracking);
+    assert_eq!(
+        (c.staleness_bound, c.stale_if_error),
+        (Duration::from_millis(3000), Duration::ZERO)
+    );
     assert_eq!(
         (c.cache_capacity, c.cache_max_bytes),
         (1_000_000, 256 << 20)
@@ -56,7 +60,7 @@ fn the_defaults_are_those_of_the_design() {
     );
     assert_eq!(
         (c.cache_ttl, c.cache_negative_ttl),
-        (Duration::from_secs(60), Duration::ZERO)
+        (Duration::from_secs(60), Duration::from_secs(5))
     );
     assert_eq!(
         (c.redis_workers, c.redis_timeout),
@@ -151,6 +155,37 @@ fn sizes_times_and_lists_read_as_people_write_them() {
     assert_eq!(
         (c.resp_port, c.log_level, c.http_cache_control.as_str()),
         (None, LogLevel::Debug, "")
+    );
+}
+
+#[test]
+fn each_mode_of_coherence_brings_its_own_default_for_missing_keys() {
+    let mode = |env: &[&str]| {
+        let c = loaded("", env).config;
+        (c.coherence, c.cache_negative_ttl)
+    };
+    let secs = Duration::from_secs;
+    assert_eq!(
+        mode(&["COHERENCE=tracking"]),
+        (Coherence::Tracking, secs(5))
+    );
+    assert_eq!(mode(&["COHERENCE=ttl"]), (Coherence::Ttl, Duration::ZERO));
+    assert_eq!(mode(&["COHERENCE=off"]).0, Coherence::Off);
+    let set = ["COHERENCE=ttl", "CACHE_NEGATIVE_TTL_SECS=2"];
+    assert_eq!(mode(&set), (Coherence::Ttl, secs(2)));
+}
+
+#[test]
+fn prefixes_to_track_must_not_overlap_as_redis_demands() {
+    let c = loaded("TRACKING_PREFIXES=user:, session:\n", &[]).config;
+    assert_eq!(c.tracking_prefixes, ["user:", "session:"]);
+    refused(
+        "",
+        &["TRACKING_PREFIXES=user:,user:1"],
+        &[
+            "environment: TRACKING_PREFIXES=user:,user:1: want beginnings of key names, separated by commas, none the \
+             beginning of another",
+        ],
     );
 }
 
@@ -293,18 +328,8 @@ fn a_bad_value_names_its_place_its_key_and_the_allowed_range() {
     );
     refused(
         "",
-        &["COHERENCE=off"],
-        &["environment: COHERENCE=off: not yet in this version; want ttl"],
-    );
-    refused(
-        "",
-        &["COHERENCE=tracking"],
-        &["environment: COHERENCE=tracking: not yet in this version; want ttl"],
-    );
-    refused(
-        "",
         &["COHERENCE=yes"],
-        &["environment: COHERENCE=yes: want ttl"],
+        &["environment: COHERENCE=yes: want tracking, ttl or off"],
     );
     refused(
         "",

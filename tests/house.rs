@@ -26,11 +26,12 @@ const EDGES: &[(&str, &[&str])] = &[
         &["buffer", "engine", "outbox", "protocol", "time"],
     ),
     ("command", &["protocol"]),
+    ("config", &["prefix"]),
     (
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "link", "outbox",
-            "protocol", "stats", "time", "tracking", "wheel",
+            "prefix", "protocol", "stats", "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),

@@ -96,6 +96,8 @@ impl Config {
             staleness_bound: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             tracking_prefixes: Vec::new(),
+            cache_prefixes: Vec::new(),
+            bypass_prefixes: Vec::new(),
             cache_capacity: 0,
             cache_max_bytes: 0,
             cache_max_value_bytes: 0,
@@ -634,7 +636,8 @@ mod tests {
                 Kind::Hosts(_) => "elsewhere",
                 Kind::Level(_) => "debug",
                 Kind::Coherence(_) => "off",
-                Kind::Prefixes(_) => "user:,session:",
+                Kind::Prefixes { .. } => "user:,session:",
+                Kind::Rules(_) => "user:,session:=10",
                 // It stores nothing itself.
                 Kind::FileOf(_) => continue,
             };

@@ -21,6 +21,7 @@ pub mod text;
 pub mod value;
 mod web;
 
+use crate::prefix::Rule;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -100,6 +101,10 @@ pub struct Config {
     pub stale_if_error: Duration,
     /// Only keys that begin with one of these are tracked and kept; empty: all.
     pub tracking_prefixes: Vec<String>,
+    /// Only keys that these rules name are kept; empty: all.
+    pub cache_prefixes: Vec<Rule>,
+    /// Keys that begin with one of these are never kept.
+    pub bypass_prefixes: Vec<String>,
     pub cache_capacity: usize,
     pub cache_max_bytes: usize,
     pub cache_max_value_bytes: usize,

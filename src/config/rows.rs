@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Coherence, Config, LogLevel, RedisUrl};
+use crate::prefix::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,7 +71,14 @@ pub enum Kind {
     /// The value of an HTTP header, or `off`.
     Header(fn(&mut Config, String)),
     /// Beginnings of key names, separated by commas.
-    Prefixes(fn(&mut Config, Vec<String>)),
+    Prefixes {
+        /// Whether one may be the beginning of another.
+        nested: bool,
+        /// Stores them.
+        set: fn(&mut Config, Vec<String>),
+    },
+    /// Beginnings of key names, each with or without `=` and a time to live.
+    Rules(fn(&mut Config, Vec<Rule>)),
     /// Origins of web pages, `*`, or nothing.
     Origins(fn(&mut Config, Vec<String>)),
     /// Names that clients may use for this host, or nothing.
@@ -295,9 +303,28 @@ pub static ROWS: &[Row] = &[
     other(
         "TRACKING_PREFIXES",
         "",
-        Kind::Prefixes(|c, v| c.tracking_prefixes = v),
+        Kind::Prefixes {
+            nested: false,
+            set: |c, v| c.tracking_prefixes = v,
+        },
         "Only keys that begin with one of these are tracked and kept; nothing for all. Fewer pushes where others write \
          much that is never read here.",
+    ),
+    other(
+        "CACHE_PREFIXES",
+        "",
+        Kind::Rules(|c, v| c.cache_prefixes = v),
+        "Only keys that begin with one of these are kept, nothing for all; with = and a time at most for so long \
+         (user:,session:=10). The longest prefix that fits a key decides, here and in BYPASS_PREFIXES.",
+    ),
+    other(
+        "BYPASS_PREFIXES",
+        "",
+        Kind::Prefixes {
+            nested: true,
+            set: |c, v| c.bypass_prefixes = v,
+        },
+        "Keys that begin with one of these are never kept, for locks, counters and kill switches.",
     ),
     count(
         "CACHE_CAPACITY",

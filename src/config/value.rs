@@ -7,6 +7,7 @@
 
 use super::rows::{Kind, Row, TimeUnit};
 use super::{Coherence, Config, LogLevel, RedisUrl, web};
+use crate::prefix::{Keep, Rule};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -141,19 +142,19 @@ pub fn apply(
             }
             _ => Err(wrong()),
         },
-        Kind::Prefixes(set) => {
-            let prefixes: Vec<String> = text
-                .split(',')
-                .map(str::trim)
-                .filter(|prefix| !prefix.is_empty())
-                .map(str::to_owned)
-                .collect();
-            let nested = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
-            if prefixes.iter().any(nested) {
+        Kind::Prefixes { nested, set } => {
+            let prefixes: Vec<String> = items(text).map(str::to_owned).collect();
+            let begins = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
+            if !nested && prefixes.iter().any(begins) {
                 // Redis refuses overlapping prefixes, in the middle of a handshake.
                 return Err(wrong());
             }
             set(config, prefixes);
+            Ok(text.to_string())
+        }
+        Kind::Rules(set) => {
+            let rules: Option<Vec<Rule>> = items(text).map(rule).collect();
+            set(config, rules.ok_or_else(wrong)?);
             Ok(text.to_string())
         }
         Kind::Level(set) => {
@@ -208,8 +209,15 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Path(_) => "the name of a file".to_string(),
         Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),
         Kind::Coherence(_) => "tracking, ttl or off".to_string(),
-        Kind::Prefixes(_) => {
+        Kind::Prefixes { nested: false, .. } => {
             "beginnings of key names, separated by commas, none the beginning of another"
+                .to_string()
+        }
+        Kind::Prefixes { nested: true, .. } => {
+            "beginnings of key names, separated by commas".to_string()
+        }
+        Kind::Rules(_) => {
+            "beginnings of key names, separated by commas, each with or without =seconds"
                 .to_string()
         }
         Kind::Origins(_) => {
@@ -219,6 +227,28 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
+}
+
+/// The parts between commas, without the white space around them; empty ones are passed over.
+fn items(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+}
+
+/// `prefix`, or `prefix=time`.
+fn rule(item: &str) -> Option<Rule> {
+    let Some((prefix, time)) = item.rsplit_once('=') else {
+        return Some(Rule {
+            prefix: item.to_owned(),
+            keep: Keep::Yes,
+        });
+    };
+    let ttl = parse_time(time, TimeUnit::Secs)?;
+    (!prefix.is_empty() && !ttl.is_zero()).then(|| Rule {
+        prefix: prefix.to_owned(),
+        keep: Keep::AtMost(ttl),
+    })
 }
 
 pub(super) fn all_digits(text: &str) -> bool {

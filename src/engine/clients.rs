@@ -323,12 +323,13 @@ impl Engine {
         if client.state == State::Open {
             client.state = State::Finishing(reason);
             client.hold = Hold::None;
-            if let Some(Slot {
-                render: Some(Render::Http(ask)),
-                ..
-            }) = client.owed.back_mut()
+            if reason == CloseReason::Shutdown
+                && let Some(Slot {
+                    render: Some(Render::Http(ask)),
+                    ..
+                }) = client.owed.back_mut()
             {
-                // The last answer says that it is the last (RFC 9112 section 9.6).
+                // The last answer says that it is the last (RFC 9112 section 9.6). Who has half-closed knows it.
                 ask.manner.keep_alive = false;
             }
             let mut inbox = std::mem::take(&mut client.inbox);

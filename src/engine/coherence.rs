@@ -178,6 +178,11 @@ impl Engine {
         });
     }
 
+    /// The link that pushes come on, to be read first in every turn.
+    pub fn invalidation_link(&self) -> Option<ConnId> {
+        self.upstream.control()
+    }
+
     /// The mode in force.
     pub fn coherence(&self) -> Coherence {
         self.coherence
@@ -288,6 +293,7 @@ impl Engine {
             Pushed::Key(key) => {
                 let hash = self.hasher.hash(key);
                 self.stats.count(Counter::Pushes);
+                self.measures.push(hash, self.now);
                 self.poison_name(hash);
             }
             Pushed::Everything => {
@@ -366,9 +372,10 @@ impl Engine {
 
     /// A PONG: the lease goes on, and barriers that waited for it end or begin their second round.
     pub(super) fn pong(&mut self) {
-        if self.tracking.pong().is_none() {
+        let Some(sent_at) = self.tracking.pong() else {
             return;
-        }
+        };
+        self.measures.pong(sent_at, self.now);
         self.refresh_lease();
         let answered = self.tracking.newest_answered();
         while self

@@ -18,6 +18,8 @@ const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
 const UNKNOWN_COMMAND: &[u8] = b"-ERR unknown command";
 /// Redis has become a replica.
 const READ_ONLY: &[u8] = b"-READONLY";
+/// Why a link is given up that owes replies and sends nothing.
+const SILENT: &str = "Redis has been silent for too long";
 const OUTCOME_UNKNOWN: &str = "ERR nearcache: the connection to Redis was lost; whether the command was executed is not known";
 
 impl Engine {
@@ -326,6 +328,9 @@ impl Engine {
         match owed.touch {
             Touch::All => self.poison_all(),
             Touch::Keys(n) => {
+                if n > 0 && self.can_hold() {
+                    self.measures.own_write(self.links[ix].touched[0], self.now);
+                }
                 for at in 0..n as usize {
                     let hash = self.links[ix].touched[at];
                     self.poison_name(hash);
@@ -440,7 +445,7 @@ impl Engine {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };
         for (at, owed) in owed.drain(..).enumerate() {
-            self.lost_command(&owed, &mut touched, &text, at == 0 && begun);
+            self.lost_command(&owed, &mut touched, (why, &text), at == 0 && begun);
         }
         if role == Role::Control {
             self.control_lost(why, greeted);
@@ -451,7 +456,7 @@ impl Engine {
         &mut self,
         owed: &Owed,
         touched: &mut std::collections::VecDeque<u64>,
-        text: &str,
+        (why, text): (&str, &str),
         begun: bool,
     ) {
         let Some((client, slot)) = owed.to else {
@@ -476,7 +481,8 @@ impl Engine {
                 let client = &mut self.clients[ix];
                 if let Some(Render::Http(ask)) = client.render(slot).cloned() {
                     let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
-                    self.http_error(ix, slot, &ask, 503, body.as_bytes());
+                    let status = if why == SILENT { 504 } else { 503 };
+                    self.http_error(ix, slot, &ask, status, body.as_bytes());
                 } else {
                     client.fill_with(slot, &mut self.pool, |out| {
                         write::error(out, text.as_bytes())
@@ -537,7 +543,7 @@ impl Engine {
             return self.link_lost(id, "no connection in time");
         }
         if !link.owed.is_empty() && link.heard + self.config.link_dead <= self.now {
-            return self.link_lost(id, "Redis has been silent for too long");
+            return self.link_lost(id, SILENT);
         }
         let idle = link.owed.is_empty() && link.heard + self.config.link_idle <= self.now;
         if idle && link.role != Role::Control {

@@ -5,6 +5,7 @@ use super::Engine;
 use super::clients::Handled;
 use crate::client::CloseReason;
 use crate::command::LocalCommand;
+use crate::config::Coherence;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::{Counter, ROWS};
@@ -282,6 +283,11 @@ impl Engine {
         line("timers", &self.timers.len());
         for row in ROWS {
             line(row.name, &self.stats.get(row.counter));
+        }
+        if self.coherence == Coherence::Tracking {
+            for (name, value) in self.measures.rows() {
+                line(&name, &value);
+            }
         }
         for (name, count) in &self.relayed_reads {
             line(&format!("relayed_reads_{}", name.replace('|', "_")), count);

@@ -20,6 +20,7 @@ mod fingerprint;
 mod http;
 mod links;
 mod local;
+mod measure;
 mod read;
 mod relay;
 mod resp;
@@ -36,12 +37,14 @@ use crate::fetch::{Completion, Fetches, Job};
 use crate::hash::{KeyHasher, PrehashedMap};
 use crate::link::{self, Link};
 use crate::outbox;
+use crate::prefix::Prefixes;
 use crate::protocol::resp::request::RequestLimits;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::tracking::Tracking;
 use admission::Admission;
 use coherence::Barriers;
+use measure::Measures;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -150,6 +153,8 @@ pub struct Engine {
     request_limits: RequestLimits,
     http_limits: crate::protocol::http::Limits,
     http_policy: crate::protocol::http::route::Policy,
+    /// Which keys may be kept.
+    prefixes: Prefixes,
     now: Time,
     started: Time,
     unix_secs: u64,
@@ -172,6 +177,7 @@ pub struct Engine {
     coherence: Coherence,
     tracking: Tracking,
     barriers: Barriers,
+    measures: Measures,
     /// Hits are given before this instant.
     hits_until: Time,
     /// What was kept when Redis went away, for reads that fail (rule L18).
@@ -228,6 +234,7 @@ impl Engine {
                 &config.http_allowed_origins,
                 &config.http_allowed_hosts,
             ),
+            prefixes: Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes),
             now: origin.now,
             started: origin.now,
             unix_secs: origin.unix_secs,
@@ -247,6 +254,7 @@ impl Engine {
             coherence: config.coherence,
             tracking: Tracking::default(),
             barriers: Barriers::default(),
+            measures: Measures::default(),
             hits_until: Time::ZERO,
             stale: Cache::new(limits, origin.now),
             down_since: origin.now,

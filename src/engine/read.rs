@@ -12,6 +12,7 @@ use crate::cache::{Content, NewContent, Put};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
 use crate::config::Coherence;
 use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter};
+use crate::prefix::Keep;
 use crate::protocol::resp::write;
 use crate::stats::Counter;
 use crate::time::Time;
@@ -261,12 +262,7 @@ impl Engine {
             self.upstream_differs();
             return false;
         }
-        let since = if self.switches.holds(Rule::AgeFromDispatch) {
-            flight.dispatched
-        } else {
-            self.now
-        };
-        let Some(deadline) = self.deadline(since, fetched) else {
+        let Some(deadline) = self.deadline(flight, fetched) else {
             return false;
         };
         let content = match &fetched.value {
@@ -294,10 +290,20 @@ impl Engine {
 
     /// Until when the result may be kept: from dispatch, so that it never outlives what Redis said, capped by the
     /// global time to live less a jitter, so that hot keys do not all come to an end together.
-    fn deadline(&mut self, dispatched: Time, fetched: &Fetched) -> Option<Time> {
+    fn deadline(&mut self, flight: &Flight, fetched: &Fetched) -> Option<Time> {
+        let dispatched = if self.switches.holds(Rule::AgeFromDispatch) {
+            flight.dispatched
+        } else {
+            self.now
+        };
+        let by_rule = match self.prefixes.find(&flight.key) {
+            Keep::Yes => self.lifetime_max(),
+            Keep::AtMost(ttl) => ttl.min(self.lifetime_max()),
+            Keep::No => return None,
+        };
         let cap = match &fetched.value {
-            Some(_) => self.lifetime_max(),
-            None => self.config.cache_negative_ttl.min(self.lifetime_max()),
+            Some(_) => by_rule,
+            None => self.config.cache_negative_ttl.min(by_rule),
         };
         let lifetime = match (&fetched.value, fetched.pttl_ms?) {
             (None, -2) => cap,

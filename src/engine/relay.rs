@@ -9,6 +9,7 @@ use super::{ConnId, Engine};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
 use crate::config::Coherence;
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch};
+use crate::prefix::Keep;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
 
@@ -277,17 +278,18 @@ impl Engine {
 
     /// Whether anything of this key may be kept at all. Where not, its reads are relayed.
     fn is_cacheable(&self, key: &[u8]) -> bool {
-        let prefixes = &self.config.tracking_prefixes;
-        match self.coherence {
+        let tracked = &self.config.tracking_prefixes;
+        let is_told_of = match self.coherence {
             Coherence::Off => false,
             Coherence::Ttl => true,
             Coherence::Tracking => {
-                prefixes.is_empty()
-                    || prefixes
+                tracked.is_empty()
+                    || tracked
                         .iter()
                         .any(|prefix| key.starts_with(prefix.as_bytes()))
             }
-        }
+        };
+        is_told_of && self.prefixes.find(key) != Keep::No
     }
 
     pub(super) fn count_relayed_read(&mut self, name: &str) {

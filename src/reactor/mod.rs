@@ -1,8 +1,8 @@
 //! One thread, one loop: everything that touches a client or the cache happens in a turn of it.
 //!
 //! ```text
-//!   wait ─▶ clock ─▶ events ─▶ completions ─▶ links ─▶ clients ─▶ accept ─▶ timers ─▶ jobs ─▶ writes ─▶ wait ...
-//!    ▲       once     noted     engine.complete  └ read, engine ┘                      workers  one each
+//!   wait ─▶ clock ─▶ events ─▶ pushes ─▶ completions ─▶ links ─▶ clients ─▶ accept ─▶ timers ─▶ jobs ─▶ writes ─▶ wait ...
+//!    ▲       once     noted      first      engine.complete  └ read, engine ┘                      workers  one each
 //!    └ until the next deadline, or not at all while any list below holds something
 //! ```
 //!
@@ -54,6 +54,8 @@ const EVENTS_MAX: usize = 1024;
 const CLIENT_READ_BYTES_MAX: usize = 64 * 1024;
 /// Bytes read from one link in a turn. A link carries the replies of many clients, so it may be served longer.
 const LINK_READ_BYTES_MAX: usize = 4 * CLIENT_READ_BYTES_MAX;
+/// How often that is done for the invalidation link before others get their turn: 16 MiB, some 400,000 keys.
+const INVALIDATION_ROUNDS_MAX: usize = 64;
 /// Connections accepted in a turn; about 10 µs each.
 const ACCEPTS_MAX: usize = 64;
 /// Timers fired in a turn.
@@ -191,6 +193,7 @@ impl Reactor {
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events();
+        self.serve_invalidations();
         self.take_completions();
         self.take_addresses();
         for _ in 0..self.ready_links.len() {
@@ -243,6 +246,21 @@ impl Reactor {
             .flatten()
             .min()
             .map(|deadline| deadline.since(self.now))
+    }
+
+    /// Reads the invalidation link to its end, before anything that might be answered from what it takes away, and before
+    /// fetches whose results it voids.
+    fn serve_invalidations(&mut self) {
+        let Some(id) = self.engine.invalidation_link() else {
+            return;
+        };
+        for _ in 0..INVALIDATION_ROUNDS_MAX {
+            if !self.sockets.get(id).is_some_and(|socket| socket.listed) {
+                return;
+            }
+            self.ready_links.retain(|listed| *listed != id);
+            self.serve(id);
+        }
     }
 
     /// Notes what the poll said, before anything is opened or closed.

@@ -203,19 +203,27 @@ fn a_key_whose_own_write_was_lost_has_no_stale_value() {
     let link = relay
         .newest_open_with(Way::Up, b"elsewhere")
         .expect("the write went over a link");
+    // The write does not arrive, and the end of its connection is not heard of yet.
     relay.pause_one(link, Way::Up);
+    relay.pause_one(link, Way::Down);
     writer.send(&encode(&["SET", "written", "new"]));
     eventually("the write is under way", PATIENCE, || {
         relay.has_seen(Way::Up, b"\r\nnew\r\n")
     });
     redis.kill();
-    relay.cut_all();
-    let reply = writer.reply();
-    assert!(reply.is_own_error(), "{reply:?}");
-    // Nobody knows whether it was executed: neither value is served, by any client's read.
     eventually("it is lost", PATIENCE, || {
         proxy.info()[info::STALENESS_NOW] == "no_hits"
     });
+    assert_eq!(watched.get("kept"), Reply::bulk("v"));
+    assert_eq!(
+        watched.get("written"),
+        Reply::bulk("old"),
+        "its writer knows no better yet"
+    );
+    relay.cut(link);
+    let reply = writer.reply();
+    assert!(reply.is_own_error(), "{reply:?}");
+    // Nobody knows whether it was executed: neither value is served, to no client.
     for _ in 0..10 {
         let reply = watched.get("written");
         assert!(reply.is_own_error(), "{reply:?}");

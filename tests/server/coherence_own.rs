@@ -3,9 +3,10 @@
 use crate::support::coherent::Watched;
 use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
-use crate::support::relay::{Relay, Way};
-use crate::support::resp::{Reply, encode};
+use crate::support::relay::{Connection, Relay, Way};
+use crate::support::resp::{Reply, RespClient, encode};
 use crate::support::{PATIENCE, eventually};
+use std::time::{Duration, Instant};
 
 const UNDECLARED: &str = "return redis.call('SET', 'k', ARGV[1])";
 
@@ -65,44 +66,167 @@ fn an_own_write_that_leaves_nothing_is_read_as_nothing_at_once() {
     }
 }
 
-/// A proxy behind a relay, a key that is a hit, and a script whose pushes are under way while its reply has come.
-fn script_whose_push_is_late(and_then: impl FnOnce(&Relay, u64)) {
-    let redis = RedisServer::start();
-    let relay = Relay::to(redis.port());
-    let proxy = Proxy::patiently_through(&relay)
-        .tracking()
-        .env("STALENESS_BOUND_MS", 600_000)
-        .start_tracking();
-    redis.call(&["SET", "k", "old"]);
-    let (mut writer, mut other) = (proxy.resp(), proxy.resp());
-    Watched::by(&proxy).warm("k", &Reply::bulk("old"));
-    let barriers = proxy.counter(info::BARRIERS);
-    let invalidation = relay
-        .newest_open_with(Way::Up, b"TRACKING")
-        .expect("it tracks");
-    relay.pause_one(invalidation, Way::Down);
-    writer.send(&encode(&["EVAL", UNDECLARED, "0", "new"]));
-    eventually("the script's reply has come and is held", PATIENCE, || {
-        proxy.counter(info::BARRIERS) == barriers + 1
-    });
-    assert_eq!(proxy.counter(info::IN_FLIGHT), 1, "its writer has no reply");
-    assert_eq!(redis.call(&["GET", "k"]), Reply::bulk("new"));
-    // Nobody was told yet that the script has run.
-    let counts = proxy.hits_and_misses_of(|| assert_eq!(other.line("GET k"), Reply::bulk("old")));
-    assert_eq!(counts, (1, 0));
-    and_then(&relay, invalidation);
-    assert_eq!(writer.reply(), Reply::ok());
-    assert_eq!(other.line("GET k"), Reply::bulk("new"));
-    assert_eq!(proxy.http().get("k").body, b"new");
-    assert_eq!(proxy.counter(info::IN_FLIGHT), 0);
+#[test]
+fn an_own_write_does_not_wait_for_its_push_and_counts_all_the_same() {
+    let scene = Scene::new();
+    scene.hold_pushes();
+    let (mut writer, mut other) = (scene.proxy.resp(), scene.proxy.resp());
+    for (write, expected) in [
+        ("SET k new", Reply::bulk("new")),
+        ("APPEND k er", Reply::bulk("newer")),
+        ("MSET j x k 1", Reply::bulk("1")),
+        ("INCR k", Reply::bulk("2")),
+        ("COPY j k REPLACE", Reply::bulk("x")),
+        ("DEL k", Reply::NullBulk),
+        ("SET k again", Reply::bulk("again")),
+        ("FLUSHALL", Reply::NullBulk),
+    ] {
+        let reply = writer.line(write);
+        assert!(!matches!(reply, Reply::Error(_)), "{write}: {reply:?}");
+        for _ in 0..3 {
+            assert_eq!(other.line("GET k"), expected, "{write}");
+        }
+    }
+    assert_eq!(
+        scene.proxy.counter(info::PUSHES),
+        scene.pushes,
+        "no push came meanwhile"
+    );
+}
+
+/// A proxy behind a relay that can hold its pushes up, and a key that is a hit.
+struct Scene {
+    proxy: Proxy,
+    relay: Relay,
+    redis: RedisServer,
+    pushes: u64,
+    barriers: u64,
+}
+
+impl Scene {
+    fn new() -> Scene {
+        let redis = RedisServer::start();
+        let relay = Relay::to(redis.port());
+        // Hits go on while nothing is heard of Redis.
+        let proxy = Proxy::patiently_through(&relay)
+            .tracking()
+            .env("STALENESS_BOUND_MS", 600_000)
+            .env("STALE_IF_ERROR_SECS", 600)
+            .start_tracking();
+        redis.call(&["SET", "k", "old"]);
+        Watched::by(&proxy).warm("k", &Reply::bulk("old"));
+        let (pushes, barriers) = (proxy.counter(info::PUSHES), proxy.counter(info::BARRIERS));
+        Scene {
+            proxy,
+            relay,
+            redis,
+            pushes,
+            barriers,
+        }
+    }
+
+    fn invalidation(&self) -> Connection {
+        self.relay
+            .newest_open_with(Way::Up, b"TRACKING")
+            .expect("it tracks")
+    }
+
+    fn hold_pushes(&self) {
+        self.relay.pause_one(self.invalidation(), Way::Down);
+    }
+
+    /// A script writes the key; its reply has reached the proxy and waits there for the pushes.
+    fn script(&self) -> RespClient {
+        let mut writer = self.proxy.resp();
+        writer.send(&encode(&["EVAL", UNDECLARED, "0", "new"]));
+        eventually("the script's reply has come and is held", PATIENCE, || {
+            self.proxy.counter(info::BARRIERS) == self.barriers + 1
+        });
+        assert_eq!(self.redis.call(&["GET", "k"]), Reply::bulk("new"));
+        self.is_held();
+        writer
+    }
+
+    /// The earliest and the latest instant at which the newest answered PING can have been sent.
+    fn fresh_between(&self) -> (Instant, Instant) {
+        let asked = Instant::now();
+        let age = self.proxy.counter(info::STALENESS_NOW);
+        let (least, most) = (Duration::from_millis(age), Duration::from_millis(age + 1));
+        (asked - most, Instant::now() - least)
+    }
+
+    /// The writer has no reply, so the others may read what was there before.
+    fn is_held(&self) {
+        assert_eq!(
+            self.proxy.counter(info::IN_FLIGHT),
+            1,
+            "the script's reply is held"
+        );
+        let mut other = self.proxy.resp();
+        let counts = self
+            .proxy
+            .hits_and_misses_of(|| assert_eq!(other.line("GET k"), Reply::bulk("old")));
+        assert_eq!(counts, (1, 0));
+    }
+
+    /// The writer has its reply, so everybody reads what it wrote.
+    fn is_answered(&self, mut writer: RespClient) {
+        assert_eq!(writer.reply(), Reply::ok());
+        assert_eq!(self.proxy.resp().line("GET k"), Reply::bulk("new"));
+        assert_eq!(self.proxy.http().get("k").body, b"new");
+        assert_eq!(self.proxy.counter(info::IN_FLIGHT), 0);
+    }
 }
 
 #[test]
 fn a_script_is_answered_only_when_its_pushes_were_handled() {
-    script_whose_push_is_late(|relay, invalidation| relay.resume_one(invalidation, Way::Down));
+    let scene = Scene::new();
+    scene.hold_pushes();
+    let writer = scene.script();
+    scene.relay.resume_one(scene.invalidation(), Way::Down);
+    scene.is_answered(writer);
 }
 
 #[test]
 fn a_script_whose_pushes_are_lost_is_answered_when_everything_was_dropped() {
-    script_whose_push_is_late(|relay, invalidation| relay.cut(invalidation));
+    let scene = Scene::new();
+    scene.hold_pushes();
+    let writer = scene.script();
+    scene.relay.cut(scene.invalidation());
+    scene.is_answered(writer);
+}
+
+#[test]
+fn a_script_whose_pushes_are_lost_with_redis_leaves_nothing_stale() {
+    let mut scene = Scene::new();
+    scene.hold_pushes();
+    let mut writer = scene.script();
+    scene.redis.kill();
+    scene.relay.cut(scene.invalidation());
+    assert_eq!(writer.reply(), Reply::ok(), "it was executed");
+    // Whoever hears of that reply must not be told what was there before it (rule L18).
+    let reply = scene.proxy.resp().line("GET k");
+    assert!(reply.is_own_error(), "{reply:?}");
+}
+
+#[test]
+fn the_answer_to_a_ping_of_before_the_script_lets_nothing_go() {
+    let scene = Scene::new();
+    let invalidation = scene.invalidation();
+    let pongs = || scene.relay.count_of(Way::Down, b"+PONG\r\n");
+    scene.hold_pushes();
+    let before = pongs();
+    eventually("a heartbeat is answered", PATIENCE, || pongs() > before);
+    let up_to_that = scene.relay.arrived_bytes(invalidation, Way::Down);
+    let writer = scene.script();
+    let (_, old) = scene.fresh_between();
+    scene
+        .relay
+        .let_pass_up_to(invalidation, Way::Down, up_to_that);
+    eventually("that answer was handled", PATIENCE, || {
+        scene.fresh_between().0 > old
+    });
+    scene.is_held();
+    scene.relay.resume_one(invalidation, Way::Down);
+    scene.is_answered(writer);
 }

@@ -9,6 +9,9 @@
 //! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
+//! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
+//! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
+//! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -21,6 +24,7 @@ mod coherence_lease;
 mod coherence_modes;
 mod coherence_own;
 mod coherence_servers;
+mod coherence_switch;
 mod coherence_versions;
 mod commands;
 mod expiry;

@@ -78,6 +78,8 @@ struct Pair {
 #[derive(Default)]
 struct Lane {
     paused: bool,
+    /// While paused, so much may pass in all.
+    open_up_to: u64,
     arrived: Vec<u8>,
     arrived_bytes: u64,
     passed_bytes: u64,
@@ -136,6 +138,19 @@ impl Relay {
     pub fn resume_one(&self, connection: Connection, way: Way) {
         self.shared
             .lane(connection, way, |lane| lane.paused = false);
+        self.shared.changed.notify_all();
+    }
+
+    /// How many bytes of this connection have arrived this way, passed on or not.
+    pub fn arrived_bytes(&self, connection: Connection, way: Way) -> u64 {
+        self.shared.lane(connection, way, |lane| lane.arrived_bytes)
+    }
+
+    /// Lets the first so many bytes of a paused connection pass, as [`Relay::arrived_bytes`] counted them earlier; what
+    /// has come later waits.
+    pub fn let_pass_up_to(&self, connection: Connection, way: Way, bytes: u64) {
+        self.shared
+            .lane(connection, way, |lane| lane.open_up_to = bytes);
         self.shared.changed.notify_all();
     }
 
@@ -309,7 +324,9 @@ impl Shared {
                 return None;
             }
             let lane = &mut pair.lanes[way as usize];
-            if !gate_closed && !lane.paused {
+            // Whole chunks: one that arrived later than the mark was set ends beyond it.
+            let is_let_pass = lane.passed_bytes + chunk.len() as u64 <= lane.open_up_to;
+            if !gate_closed && (!lane.paused || is_let_pass) {
                 return Some((lane.pass(chunk.len()), delay));
             }
             state = self

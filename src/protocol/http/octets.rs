@@ -57,24 +57,36 @@ pub(super) fn in_field_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
-/// Where the first byte below 0x20 is: CR, LF, tab, NUL and the other controls, but not DEL. Eight bytes a step.
+/// Where the first byte below 0x20 is: CR, LF, NUL and the other controls, but not DEL; a tab only if it is `TAB` to
+/// stop at. Eight bytes a step, each of them looked at once however many tabs are passed over.
 #[inline]
-pub(super) fn first_control(bytes: &[u8]) -> Option<usize> {
+pub(super) fn first_control<const TAB: bool>(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let (words, rest) = bytes.as_chunks::<8>();
     for (n, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
+        let octets = word;
+        let word = u64::from_le_bytes(*octets);
         // Subtracting 0x20 borrows into the top bit of a byte that was below 0x20; bytes that had that bit are masked
         // out. A borrow can spoil only bytes above a true hit, so the lowest hit is always a true one.
         let hits = word.wrapping_sub(ONES * 0x20) & !word & (ONES * 0x80);
         if hits != 0 {
-            return Some(n * 8 + (hits.trailing_zeros() / 8) as usize);
+            let first = (hits.trailing_zeros() / 8) as usize;
+            if TAB || octets[first] != b'\t' {
+                return Some(n * 8 + first);
+            }
+            if let Some(at) = octets.iter().position(|&byte| stops::<TAB>(byte)) {
+                return Some(n * 8 + at);
+            }
         }
     }
     let behind = words.len() * 8;
     rest.iter()
-        .position(|&byte| byte < b' ')
+        .position(|&byte| stops::<TAB>(byte))
         .map(|at| behind + at)
+}
+
+fn stops<const TAB: bool>(byte: u8) -> bool {
+    byte < b' ' && (TAB || byte != b'\t')
 }
 
 #[cfg(test)]
@@ -90,16 +102,17 @@ mod tests {
                 .map(|_| {
                     if rng.u8(0..12) == 0 {
                         rng.u8(..)
+                    } else if rng.u8(0..6) == 0 {
+                        b'\t'
                     } else {
                         rng.u8(0x1f..=0x81)
                     }
                 })
                 .collect();
-            assert_eq!(
-                first_control(&bytes),
-                bytes.iter().position(|&b| b < b' '),
-                "{bytes:?}"
-            );
+            let expected = bytes.iter().position(|&b| b < b' ');
+            assert_eq!(first_control::<true>(&bytes), expected, "{bytes:?}");
+            let expected = bytes.iter().position(|&b| b < b' ' && b != b'\t');
+            assert_eq!(first_control::<false>(&bytes), expected, "{bytes:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Answers, as bytes appended to an outbox.
 //!
-//! Never writes a byte of a peer into a head unless it passed [`append_field`], which lets no control byte through, so no
+//! Never writes a byte of a peer into a head unless it passed `append_field`, which lets no control byte through, so no
 //! value, key or error text can add a field or end the head. Invariant: one call appends one complete head, and
 //! the content it announces follows unless the answer has none (HEAD, 304). O(bytes appended), no allocation but the
 //! growth of `out`.

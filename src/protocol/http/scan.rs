@@ -88,7 +88,7 @@ impl HeadScan {
     ) -> Result<Option<usize>, Refusal> {
         let bound = limits.line_bytes_max + 2;
         let seen = &buf[..buf.len().min(bound)];
-        match octets::first_control(&seen[self.pos..]) {
+        match octets::first_control::<true>(&seen[self.pos..]) {
             None => {
                 *looks += (seen.len() - self.pos) as u64;
                 self.pos = seen.len();
@@ -127,7 +127,7 @@ impl HeadScan {
             if (first == b' ' || first == b'\t') && seen[self.pos - 1] == b'\n' {
                 return Err(Refusal::ObsFold);
             }
-            let Some(at) = octets::first_control(&seen[self.pos..]) else {
+            let Some(at) = octets::first_control::<false>(&seen[self.pos..]) else {
                 *looks += (seen.len() - self.pos) as u64;
                 self.pos = seen.len();
                 break;
@@ -142,7 +142,6 @@ impl HeadScan {
                         return Ok(Some(self.pos));
                     }
                 }
-                [b'\t', ..] => self.pos += 1,
                 [b'\r'] => break, // its LF has not come, or would be out of bounds
                 [b'\r', ..] => return Err(Refusal::BareCr),
                 [b'\n', ..] => return Err(Refusal::BareLf),

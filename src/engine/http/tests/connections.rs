@@ -88,7 +88,7 @@ fn a_client_that_ends_its_side_gets_what_it_is_owed() {
             HIT,
             "200 [fwd=uri-miss; stored] w",
             HIT,
-            "200 [fwd=uri-miss; stored] close gr\\xc3\\xbcn",
+            "200 [fwd=uri-miss; stored] gr\\xc3\\xbcn",
         ],
         End::Closed,
     );

@@ -589,9 +589,11 @@ fn looks_stay_linear_however_the_bytes_are_cut() {
     let fields: String = (0..90)
         .map(|n| format!("X-{n}: some value of a field\r\n"))
         .collect();
+    // Tabs, alone and among others, are the only control bytes that do not end a step of the scan.
+    let tabs = format!("X: {}{}y\r\n", "\t".repeat(500), "\tx".repeat(500));
     let input = format!(
-        "POST /get?key={} HTTP/1.1\r\nHost: h\r\n{fields}Content-Length: 9\r\n\r\n012345678",
-        "k".repeat(9_000)
+        "POST /get?key={} HTTP/1.1\r\nHost: h\r\n{fields}{tabs}Content-Length: 9\r\n\r\n012345678",
+        "k".repeat(3_000)
     );
     for piece in [1, 2, 3, 7, 64, 1460, usize::MAX] {
         let trace = replay(input.as_bytes(), &Limits::DEFAULT, std::iter::repeat(piece));

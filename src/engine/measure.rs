@@ -1,0 +1,147 @@
+//! Coherence as it is measured while running, without writing anything into the user's Redis.
+//!
+//! - *Invalidation lag*: from the handling of the reply to one of our own writes to the handling of Redis's push for the same
+//!   key. Zero when the push came first. One write at a time is watched, so this costs a comparison per pushed key.
+//! - *PING time*: from sending a heartbeat to its answer, on the connection that carries the pushes.
+//!
+//! It never changes what is answered. Costs: O(1) per write, push and PONG; a few KiB of memory.
+#![forbid(unsafe_code)]
+
+use crate::time::Time;
+use hdrhistogram::Histogram;
+use std::time::Duration;
+
+/// What takes longer counts as this.
+const LONGEST: Duration = Duration::from_secs(60);
+/// A write whose push has not come by then will not be told of (it changed nothing): watch another.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Pushes remembered, to know of a write at its reply that its push was first.
+const RECENT: usize = 16;
+
+/// All that is measured.
+#[derive(Debug, Clone)]
+pub(super) struct Measures {
+    lag: Histogram<u32>,
+    ping: Histogram<u32>,
+    watched: Option<(u64, Time)>,
+    recent: [(u64, Time); RECENT],
+    next_recent: usize,
+}
+
+impl Default for Measures {
+    fn default() -> Measures {
+        let longest = LONGEST.as_micros() as u64;
+        let histogram = || {
+            Histogram::new_with_bounds(1, longest, 2)
+                .expect("1 to a minute in two digits is a valid range")
+        };
+        Measures {
+            lag: histogram(),
+            ping: histogram(),
+            watched: None,
+            recent: [(0, Time::ZERO); RECENT],
+            next_recent: 0,
+        }
+    }
+}
+
+impl Measures {
+    /// The reply to an own write of this key is being handled.
+    pub(super) fn own_write(&mut self, hash: u64, now: Time) {
+        let pushed_just_now = |(pushed, at): &(u64, Time)| {
+            *pushed == hash && now.since(*at) < Duration::from_millis(1)
+        };
+        if self.recent.iter().any(pushed_just_now) {
+            self.lag.saturating_record(0);
+            return;
+        }
+        if self
+            .watched
+            .is_none_or(|(_, since)| now.since(since) > PATIENCE)
+        {
+            self.watched = Some((hash, now));
+        }
+    }
+
+    /// A push for this key is being handled.
+    pub(super) fn push(&mut self, hash: u64, now: Time) {
+        if let Some((watched, since)) = self.watched
+            && watched == hash
+        {
+            self.lag
+                .saturating_record(now.since(since).as_micros() as u64);
+            self.watched = None;
+        }
+        self.recent[self.next_recent] = (hash, now);
+        self.next_recent = (self.next_recent + 1) % RECENT;
+    }
+
+    /// A heartbeat that was sent at `sent_at` is answered.
+    pub(super) fn pong(&mut self, sent_at: Time, now: Time) {
+        self.ping
+            .saturating_record(now.since(sent_at).as_micros() as u64);
+    }
+
+    /// Name and value of each figure, times in microseconds.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (String, u64)> {
+        [("invalidation_lag", &self.lag), ("ping", &self.ping)]
+            .into_iter()
+            .flat_map(|(name, histogram)| {
+                [
+                    (format!("{name}_count"), histogram.len()),
+                    (format!("{name}_us_p50"), histogram.value_at_quantile(0.5)),
+                    (format!("{name}_us_p99"), histogram.value_at_quantile(0.99)),
+                    (format!("{name}_us_max"), histogram.max()),
+                ]
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figure(measures: &Measures, name: &str) -> u64 {
+        measures
+            .rows()
+            .find(|(row, _)| row == name)
+            .expect("a row of that name")
+            .1
+    }
+
+    #[test]
+    fn the_lag_is_from_the_reply_to_the_push_of_the_same_key() {
+        let ms = Time::from_millis;
+        let mut measures = Measures::default();
+        measures.own_write(7, ms(10));
+        measures.push(8, ms(11));
+        assert_eq!(
+            figure(&measures, "invalidation_lag_count"),
+            0,
+            "another key"
+        );
+        measures.push(7, ms(12));
+        measures.push(7, ms(90));
+        assert_eq!(
+            figure(&measures, "invalidation_lag_count"),
+            1,
+            "a write is pushed once"
+        );
+        let max = figure(&measures, "invalidation_lag_us_max");
+        assert!((1980..=2020).contains(&max), "{max}");
+    }
+
+    #[test]
+    fn a_push_that_came_first_is_no_lag_and_a_write_that_changed_nothing_is_given_up() {
+        let ms = Time::from_millis;
+        let mut measures = Measures::default();
+        measures.push(7, ms(10));
+        measures.own_write(7, ms(10));
+        assert_eq!(figure(&measures, "invalidation_lag_count"), 1);
+        assert_eq!(figure(&measures, "invalidation_lag_us_max"), 0);
+        measures.own_write(1, ms(20));
+        measures.own_write(2, ms(6000));
+        measures.push(2, ms(6001));
+        assert_eq!(figure(&measures, "invalidation_lag_count"), 2);
+    }
+}

@@ -52,6 +52,8 @@ pub enum Purpose {
     Info,
     /// GET for an HTTP client: answer as HTTP.
     Http,
+    /// SELECT by a client: if Redis accepts it, this is its database from now on.
+    Select(u32),
     /// A step of the handshake that must succeed.
     Required,
     /// A step of the handshake whose answer does not matter.

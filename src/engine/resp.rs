@@ -64,6 +64,9 @@ impl Engine {
                         return bytes.len();
                     }
                     self.clients[ix].waited_in_vain = false;
+                    if self.clients[ix].hold != Hold::None {
+                        break; // its answer decides how the next one is to be handled
+                    }
                 }
             }
         }

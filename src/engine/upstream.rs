@@ -58,6 +58,8 @@ pub(super) struct Upstream {
     pub(super) version: Option<String>,
     /// `run_id`, once it is known.
     pub(super) run_id: Option<RunId>,
+    /// The greatest number of a database that this server is known to have.
+    pub(super) db_known: u32,
     /// Clients that wait to know.
     pub(super) waiting: Vec<ConnId>,
 }
@@ -76,6 +78,7 @@ impl Default for Upstream {
             pause: Duration::ZERO,
             version: None,
             run_id: None,
+            db_known: 0,
             waiting: Vec::new(),
         }
     }
@@ -254,6 +257,7 @@ impl Engine {
             );
             self.poison_all();
             self.retire_links();
+            self.upstream.db_known = 0;
         }
         if run_id.is_some() {
             self.upstream.run_id = run_id;

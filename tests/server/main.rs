@@ -8,6 +8,7 @@
 //! - [`walkthrough`]: what a newcomer does with curl, redis-cli and a client library
 //! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
+//! - [`databases`]: SELECT, and what belongs to a database
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
@@ -27,6 +28,7 @@ mod coherence_servers;
 mod coherence_switch;
 mod coherence_versions;
 mod commands;
+mod databases;
 mod expiry;
 mod hits;
 mod http;

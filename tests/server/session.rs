@@ -175,21 +175,6 @@ fn client_setinfo_is_taken_as_newer_servers_take_it() {
 }
 
 #[test]
-fn select_of_the_configured_database_is_fine_and_of_another_is_an_error() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::start(&redis);
-    let mut client = proxy.resp();
-    assert_eq!(client.line("SELECT 0"), Reply::ok());
-    let reply = client.line("SELECT 1");
-    assert!(
-        matches!(reply, Reply::Error(_)),
-        "until clients may choose, another database is refused: {reply:?}"
-    );
-    assert_eq!(client.line("SET k v"), Reply::ok());
-    assert_eq!(client.line("GET k"), Reply::bulk("v"));
-}
-
-#[test]
 fn the_database_of_the_url_is_used_for_fetches_and_relays() {
     let redis = RedisServer::start();
     let url = format!("redis://127.0.0.1:{}/3", redis.port());

@@ -38,7 +38,7 @@ pub enum CloseReason {
     SlowReader,
     /// The proxy shuts down.
     Shutdown,
-    /// The connection to Redis was lost in the middle of a reply to it.
+    /// The connection to Redis was lost while a reply to it was owed.
     UpstreamLost,
 }
 
@@ -129,6 +129,8 @@ pub enum HttpWay {
 pub struct Slot {
     /// Whether the reply is complete. (The front slot never is: it would have left.)
     pub done: bool,
+    /// Whether the reply will never come: the connection ends in front of it.
+    pub lost: bool,
     /// The part of the reply that came while the slot was not in front.
     pub early: Outbox,
     /// How to write the answer, for slots that wait for a fetch.
@@ -259,6 +261,7 @@ impl Client {
     pub fn owe(&mut self, render: Option<Render>) -> u64 {
         self.owed.push_back(Slot {
             done: false,
+            lost: false,
             early: Outbox::default(),
             render,
         });
@@ -369,6 +372,9 @@ impl Client {
             debug_assert!(false, "a reply ends for a slot that is not owed");
             return;
         };
+        if self.owed[at].lost {
+            return;
+        }
         self.owed[at].done = true;
         while self.owed.front().is_some_and(|slot| slot.done) {
             self.owed.pop_front();
@@ -384,9 +390,16 @@ impl Client {
         }
     }
 
-    /// Whether nothing is owed and nothing is to be sent.
+    /// The reply in slot `number` will never come. What is owed before it is still awaited; nothing behind it is sent.
+    pub fn lose_slot(&mut self, number: u64) {
+        if let Some(at) = self.place(number) {
+            self.owed[at].lost = true;
+        }
+    }
+
+    /// Whether nothing more is owed, or can come, and nothing is to be sent.
     pub fn is_settled(&self) -> bool {
-        self.owed.is_empty() && self.outbox.is_empty()
+        self.owed.front().is_none_or(|slot| slot.lost) && self.outbox.is_empty()
     }
 
     /// Panics where an invariant does not hold.
@@ -408,7 +421,11 @@ impl Client {
             "a link is kept exactly while something is outstanding on it"
         );
         assert!(self.relayed_all <= self.relayed);
-        let waiting = self.owed.iter().filter(|slot| !slot.done).count();
+        let waiting = self
+            .owed
+            .iter()
+            .filter(|slot| !slot.done && !slot.lost)
+            .count();
         assert_eq!(
             waiting,
             (self.relayed + self.fetching) as usize,

@@ -7,7 +7,9 @@
 
 use super::rows::{Kind, ROWS, Row, row};
 use super::value::{apply, is_ip, show_size};
-use super::{Coherence, Config, ConfigError, Loaded, LogLevel, RedisUrl, Setting, Sources};
+use super::{
+    Coherence, Config, ConfigError, Loaded, LogLevel, RedisUrl, Setting, Sources, UpstreamLost,
+};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -110,6 +112,7 @@ impl Config {
             link_dead: Duration::ZERO,
             shared_links_per_pool: 0,
             links_max: 0,
+            upstream_lost: UpstreamLost::Close,
             link_idle: Duration::ZERO,
             shared_request_bytes_max: 0,
             request_bytes_max: 0,
@@ -636,6 +639,10 @@ mod tests {
                 Kind::Hosts(_) => "elsewhere",
                 Kind::Level(_) => "debug",
                 Kind::Coherence(_) => "off",
+                Kind::Choice { words, .. } => words
+                    .iter()
+                    .find(|word| **word != row.default)
+                    .expect("there is a choice"),
                 Kind::Prefixes { .. } => "user:,session:",
                 Kind::Rules(_) => "user:,session:=10",
                 // It stores nothing itself.

@@ -74,6 +74,15 @@ pub enum Coherence {
     Off,
 }
 
+/// What a client is told when Redis is lost while it owes a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamLost {
+    /// Its connection ends, as it would if it were connected to Redis: client libraries try again then.
+    Close,
+    /// An error in place of the reply; the connection stays.
+    Error,
+}
+
 /// How loud the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -117,6 +126,7 @@ pub struct Config {
     pub link_dead: Duration,
     pub shared_links_per_pool: usize,
     pub links_max: usize,
+    pub upstream_lost: UpstreamLost,
     pub link_idle: Duration,
     pub shared_request_bytes_max: usize,
     pub request_bytes_max: usize,

@@ -4,7 +4,7 @@
 //! `--help`, `env.local`, the README's table and `--check` follow from it.
 #![forbid(unsafe_code)]
 
-use super::{Coherence, Config, LogLevel, RedisUrl};
+use super::{Coherence, Config, LogLevel, RedisUrl, UpstreamLost};
 use crate::prefix::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +85,13 @@ pub enum Kind {
     Hosts(fn(&mut Config, Vec<String>)),
     /// How to stay coherent.
     Coherence(fn(&mut Config, Coherence)),
+    /// One of these words.
+    Choice {
+        /// What may be said.
+        words: &'static [&'static str],
+        /// Stores what one of them means.
+        set: fn(&mut Config, &str),
+    },
     /// How loud the log is.
     Level(fn(&mut Config, LogLevel)),
 }
@@ -406,6 +413,22 @@ pub static ROWS: &[Row] = &[
         (1, 100_000),
         |c, v| c.links_max = v,
         "Connections to Redis in all, beside the workers'.",
+    ),
+    other(
+        "UPSTREAM_LOST",
+        "close",
+        Kind::Choice {
+            words: &["close", "error"],
+            set: |c, word| {
+                c.upstream_lost = match word {
+                    "error" => UpstreamLost::Error,
+                    _ => UpstreamLost::Close,
+                }
+            },
+        },
+        "What a Redis client sees when Redis is lost while it owes a reply. close: the end of its connection, after \
+         which client libraries try again. error: an error reply. While Redis is known to be away it is always an \
+         error.",
     ),
     secs(
         "LINK_IDLE_SECS",

@@ -142,6 +142,13 @@ pub fn apply(
             }
             _ => Err(wrong()),
         },
+        Kind::Choice { words, set } => {
+            if !words.contains(&text) {
+                return Err(wrong());
+            }
+            set(config, text);
+            Ok(text.to_string())
+        }
         Kind::Prefixes { nested, set } => {
             let prefixes: Vec<String> = items(text).map(str::to_owned).collect();
             let begins = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
@@ -209,6 +216,7 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Path(_) => "the name of a file".to_string(),
         Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),
         Kind::Coherence(_) => "tracking, ttl or off".to_string(),
+        Kind::Choice { words, .. } => words.join(" or "),
         Kind::Prefixes { nested: false, .. } => {
             "beginnings of key names, separated by commas, none the beginning of another"
                 .to_string()

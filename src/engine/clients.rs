@@ -338,11 +338,20 @@ impl Engine {
         self.log_close(ix, reason);
     }
 
+    /// The reply in this slot was lost with the connection to Redis that owed it: the client is shown out behind the
+    /// replies before it, as Redis's own death would have done.
+    pub(super) fn cut_client(&mut self, ix: usize, slot: u64) {
+        self.clients[ix].lose_slot(slot);
+        self.finish_client(ix, CloseReason::UpstreamLost);
+    }
+
     fn log_close(&mut self, ix: usize, reason: CloseReason) {
         let level = match reason {
-            CloseReason::Asked | CloseReason::Shutdown | CloseReason::SocketFailed => {
-                LogLevel::Debug
-            }
+            // The loss of Redis has its own line, once and not for each client.
+            CloseReason::Asked
+            | CloseReason::Shutdown
+            | CloseReason::SocketFailed
+            | CloseReason::UpstreamLost => LogLevel::Debug,
             _ => LogLevel::Warn,
         };
         if level > self.config.log_level {

@@ -60,7 +60,7 @@ impl Engine {
         self.hash_names(self.admission.queue(), &mut out);
         self.hash_tracking(&mut out);
         self.upstream.state_name().hash(&mut out);
-        self.upstream.version.hash(&mut out);
+        (&self.upstream.version, self.upstream.db_known).hash(&mut out);
         self.hash_names(self.upstream.waiting.iter().copied(), &mut out);
         out.finish()
     }
@@ -75,11 +75,12 @@ impl Engine {
         client.owed.len().hash(out);
         for Slot {
             done,
+            lost,
             early,
             render,
         } in &client.owed
         {
-            (done, early.to_vec(), render).hash(out);
+            (done, lost, early.to_vec(), render).hash(out);
         }
         client.link.map(|link| self.name(link)).hash(out);
     }

@@ -407,7 +407,10 @@ fn status_of(error: &FetchError) -> u16 {
     match error {
         FetchError::Upstream(text) => response::status_for_redis_error(text.as_bytes()),
         FetchError::TimedOut => 504,
-        FetchError::Unreachable(_) | FetchError::QueueFull | FetchError::WorkerLost => 503,
+        FetchError::Unreachable(_)
+        | FetchError::Lost(_)
+        | FetchError::QueueFull
+        | FetchError::WorkerLost => 503,
     }
 }
 

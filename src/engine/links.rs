@@ -6,7 +6,7 @@ use super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
-use crate::config::Coherence;
+use crate::config::{Coherence, UpstreamLost};
 use crate::link::{Link, Owed, Poison, Purpose, Role, State, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write::{self, Version};
@@ -440,13 +440,8 @@ impl Engine {
         if role == Role::Control {
             self.tracking_down();
         }
-        let text = if sent {
-            format!("{OUTCOME_UNKNOWN} ({why})")
-        } else {
-            format!("ERR nearcache: Redis is not reachable: {why}")
-        };
         for (at, owed) in owed.drain(..).enumerate() {
-            self.lost_command(&owed, &mut touched, (why, &text), at == 0 && begun);
+            self.lost_command(&owed, &mut touched, (why, sent), at == 0 && begun);
         }
         if role == Role::Control {
             self.control_lost(why, greeted);
@@ -457,7 +452,7 @@ impl Engine {
         &mut self,
         owed: &Owed,
         touched: &mut std::collections::VecDeque<u64>,
-        (why, text): (&str, &str),
+        (why, sent): (&str, bool),
         begun: bool,
     ) {
         let Some((client, slot)) = owed.to else {
@@ -474,21 +469,25 @@ impl Engine {
             self.poison_all();
         }
         self.stats.count(Counter::RelayErrors);
+        let text = if sent {
+            format!("{OUTCOME_UNKNOWN} ({why})")
+        } else {
+            format!("ERR nearcache: Redis is not reachable: {why}")
+        };
         if let Some(ix) = self.client_index(client) {
-            if begun && owed.purpose == Purpose::Pass {
-                // A part of the reply may have left already: only the end of the connection can say that no more comes.
-                self.close_client(ix, CloseReason::UpstreamLost);
+            // Where a part of the reply has left already, only the end of the connection can say that no more comes.
+            let cut = begun && owed.purpose == Purpose::Pass
+                || sent && self.config.upstream_lost == UpstreamLost::Close;
+            if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {
+                let body = text.strip_prefix("ERR nearcache: ").unwrap_or(&text);
+                let status = if why == SILENT { 504 } else { 503 };
+                self.http_error(ix, slot, &ask, status, body.as_bytes());
+            } else if cut {
+                self.cut_client(ix, slot);
             } else {
-                let client = &mut self.clients[ix];
-                if let Some(Render::Http(ask)) = client.render(slot).cloned() {
-                    let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
-                    let status = if why == SILENT { 504 } else { 503 };
-                    self.http_error(ix, slot, &ask, status, body.as_bytes());
-                } else {
-                    client.fill_with(slot, &mut self.pool, |out| {
-                        write::error(out, text.as_bytes())
-                    });
-                }
+                self.clients[ix].fill_with(slot, &mut self.pool, |out| {
+                    write::error(out, text.as_bytes())
+                });
             }
         }
         self.settle_relayed(None, owed);

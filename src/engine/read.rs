@@ -10,7 +10,7 @@ use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
-use crate::config::Coherence;
+use crate::config::{Coherence, UpstreamLost};
 use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter};
 use crate::prefix::Keep;
 use crate::protocol::resp::write;
@@ -373,6 +373,11 @@ impl Engine {
         let slot = waiter.slot;
         match self.clients[ix].render(slot).cloned() {
             Some(Render::Http(ask)) => self.http_fetch_error(ix, Some(slot), &ask, error),
+            _ if matches!(error, FetchError::Lost(_))
+                && self.config.upstream_lost == UpstreamLost::Close =>
+            {
+                self.cut_client(ix, slot)
+            }
             _ => self.clients[ix].fill_with(slot, &mut self.pool, |out| {
                 write::error(out, error_text(error).as_bytes())
             }),
@@ -474,7 +479,9 @@ impl Engine {
 pub(super) fn error_text(error: &FetchError) -> String {
     match error {
         FetchError::Upstream(text) => text.clone(),
-        FetchError::Unreachable(why) => format!("ERR nearcache: Redis is not reachable: {why}"),
+        FetchError::Unreachable(why) | FetchError::Lost(why) => {
+            format!("ERR nearcache: Redis is not reachable: {why}")
+        }
         FetchError::TimedOut => "ERR nearcache: Redis did not answer in time".to_owned(),
         FetchError::QueueFull => "ERR nearcache: too many requests at the same time".to_owned(),
         FetchError::WorkerLost => "ERR nearcache: the worker failed; try again".to_owned(),

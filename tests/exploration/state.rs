@@ -4,7 +4,7 @@ use super::driver::codec::{reply_len, request};
 use super::driver::world::{Routing, World};
 use super::observer::{Awaited, Heard, KEYS, Observer, PerKey, bulk};
 use super::scenario::{Mode, Op, Promise, Scenario};
-use nearcache::config::{Coherence, Config};
+use nearcache::config::{Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
 use nearcache::stats::Counter;
 use std::collections::BTreeMap;
@@ -84,6 +84,8 @@ impl State {
             coherence,
             staleness_bound: BOUND,
             stale_if_error: if scenario.stale { HOUR } else { Duration::ZERO },
+            // So that a client sees what comes after a loss.
+            upstream_lost: UpstreamLost::Error,
             redis_workers: 2,
             shared_links_per_pool: 2,
             max_concurrent_requests: scenario.limit,

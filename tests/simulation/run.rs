@@ -6,7 +6,7 @@ use super::driver::redis::Data;
 use super::driver::world::World;
 use super::ledger::Ledger;
 use fastrand::Rng;
-use nearcache::config::{Coherence, Config};
+use nearcache::config::{Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
 use nearcache::fetch::FetchError;
 use nearcache::stats::Counter;
@@ -26,6 +26,7 @@ fn config(random: &mut Rng, faults: bool) -> Config {
         } else {
             Coherence::Tracking
         },
+        upstream_lost: draw(random, &[UpstreamLost::Close, UpstreamLost::Error]),
         staleness_bound: Duration::from_millis(draw(random, &[10, 50, 300, 3000])),
         cache_capacity: draw(random, &[1, 2, 3, 1000]),
         cache_max_value_bytes: draw(random, &[16, 5000, 1 << 20]),
@@ -362,7 +363,7 @@ impl Run {
                     0 => FetchError::WorkerLost,
                     1 => FetchError::TimedOut,
                     2 => FetchError::QueueFull,
-                    _ => FetchError::Unreachable("connection reset by peer".to_owned()),
+                    _ => FetchError::Lost("connection reset by peer".to_owned()),
                 };
                 world.worker_fail(worker, &error);
             }

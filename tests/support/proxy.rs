@@ -100,6 +100,12 @@ impl ProxyBuilder {
         self.env("COHERENCE", "tracking")
     }
 
+    /// Clients whose replies are lost with Redis stay connected and get errors (`UPSTREAM_LOST=error`), for tests that
+    /// look at what comes after.
+    pub fn lost_is_an_error(self) -> ProxyBuilder {
+        self.env("UPSTREAM_LOST", "error")
+    }
+
     /// Starts it and waits until Redis tracks.
     #[track_caller]
     pub fn start_tracking(self) -> Proxy {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use crate::buffer::Buffer;
+use crate::command::Place;
 use crate::engine::{ConnId, Port};
 use crate::outbox::{Outbox, Pool};
 use crate::protocol::http;
@@ -40,6 +41,8 @@ pub enum CloseReason {
     Shutdown,
     /// The connection to Redis was lost while a reply to it was owed.
     UpstreamLost,
+    /// Another client said so (CLIENT KILL).
+    Killed,
 }
 
 impl CloseReason {
@@ -56,6 +59,7 @@ impl CloseReason {
             CloseReason::SlowReader => "slow_reader",
             CloseReason::Shutdown => "shutdown",
             CloseReason::UpstreamLost => "upstream_lost",
+            CloseReason::Killed => "killed",
         }
     }
 }
@@ -133,8 +137,38 @@ pub struct Slot {
     pub lost: bool,
     /// The part of the reply that came while the slot was not in front.
     pub early: Outbox,
+    /// Whether the client does not want the reply (CLIENT REPLY).
+    pub muted: bool,
     /// How to write the answer, for slots that wait for a fetch.
     pub render: Option<Render>,
+}
+
+/// What few clients have, kept apart so that the others need no room for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Extras {
+    /// What CLIENT SETNAME set; empty: nothing.
+    pub name: Box<[u8]>,
+    /// What CLIENT SETINFO set as LIB-NAME.
+    pub lib_name: Box<[u8]>,
+    /// What CLIENT SETINFO set as LIB-VER.
+    pub lib_ver: Box<[u8]>,
+    /// CLIENT NO-EVICT.
+    pub no_evict: bool,
+    /// CLIENT NO-TOUCH.
+    pub no_touch: bool,
+}
+
+/// Which replies are kept from a client (CLIENT REPLY).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mute {
+    /// None.
+    Off,
+    /// That of the command after this one.
+    Next,
+    /// That of the command being handled.
+    This,
+    /// All.
+    All,
 }
 
 /// The framing state of the client's protocol.
@@ -157,6 +191,8 @@ pub struct Client {
     pub port: Port,
     /// Its address.
     pub peer: SocketAddr,
+    /// The address it was accepted on; unspecified where nobody said.
+    pub local: SocketAddr,
     /// Where it is in its life.
     pub state: State,
     /// Why it waits.
@@ -189,14 +225,20 @@ pub struct Client {
     pub relayed_all: u32,
     /// Slots that wait for a fetch.
     pub fetching: u32,
-    /// What CLIENT SETNAME set.
-    pub name: Option<Box<[u8]>>,
+    /// Which replies it does not want.
+    pub mute: Mute,
+    /// The command it sent last.
+    pub last: Place,
+    /// What few clients have.
+    pub extras: Option<Box<Extras>>,
     /// Whether the peer's FIN was seen.
     pub peer_closed: bool,
     /// Whether `Flush` was said and not yet answered.
     pub flush_listed: bool,
     /// Whether `Ready` was said and not yet answered.
     pub ready_listed: bool,
+    /// When it was opened.
+    pub opened: Time,
     /// When it last sent or took something, or was opened.
     pub active: Time,
     /// When the first byte of an unfinished request came.
@@ -222,6 +264,7 @@ impl Client {
             number,
             port,
             peer,
+            local: SocketAddr::from(([0, 0, 0, 0], 0)),
             state: State::Open,
             hold: Hold::None,
             admitted: false,
@@ -241,10 +284,13 @@ impl Client {
             relayed: 0,
             relayed_all: 0,
             fetching: 0,
-            name: None,
+            mute: Mute::Off,
+            last: Place::UNKNOWN,
+            extras: None,
             peer_closed: false,
             flush_listed: false,
             ready_listed: false,
+            opened: now,
             active: now,
             head_since: None,
             timer: None,
@@ -257,11 +303,33 @@ impl Client {
         self.outbox.len() + self.early_bytes
     }
 
+    /// Whether what is answered now is kept from the client.
+    #[inline]
+    pub fn is_muted(&self) -> bool {
+        matches!(self.mute, Mute::This | Mute::All)
+    }
+
+    /// A command is handled: what was muted for one command only is not any more.
+    #[inline]
+    pub fn next_command(&mut self) {
+        self.mute = match self.mute {
+            Mute::Next => Mute::This,
+            Mute::This => Mute::Off,
+            stays => stays,
+        };
+    }
+
+    /// What few clients have: made if it was not there.
+    pub fn extras(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_with(Box::default)
+    }
+
     /// Takes a place in the order of replies; the number names it until the reply is complete.
     pub fn owe(&mut self, render: Option<Render>) -> u64 {
         self.owed.push_back(Slot {
             done: false,
             lost: false,
+            muted: self.is_muted(),
             early: Outbox::default(),
             render,
         });
@@ -271,6 +339,9 @@ impl Client {
     /// Appends a reply that is complete at once: to the outbox, or behind the replies that are owed before it.
     #[inline]
     pub fn reply_with(&mut self, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.is_muted() {
+            return;
+        }
         if self.owed.is_empty() {
             self.outbox.append_with(pool, write);
         } else {
@@ -284,6 +355,9 @@ impl Client {
     /// As [`Client::reply_with`], for bytes that are ready.
     #[inline]
     pub fn reply(&mut self, bytes: &[u8], pool: &mut Pool) {
+        if self.is_muted() {
+            return;
+        }
         if self.owed.is_empty() {
             self.outbox.append(bytes, pool);
         } else {
@@ -294,6 +368,9 @@ impl Client {
 
     /// As [`Client::reply`], for a part of a large value that is not copied.
     pub fn reply_shared(&mut self, shared: &Arc<Vec<u8>>, part: Range<usize>) {
+        if self.is_muted() {
+            return;
+        }
         let shared = Arc::clone(shared);
         if self.owed.is_empty() {
             self.outbox.append_shared(shared, part);
@@ -316,6 +393,11 @@ impl Client {
         &mut slot.early
     }
 
+    /// Whether the reply in slot `number` is kept from the client.
+    pub fn is_slot_muted(&self, number: u64) -> bool {
+        self.place(number).is_some_and(|at| self.owed[at].muted)
+    }
+
     /// Whether the slot `number` is still owed.
     fn place(&self, number: u64) -> Option<usize> {
         let at = usize::try_from(number.checked_sub(self.owed_front)?).ok()?;
@@ -330,6 +412,7 @@ impl Client {
     /// Adds bytes to the reply in slot `number`.
     pub fn fill(&mut self, number: u64, bytes: &[u8], pool: &mut Pool) {
         match self.place(number) {
+            Some(at) if self.owed[at].muted => {}
             Some(0) => self.outbox.append(bytes, pool),
             Some(at) => {
                 self.early_bytes += bytes.len();
@@ -342,6 +425,7 @@ impl Client {
     /// As [`Client::fill`] with what `write` appends.
     pub fn fill_with(&mut self, number: u64, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
         match self.place(number) {
+            Some(at) if self.owed[at].muted => {}
             Some(0) => self.outbox.append_with(pool, write),
             Some(at) => {
                 let early = &mut self.owed[at].early;
@@ -357,6 +441,7 @@ impl Client {
     pub fn fill_shared(&mut self, number: u64, shared: &Arc<Vec<u8>>) {
         let (shared, part) = (Arc::clone(shared), 0..shared.len());
         match self.place(number) {
+            Some(at) if self.owed[at].muted => {}
             Some(0) => self.outbox.append_shared(shared, part),
             Some(at) => {
                 self.early_bytes += part.len();

@@ -64,6 +64,8 @@ pub enum Purpose {
     CommandTable,
     /// HELLO 3, on the control link: an error means that Redis cannot track.
     Resp3,
+    /// HELLO without a version, on the control link.
+    Hello,
     /// INFO replication, on the control link.
     Replication,
     /// CLIENT TRACKING ON, on the control link.

@@ -28,6 +28,18 @@ pub struct Spec {
     flags: Flags,
     keys: Keys,
     policy: Policy,
+    place: Place,
+}
+
+/// Where a command stands in its table: a small name for it, of use as long as the table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place(u16);
+
+impl Place {
+    /// No command of the table.
+    pub const UNKNOWN: Place = Place(u16::MAX);
+    /// GET, in any table.
+    pub const GET: Place = Place(u16::MAX - 1);
 }
 
 /// How many arguments a command takes, its name among them.
@@ -236,6 +248,12 @@ impl Spec {
     /// The name in lower case, `client|list` for a subcommand; empty for a command that is not in the table.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its place in the table.
+    #[inline]
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// Whether it is in the table.

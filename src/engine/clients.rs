@@ -68,6 +68,13 @@ impl Engine {
         Some(id)
     }
 
+    /// The address on which a client was accepted, for CLIENT LIST.
+    pub fn accepted_on(&mut self, id: ConnId, local: SocketAddr) {
+        if let Some(ix) = self.client_index(id) {
+            self.clients[ix].local = local;
+        }
+    }
+
     /// What a client that cannot be taken is told before its socket is closed.
     pub fn refusal(&self, port: Port) -> &'static [u8] {
         match port {
@@ -351,6 +358,7 @@ impl Engine {
             CloseReason::Asked
             | CloseReason::Shutdown
             | CloseReason::SocketFailed
+            | CloseReason::Killed
             | CloseReason::UpstreamLost => LogLevel::Debug,
             _ => LogLevel::Warn,
         };

@@ -69,18 +69,19 @@ impl Engine {
         (client.port, client.state, client.hold).hash(out);
         (client.admitted, client.waited_in_vain, client.peer_closed).hash(out);
         (client.flush_listed, client.ready_listed).hash(out);
-        (client.version, client.db, &client.name).hash(out);
+        (client.version, client.db, client.mute, &client.extras).hash(out);
         client.inbox.readable().hash(out);
         client.outbox.to_vec().hash(out);
         client.owed.len().hash(out);
         for Slot {
             done,
             lost,
+            muted,
             early,
             render,
         } in &client.owed
         {
-            (done, lost, early.to_vec(), render).hash(out);
+            (done, lost, muted, early.to_vec(), render).hash(out);
         }
         client.link.map(|link| self.name(link)).hash(out);
     }

@@ -97,6 +97,8 @@ impl Engine {
         let tracks = self.coherence == Coherence::Tracking;
         if tracks {
             self.ask(ix, Purpose::Resp3, &[b"HELLO", b"3"]);
+        } else {
+            self.ask(ix, Purpose::Hello, &[b"HELLO"]);
         }
         let name = format!("nearcache:{}:inval", self.pid);
         self.ask(
@@ -291,6 +293,7 @@ impl Engine {
             Purpose::Required
             | Purpose::Ignored
             | Purpose::Resp3
+            | Purpose::Hello
             | Purpose::Server
             | Purpose::Replication
             | Purpose::CommandTable
@@ -348,6 +351,9 @@ impl Engine {
             return;
         };
         let client = &mut self.clients[ix];
+        if client.is_slot_muted(slot) {
+            return;
+        }
         if client.bytes_owed() + bytes.len() > self.config.outbox_max_bytes {
             return self.close_client(ix, CloseReason::OutboxOverflow);
         }

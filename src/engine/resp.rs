@@ -7,9 +7,9 @@ use super::relay::{Relayed, Road, Scope};
 use super::switches::Rule;
 use super::{Engine, OUTBOX_HIGH_BYTES};
 use crate::cache::Content;
-use crate::client::{CloseReason, Framing, Hold, State};
+use crate::client::{CloseReason, Framing, Hold, Mute, State};
 use crate::command::keys::Touch;
-use crate::command::{Effect, LocalCommand, Refusal, StateKind, Way};
+use crate::command::{Effect, LocalCommand, Place, Refusal, StateKind, Way};
 use crate::link::{Poison, Purpose};
 use crate::protocol::Parse;
 use crate::protocol::resp::request::{Request, RequestError, RequestParser, Shape, get_at_start};
@@ -20,6 +20,7 @@ use crate::stats::Counter;
 #[derive(Debug, Clone, Copy)]
 struct Judgement {
     way: Way,
+    place: Place,
     effect: Effect,
     /// The keys' hashes stand in `Engine::touch` when it is `Scope::Keys`.
     scope: Scope,
@@ -64,6 +65,7 @@ impl Engine {
                         return bytes.len();
                     }
                     self.clients[ix].waited_in_vain = false;
+                    self.clients[ix].next_command();
                     if self.clients[ix].hold != Hold::None {
                         break; // its answer decides how the next one is to be handled
                     }
@@ -79,7 +81,7 @@ impl Engine {
     #[inline]
     fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
         let client = &mut self.clients[ix];
-        if client.relayed > 0 || self.now >= self.hits_until {
+        if client.relayed > 0 || self.now >= self.hits_until || client.mute != Mute::Off {
             return 0;
         }
         let (mut at, mut hits) = (0, 0);
@@ -100,6 +102,9 @@ impl Engine {
             }
             at += used;
             hits += 1;
+        }
+        if hits > 0 {
+            client.last = Place::GET;
         }
         *budget -= hits;
         self.stats.add(Counter::Hits, hits as u64);
@@ -145,6 +150,7 @@ impl Engine {
 
     fn handle_canonical(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         let judgement = self.judge(request);
+        self.clients[ix].last = judgement.place;
         match judgement.way {
             Way::Get => match request.args().nth(1) {
                 Some(key) => self.get(ix, key, Freshness::Cached, None),
@@ -166,10 +172,13 @@ impl Engine {
                 Handled::Done
             }
             Way::Refuse(Refusal::MaintNotifications) => {
-                self.reply_error(
-                    ix,
-                    b"ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.",
-                );
+                let name = request.args().nth(1).unwrap_or_default();
+                let text = [
+                    &b"ERR unknown subcommand '"[..],
+                    name,
+                    b"'. Try CLIENT HELP.",
+                ];
+                self.reply_error(ix, &text.concat());
                 Handled::Done
             }
         }
@@ -193,7 +202,7 @@ impl Engine {
             Touch::Keys => Scope::Keys,
             Touch::All => Scope::All,
         };
-        let way = spec.way(args, argc);
+        let (way, place) = (spec.way(args, argc), spec.place());
         let poison = match (effect, scope) {
             _ if way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
             (Effect::None | Effect::Read, _) => Poison::Never,
@@ -205,6 +214,7 @@ impl Engine {
         };
         Judgement {
             way,
+            place,
             effect,
             scope,
             poison,

@@ -8,6 +8,7 @@
 //! - [`walkthrough`]: what a newcomer does with curl, redis-cli and a client library
 //! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
+//! - [`client_command`]: CLIENT and its like about the proxy's own clients
 //! - [`databases`]: SELECT, and what belongs to a database
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
@@ -19,6 +20,7 @@
 mod support;
 
 mod budgets;
+mod client_command;
 mod coherence;
 mod coherence_faults;
 mod coherence_lease;

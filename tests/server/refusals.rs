@@ -144,7 +144,6 @@ fn commands_that_need_a_connection_of_their_own_are_refused_by_name_and_the_conn
         "SYNC",
         "PSYNC ? -1",
         "REPLCONF listening-port 1",
-        "CLIENT REPLY OFF",
         "CLIENT TRACKING ON",
     ] {
         for command in [line.to_string(), line.to_ascii_lowercase()] {

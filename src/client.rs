@@ -156,6 +156,17 @@ pub struct Extras {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// The AUTH, or the HELLO with one, that Redis is being asked about.
+    pub login: Option<Login>,
+}
+
+/// Credentials that are not the proxy's own, while Redis is asked about them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Login {
+    /// Whether they are of the user that the proxy itself is: if Redis takes them, shared links will do.
+    pub is_own_user: bool,
+    /// The rest of a HELLO: the version and the name to be set.
+    pub hello: Option<(Option<Version>, Option<Box<[u8]>>)>,
 }
 
 /// Which replies are kept from a client (CLIENT REPLY).
@@ -201,6 +212,8 @@ pub struct Client {
     pub admitted: bool,
     /// It waited for an admission as long as anyone may: its next command that needs one gets an error.
     pub waited_in_vain: bool,
+    /// Whether it may give commands: it has said the password, or needs none.
+    pub authenticated: bool,
     /// The version it is answered in.
     pub version: Version,
     /// The database its commands work in.
@@ -269,6 +282,7 @@ impl Client {
             hold: Hold::None,
             admitted: false,
             waited_in_vain: false,
+            authenticated: true,
             version: Version::Resp2,
             db,
             inbox: Buffer::default(),

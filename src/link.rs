@@ -54,6 +54,8 @@ pub enum Purpose {
     Http,
     /// SELECT by a client: if Redis accepts it, this is its database from now on.
     Select(u32),
+    /// AUTH by a client, with credentials that are not the proxy's own.
+    Login,
     /// A step of the handshake that must succeed.
     Required,
     /// A step of the handshake whose answer does not matter.

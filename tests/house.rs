@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cache", &["time", "wheel"]),
     (
         "client",
-        &["buffer", "engine", "outbox", "protocol", "time"],
+        &["buffer", "command", "engine", "outbox", "protocol", "time"],
     ),
     ("command", &["protocol"]),
     ("config", &["prefix"]),
@@ -31,7 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "link", "outbox",
-            "prefix", "protocol", "stats", "time", "tracking", "wheel",
+            "prefix", "protocol", "secret", "stats", "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
@@ -40,7 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("helper", &["config"]),
     ("link", &["engine", "outbox", "protocol", "time"]),
     ("main", &["config", "engine", "helper", "reactor", "socket"]),
-    ("protocol", &["fuzzing"]),
+    ("protocol", &["fuzzing", "secret"]),
     (
         "reactor",
         &[

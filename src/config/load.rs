@@ -8,7 +8,8 @@
 use super::rows::{Kind, ROWS, Row, row};
 use super::value::{apply, is_ip, show_size};
 use super::{
-    Coherence, Config, ConfigError, Loaded, LogLevel, RedisUrl, Setting, Sources, UpstreamLost,
+    ClientAuth, Coherence, Config, ConfigError, Loaded, LogLevel, RedisUrl, Setting, Sources,
+    UpstreamLost,
 };
 use std::collections::HashMap;
 use std::time::Duration;
@@ -113,6 +114,7 @@ impl Config {
             shared_links_per_pool: 0,
             links_max: 0,
             upstream_lost: UpstreamLost::Close,
+            client_auth: ClientAuth::Redis,
             link_idle: Duration::ZERO,
             shared_request_bytes_max: 0,
             request_bytes_max: 0,

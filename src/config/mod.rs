@@ -83,6 +83,15 @@ pub enum UpstreamLost {
     Error,
 }
 
+/// Whether clients must say the password of `REDIS_URL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// If there is one.
+    Redis,
+    /// Never.
+    None,
+}
+
 /// How loud the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -127,6 +136,7 @@ pub struct Config {
     pub shared_links_per_pool: usize,
     pub links_max: usize,
     pub upstream_lost: UpstreamLost,
+    pub client_auth: ClientAuth,
     pub link_idle: Duration,
     pub shared_request_bytes_max: usize,
     pub request_bytes_max: usize,

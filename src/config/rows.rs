@@ -4,7 +4,7 @@
 //! `--help`, `env.local`, the README's table and `--check` follow from it.
 #![forbid(unsafe_code)]
 
-use super::{Coherence, Config, LogLevel, RedisUrl, UpstreamLost};
+use super::{ClientAuth, Coherence, Config, LogLevel, RedisUrl, UpstreamLost};
 use crate::prefix::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -270,8 +270,8 @@ pub static ROWS: &[Row] = &[
         "BIND",
         "localhost",
         Kind::Addresses(|c, v| c.bind = v),
-        "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. There is no password on these ports: whoever \
-         reaches them reads and writes Redis.",
+        "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a password in REDIS_URL whoever \
+         reaches these ports reads and writes Redis.",
     ),
     other(
         "REDIS_URL",
@@ -285,6 +285,21 @@ pub static ROWS: &[Row] = &[
         "",
         Kind::FileOf("REDIS_URL"),
         "A file whose first line is the REDIS_URL, for a password that shall not stand in the environment.",
+    ),
+    other(
+        "CLIENT_AUTH",
+        "redis",
+        Kind::Choice {
+            words: &["redis", "none"],
+            set: |c, word| {
+                c.client_auth = match word {
+                    "none" => ClientAuth::None,
+                    _ => ClientAuth::Redis,
+                }
+            },
+        },
+        "Whether clients must say a password. redis: that of REDIS_URL, if it has one (AUTH and HELLO; Basic or Bearer \
+         for HTTP). none: they need not, and act with the rights of REDIS_URL's user.",
     ),
     other(
         "COHERENCE",

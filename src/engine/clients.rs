@@ -57,6 +57,8 @@ impl Engine {
             db,
             self.now,
         ));
+        // An HTTP client says its password with each request.
+        self.clients[index].authenticated = port == Port::Http || !self.demands_password();
         self.stats.count(Counter::ClientsOpened);
         if port == Port::Http {
             let first = self

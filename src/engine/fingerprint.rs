@@ -69,6 +69,7 @@ impl Engine {
         (client.port, client.state, client.hold).hash(out);
         (client.admitted, client.waited_in_vain, client.peer_closed).hash(out);
         (client.flush_listed, client.ready_listed).hash(out);
+        client.authenticated.hash(out);
         (client.version, client.db, client.mute, &client.extras).hash(out);
         client.inbox.readable().hash(out);
         client.outbox.to_vec().hash(out);

@@ -289,6 +289,7 @@ impl Engine {
             Purpose::Pass => self.pass(&owed, reply),
             Purpose::Info => self.pass_info(&owed, reply),
             Purpose::Http => self.pass_http(&owed, reply),
+            Purpose::Login => self.login_answered(&owed, reply),
             Purpose::Select(db) => self.selected(&owed, db, reply),
             Purpose::Required
             | Purpose::Ignored

@@ -230,10 +230,7 @@ impl Engine {
                 ..RequestLimits::default()
             },
             http_limits: crate::protocol::http::Limits::DEFAULT,
-            http_policy: crate::protocol::http::route::Policy::new(
-                &config.http_allowed_origins,
-                &config.http_allowed_hosts,
-            ),
+            http_policy: local::http_policy(&config),
             prefixes: Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes),
             now: origin.now,
             started: origin.now,
@@ -276,6 +273,7 @@ impl Engine {
             config,
         };
         engine.refresh_lease();
+        engine.say_who_is_let_in();
         engine.connect_control();
         engine
     }

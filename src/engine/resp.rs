@@ -12,9 +12,32 @@ use crate::command::keys::Touch;
 use crate::command::{Effect, LocalCommand, Place, Refusal, StateKind, Way};
 use crate::link::{Poison, Purpose};
 use crate::protocol::Parse;
-use crate::protocol::resp::request::{Request, RequestError, RequestParser, Shape, get_at_start};
+use crate::protocol::resp::request::{
+    Request, RequestError, RequestLimits, RequestParser, Shape, get_at_start,
+};
 use crate::protocol::resp::write;
 use crate::stats::Counter;
+
+/// What a client may send before it has said its password, as in Redis.
+const STRANGERS_LIMITS: RequestLimits = RequestLimits {
+    bulk_bytes_max: 16 << 10,
+    line_bytes_max: 64 << 10,
+    args_max: 10,
+    request_bytes_max: 256 << 10,
+};
+const TOO_MANY_FOR_A_STRANGER: &[u8] = b"Protocol error: unauthenticated multibulk length";
+const TOO_LONG_FOR_A_STRANGER: &[u8] = b"Protocol error: unauthenticated bulk length";
+
+/// Which commands a client may give before it has said its password. Not by the server's flags: what is relayed goes
+/// with the proxy's own rights.
+fn may_come_first(way: Way) -> bool {
+    use LocalCommand::{Auth, Hello, Quit, Reset};
+    match way {
+        Way::Local(command) => matches!(command, Auth | Hello | Quit | Reset),
+        Way::Refuse(Refusal::CrossProtocol) => true,
+        _ => false,
+    }
+}
 
 /// What the vocabulary says of one call.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +71,15 @@ impl Engine {
             if self.outbox_is_high(ix) {
                 break;
             }
-            match parser.parse(&bytes[at..], &self.request_limits) {
+            let limits = if self.clients[ix].authenticated {
+                &self.request_limits
+            } else {
+                &STRANGERS_LIMITS
+            };
+            match parser.parse(&bytes[at..], limits) {
                 Parse::More => break,
                 Parse::Bad(error) => {
-                    self.refuse_bytes(ix, &error);
+                    self.refuse_bytes(ix, &bytes[at..], &error);
                     return bytes.len();
                 }
                 Parse::Done(request) => {
@@ -81,7 +109,10 @@ impl Engine {
     #[inline]
     fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
         let client = &mut self.clients[ix];
-        if client.relayed > 0 || self.now >= self.hits_until || client.mute != Mute::Off {
+        if client.relayed > 0 || self.now >= self.hits_until {
+            return 0;
+        }
+        if client.mute != Mute::Off || !client.authenticated {
             return 0;
         }
         let (mut at, mut hits) = (0, 0);
@@ -112,10 +143,16 @@ impl Engine {
     }
 
     /// Bytes that no request can begin with: Redis's words, then the end of the connection.
-    fn refuse_bytes(&mut self, ix: usize, error: &RequestError) {
+    fn refuse_bytes(&mut self, ix: usize, bytes: &[u8], error: &RequestError) {
         self.stats.count(Counter::ProtocolErrors);
         let mut text = b"ERR ".to_vec();
-        text.extend_from_slice(&error.text());
+        let is_plain = self.clients[ix].authenticated
+            || RequestParser::default().parse(bytes, &self.request_limits) == Parse::Bad(*error);
+        text.extend_from_slice(&match error {
+            RequestError::CountInvalid if !is_plain => TOO_MANY_FOR_A_STRANGER.into(),
+            RequestError::LengthInvalid if !is_plain => TOO_LONG_FOR_A_STRANGER.into(),
+            _ => error.text(),
+        });
         let reason = match error {
             RequestError::RequestTooBig => CloseReason::RequestTooLarge,
             _ => CloseReason::ProtocolError,
@@ -138,7 +175,7 @@ impl Engine {
                     Parse::Done(request) => self.handle_canonical(ix, &request),
                     // Unquoting never makes a request longer than the limits that it was read under.
                     Parse::More | Parse::Bad(_) => {
-                        self.refuse_bytes(ix, &RequestError::RequestTooBig);
+                        self.refuse_bytes(ix, &[], &RequestError::RequestTooBig);
                         Handled::Done
                     }
                 };
@@ -151,6 +188,10 @@ impl Engine {
     fn handle_canonical(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         let judgement = self.judge(request);
         self.clients[ix].last = judgement.place;
+        if !self.clients[ix].authenticated && !may_come_first(judgement.way) {
+            self.refuse_stranger(ix, request);
+            return Handled::Done;
+        }
         match judgement.way {
             Way::Get => match request.args().nth(1) {
                 Some(key) => self.get(ix, key, Freshness::Cached, None),

@@ -8,6 +8,8 @@
 //! - [`walkthrough`]: what a newcomer does with curl, redis-cli and a client library
 //! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
+//! - [`auth`]: a Redis with a password
+//! - [`handshakes`]: what client libraries say on connecting
 //! - [`client_command`]: CLIENT and its like about the proxy's own clients
 //! - [`databases`]: SELECT, and what belongs to a database
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
@@ -19,6 +21,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auth;
 mod budgets;
 mod client_command;
 mod coherence;
@@ -32,6 +35,7 @@ mod coherence_versions;
 mod commands;
 mod databases;
 mod expiry;
+mod handshakes;
 mod hits;
 mod http;
 mod http_connections;

@@ -74,6 +74,7 @@ pub struct ProxyBuilder {
     http_is_off: bool,
     resp_is_off: bool,
     shell_prefix: Option<String>,
+    password: Option<&'static str>,
 }
 
 /// A running proxy. Dropping it sends SIGTERM and demands a clean end.
@@ -85,6 +86,8 @@ pub struct Proxy {
     pub http_port: u16,
     /// Where it speaks RESP.
     pub resp_port: u16,
+    /// What a client must say first.
+    password: Option<&'static str>,
     directory: Scratch,
 }
 
@@ -92,6 +95,12 @@ impl ProxyBuilder {
     /// One more configuration key.
     pub fn env(mut self, key: &str, value: impl ToString) -> ProxyBuilder {
         self.env.push((key.to_string(), value.to_string()));
+        self
+    }
+
+    /// This is the password in its `REDIS_URL`, which clients must say.
+    pub fn password_is(mut self, password: &'static str) -> ProxyBuilder {
+        self.password = Some(password);
         self
     }
 
@@ -195,6 +204,7 @@ impl ProxyBuilder {
             running: true,
             http_port,
             resp_port,
+            password: self.password,
             directory,
         };
         // Somebody else's proxy may answer on this port while ours fails to bind it: its process id tells.
@@ -209,7 +219,9 @@ impl ProxyBuilder {
             if self.resp_is_off {
                 return Some(true);
             }
-            let info = RespClient::try_connect(resp_port)?.call(&["INFO", "nearcache"]);
+            let mut client = RespClient::try_connect(resp_port)?;
+            log_in(&mut client, self.password);
+            let info = client.call(&["INFO", "nearcache"]);
             matches!(info, Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&mine))
                 .then_some(true)
         });
@@ -221,6 +233,12 @@ impl ProxyBuilder {
         // Another port may help one that has ended; one that runs and does not answer is broken.
         assert!(answers.is_some(), "nearcache does not answer: {words}");
         Err(words)
+    }
+}
+
+fn log_in(client: &mut RespClient, password: Option<&str>) {
+    if let Some(password) = password {
+        client.call(&["AUTH", password]);
     }
 }
 
@@ -279,6 +297,7 @@ impl Proxy {
             http_is_off: false,
             resp_is_off: false,
             shell_prefix: None,
+            password: None,
         }
     }
 
@@ -297,7 +316,9 @@ impl Proxy {
     /// The section `# Nearcache` of INFO.
     #[track_caller]
     pub fn info(&self) -> HashMap<String, String> {
-        let text = self.resp().call(&["INFO", "nearcache"]).text();
+        let mut client = self.resp();
+        log_in(&mut client, self.password);
+        let text = client.call(&["INFO", "nearcache"]).text();
         assert!(text.starts_with("# Nearcache\r\n"), "{text}");
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
         pairs

@@ -136,15 +136,6 @@ impl Engine {
                 .is_none_or(|least| self.now.since(client.opened).as_secs() >= least)
     }
 
-    /// Whom Redis takes the client for: the user that its commands are sent as.
-    fn user_of(&self, _client: &Client) -> &str {
-        self.config
-            .redis_url
-            .username
-            .as_deref()
-            .unwrap_or("default")
-    }
-
     /// One line, as Redis 7.2 writes it.
     fn describe(&self, client: &Client) -> String {
         let extras = client.extras.as_deref();
@@ -223,12 +214,7 @@ impl Engine {
                 filter.laddr = Some(value.to_vec());
             } else if is("user") {
                 // Who the users of Redis are is not known here, but which of them any client can be is.
-                let known = self
-                    .config
-                    .redis_url
-                    .username
-                    .as_deref()
-                    .unwrap_or("default");
+                let known = self.proxys_user();
                 if value != known.as_bytes() && value != b"default" {
                     return Err(quoting(b"ERR No such user '", value, b"'").into());
                 }

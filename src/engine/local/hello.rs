@@ -2,7 +2,7 @@
 //! the id is the client's own here and that no cluster is to be seen.
 #![forbid(unsafe_code)]
 
-use super::auth::WRONG_PASSWORD;
+use super::auth::Said;
 use crate::command::row::REPLY_DEPTH_MAX;
 use crate::engine::Engine;
 use crate::engine::clients::Handled;
@@ -13,6 +13,10 @@ use crate::protocol::resp::request::Request;
 use crate::protocol::resp::value::{self, Value};
 use crate::protocol::resp::write::{self, Version};
 use std::borrow::Cow;
+
+const NO_AUTH: &[u8] = b"NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version \
+at the same time";
 
 /// What Redis says of itself in answer to HELLO. Nothing, where it does not know HELLO.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,7 +104,7 @@ fn as_map<'b>(module: &Value<'b>) -> Value<'b> {
 struct Asked<'b> {
     /// `None` changes nothing.
     version: Option<Version>,
-    credentials: Option<(&'b [u8], &'b [u8])>,
+    credentials: Option<Said<'b>>,
     name: Option<&'b [u8]>,
 }
 
@@ -118,33 +122,46 @@ impl Engine {
         match read(request) {
             Err(text) => self.reply_error(ix, &text),
             Ok(asked) => {
-                if let Some((user, password)) = asked.credentials
-                    && !self.credentials_match(user, password)
-                {
-                    self.reply_error(ix, WRONG_PASSWORD);
-                    return Handled::Done;
+                match asked.credentials {
+                    Some(said) if self.is_own(said) => self.clients[ix].authenticated = true,
+                    Some(said) => {
+                        let name = asked.name.map(Box::from);
+                        return self.ask_redis(ix, said, Some((asked.version, name)));
+                    }
+                    None if !self.clients[ix].authenticated => {
+                        self.reply_error(ix, NO_AUTH);
+                        return Handled::Done;
+                    }
+                    None => {}
                 }
-                self.greet_client(ix, asked.version, asked.name);
+                let greeting = self.greeting(ix, asked.version, asked.name);
+                self.clients[ix].reply(&greeting, &mut self.pool);
             }
         }
         Handled::Done
     }
 
-    /// The client may be greeted; its name is the last thing that may be wrong.
-    fn greet_client(&mut self, ix: usize, version: Option<Version>, name: Option<&[u8]>) {
+    /// The reply to a HELLO of a client that may be greeted; its name is the last thing that may be wrong.
+    pub(super) fn greeting(
+        &mut self,
+        ix: usize,
+        version: Option<Version>,
+        name: Option<&[u8]>,
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
         if let Some(name) = name
             && let Err(text) = self.set_name(ix, name)
         {
-            return self.reply_error(ix, text);
+            write::error(&mut out, text);
+            return out;
         }
         let client = &mut self.clients[ix];
         client.version = version.unwrap_or(client.version);
         let (version, number) = (client.version, client.number);
         let number = i64::try_from(number).unwrap_or(i64::MAX);
         let upstream = &self.upstream;
-        client.reply_with(&mut self.pool, |out| {
-            upstream.greeting.write(out, version, number, upstream)
-        });
+        upstream.greeting.write(&mut out, version, number, upstream);
+        out
     }
 }
 
@@ -172,7 +189,10 @@ fn read<'b>(request: &Request<'b>) -> Result<Asked<'b>, Cow<'static, [u8]>> {
             let (Some(user), Some(password)) = (args.next(), args.next()) else {
                 return Err(syntax_error(option));
             };
-            asked.credentials = Some((user, password));
+            asked.credentials = Some(Said {
+                user: Some(user),
+                password,
+            });
         } else if option.eq_ignore_ascii_case(b"setname") {
             asked.name = Some(args.next().ok_or_else(|| syntax_error(option))?);
         } else {

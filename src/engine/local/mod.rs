@@ -19,6 +19,7 @@ use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
+pub(super) use auth::http_policy;
 pub(super) use hello::Greeting;
 pub(super) use info::extend_info;
 
@@ -46,7 +47,7 @@ impl Engine {
                 self.finish_client(ix, CloseReason::Asked);
             }
             LocalCommand::Hello => return self.hello(ix, request),
-            LocalCommand::Auth => self.auth(ix, request),
+            LocalCommand::Auth => return self.auth(ix, request),
             LocalCommand::Select => return self.select(ix, first, request),
             LocalCommand::Reset => self.reset(ix),
             LocalCommand::Readonly
@@ -98,10 +99,12 @@ impl Engine {
 
     /// RESET: the connection is as it was when it was opened. Replies that are owed are still sent.
     fn reset(&mut self, ix: usize) {
+        let demands_password = self.demands_password();
         let client = &mut self.clients[ix];
         client.version = Version::Resp2;
         client.db = self.config.redis_url.db;
         client.mute = Mute::Off;
+        client.authenticated = !demands_password;
         if let Some(extras) = &mut client.extras {
             // The names of the library stay: it is still the one behind the connection.
             extras.name = Box::default();

@@ -1,9 +1,10 @@
 //! What is to be done with a request: one plain function of the request and the policy.
 //!
-//! Never looks at the cache. The order of the rules is the order of trust: who asks (host, origin), then what
+//! Never looks at the cache. The order of the rules is the order of trust: who asks (host, origin, credentials), then what
 //! (method, path), then for which key; so a page that may not ask learns nothing by asking.
 #![forbid(unsafe_code)]
 
+use super::credentials::Credentials;
 use super::head::{IfNoneMatch, Method, Request, Version};
 use super::target::{split_port, strip_scheme};
 use super::{Refusal, query};
@@ -15,6 +16,8 @@ pub struct Policy {
     pub origins: Origins,
     /// `HTTP_ALLOWED_HOSTS`: host names, with a port (then only this one) or without (then any). Empty: any host.
     pub hosts: Vec<String>,
+    /// What a request must carry, where Redis needs a password.
+    pub credentials: Option<Credentials>,
 }
 
 /// Foreign origins whose pages may ask.
@@ -54,6 +57,7 @@ impl Policy {
         Policy {
             origins,
             hosts: hosts.to_vec(),
+            credentials: None,
         }
     }
 
@@ -189,6 +193,11 @@ fn key_of<'a>(
         return Err(Refusal::ForeignHost);
     }
     *grant = policy.grant(request)?;
+    if let Some(credentials) = &policy.credentials
+        && !credentials.are_in(request.authorization)
+    {
+        return Err(Refusal::Unauthorized);
+    }
     match (request.method, request.path) {
         (Method::Unknown, _) => Err(Refusal::MethodUnknown),
         (Method::Options, b"*") => Err(Refusal::OptionsOfServer),

@@ -157,6 +157,7 @@ mod tests {
                 stored_at: now,
                 deadline: now + Duration::from_secs(60),
                 tag: 0,
+                ping: 0,
             };
             assert!(engine.cache.put(put, now).kept);
         }

@@ -36,7 +36,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("fetch", &["engine", "hash", "time"]),
     ("fetcher", &["config", "fetch", "helper", "socket", "time"]),
-    ("fuzzing", &["cache", "protocol", "time", "wheel"]),
+    (
+        "fuzzing",
+        &[
+            "cache", "config", "engine", "fetch", "protocol", "time", "wheel",
+        ],
+    ),
     ("helper", &["config"]),
     ("link", &["engine", "outbox", "protocol", "time"]),
     ("main", &["config", "engine", "helper", "reactor", "socket"]),

@@ -93,6 +93,7 @@ const ALLOWED_IN_CORE: &[(&str, &str)] = &[
     ("client", "std::sync::Arc"),
     ("command", "std::sync::Arc"),
     ("engine", "std::sync::Arc"),
+    ("fuzzing", "std::net::{Ipv4Addr, SocketAddr}"),
     ("fuzzing", "std::sync::Arc"),
     ("outbox", "std::sync::Arc"),
 ];

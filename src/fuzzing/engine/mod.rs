@@ -5,22 +5,22 @@
 //! [`Output`], and every byte that a RESP client gets is scanned: while the connection stands it is a sequence of whole
 //! replies. At the end everything is taken away, and nothing may be left behind.
 //!
-//! `redis.rs` is the other side: it answers what it is asked in the kind of reply that the command has, so that the
+//! `wire.rs` is the other side: it answers what it is asked in the kind of reply that the command has, so that the
 //! fuzzer gets past the handshake; any other bytes are a step of their own.
 #![forbid(unsafe_code)]
 
-mod redis;
+mod wire;
 
 use crate::config::{Coherence, Config};
 use crate::engine::{ConnId, Engine, Origin, Output, Place, Port};
 use crate::fetch::{Completion, FetchError, Fetched, Job, RunId};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::time::Time;
-use redis::Wire;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+use wire::Wire;
 
 const CLIENTS_MAX: usize = 5;
 /// Steps of one run: inputs are short, and each step checks everything.
@@ -422,7 +422,7 @@ impl World {
             Ok(Fetched {
                 value,
                 pttl_ms,
-                run_id: RunId::in_info(redis::SERVER_INFO),
+                run_id: RunId::in_info(wire::SERVER_INFO),
             })
         };
         let result = match mood {

@@ -24,6 +24,7 @@ mod measure;
 mod read;
 mod relay;
 mod resp;
+mod straight;
 mod switches;
 mod timers;
 mod upstream;
@@ -48,6 +49,7 @@ use measure::Measures;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+pub use straight::AtOnce;
 #[doc(hidden)]
 pub use switches::Rule;
 use timers::{Timer, Timers};
@@ -195,8 +197,10 @@ pub struct Engine {
     inbox_pool: buffer::Pool,
     /// Where most reads go; taken out while its bytes are handled.
     scratch: Vec<u8>,
-    /// Whether the last `recv_slice` gave the scratch.
-    receiving_scratch: bool,
+    /// What the last `recv_slice` gave.
+    receiving: straight::Receiving,
+    /// Replies that are to be written at once.
+    replies: Vec<u8>,
     /// The key hashes of the command being handled.
     touch: Vec<u64>,
     /// The canonical form of the command being handled, where it came in another.
@@ -263,7 +267,8 @@ impl Engine {
             pool: outbox::Pool::new(POOL_BLOCKS),
             inbox_pool: buffer::Pool::new(POOL_BLOCKS),
             scratch: vec![0; READ_BYTES],
-            receiving_scratch: false,
+            receiving: straight::Receiving::Scratch,
+            replies: Vec::with_capacity(straight::REPLIES_BYTES_MAX),
             touch: Vec::new(),
             canonical: Vec::new(),
             http_key: Vec::new(),
@@ -290,8 +295,9 @@ impl Engine {
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
     /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
+    #[inline]
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
-        self.receiving_scratch = true;
+        self.receiving = straight::Receiving::Scratch;
         match id.place {
             Place::Client(_) => self.client_recv_slice(id),
             Place::Link(_) if self.link_index(id).is_some() => &mut self.scratch,
@@ -302,7 +308,11 @@ impl Engine {
     /// `n` bytes were read into the slice that the last [`Engine::recv_slice`] of this id returned.
     pub fn received(&mut self, id: ConnId, n: usize) {
         match id.place {
-            Place::Client(_) => self.client_received(id, n),
+            Place::Client(_) => {
+                if let AtOnce::Replies(_) = self.received_at_once(id, n) {
+                    self.sent_at_once(id, 0);
+                }
+            }
             Place::Link(_) => self.link_received(id, n),
         }
     }
@@ -459,6 +469,22 @@ impl Engine {
                 "rule L2: an entry exists while a fetch of its key holds the mark"
             );
         }
+    }
+
+    /// Panics where something of a client or a command is left although every client is gone, every link was lost and
+    /// every job is done. For tests.
+    pub fn check_nothing_is_left(&self) {
+        assert!(self.clients.is_empty(), "clients");
+        assert!(self.outstanding.is_empty(), "keys of commands outstanding");
+        assert!(self.fetches.is_empty(), "fetches");
+        assert_eq!(self.admission.in_flight(), 0, "requests in flight");
+        assert_eq!(self.admission.waiting(), 0, "clients in the queue");
+        assert_eq!(self.barriers.counted(), 0, "replies held");
+        assert_eq!(
+            self.stats.get(crate::stats::Counter::ClientsOpened),
+            self.stats.get(crate::stats::Counter::ClientsClosed),
+            "clients opened and closed"
+        );
     }
 
     fn fire(&mut self, timer: Timer) {

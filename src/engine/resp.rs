@@ -7,7 +7,7 @@ use super::relay::{Relayed, Road, Scope};
 use super::switches::Rule;
 use super::{Engine, OUTBOX_HIGH_BYTES};
 use crate::cache::Content;
-use crate::client::{CloseReason, Framing, Hold, Mute, State};
+use crate::client::{CloseReason, Framing, Hold, State};
 use crate::command::keys::Touch;
 use crate::command::{Effect, LocalCommand, Place, Refusal, StateKind, Way};
 use crate::link::{Poison, Purpose};
@@ -108,13 +108,10 @@ impl Engine {
     /// that needs more than that. Worth its own loop: see the figure of `make icount`.
     #[inline]
     fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+        if !self.may_hit(&self.clients[ix]) {
+            return 0;
+        }
         let client = &mut self.clients[ix];
-        if client.relayed > 0 || self.now >= self.hits_until {
-            return 0;
-        }
-        if client.mute != Mute::Off || !client.authenticated {
-            return 0;
-        }
         let (mut at, mut hits) = (0, 0);
         while *budget > hits {
             let Some((key, used)) = get_at_start(&bytes[at..]) else {

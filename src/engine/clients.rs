@@ -73,9 +73,23 @@ impl Engine {
 
     /// The address on which a client was accepted, for CLIENT LIST.
     pub fn accepted_on(&mut self, id: ConnId, local: SocketAddr) {
-        if let Some(ix) = self.client_index(id) {
-            self.clients[ix].local = local;
+        if let Some(ix) = self.client_index(id)
+            && local != self.local_of(&self.clients[ix])
+        {
+            self.clients[ix].local = Some(Box::new(local));
         }
+    }
+
+    /// Where the client was accepted.
+    pub(super) fn local_of(&self, client: &Client) -> SocketAddr {
+        let here = || {
+            let port = match client.port {
+                Port::Http => self.config.http_port,
+                Port::Resp => self.config.resp_port,
+            };
+            SocketAddr::new(client.peer.ip(), port.unwrap_or(0))
+        };
+        client.local.as_deref().copied().unwrap_or_else(here)
     }
 
     /// What a client that cannot be taken is told before its socket is closed.

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::{SYNTAX, quoting};
-use crate::client::{Client, Hold, Login};
+use crate::client::{Client, HelloRest, Hold, Login};
 use crate::config::{ClientAuth, Config, LogLevel};
 use crate::engine::Engine;
 use crate::engine::clients::Handled;
@@ -15,7 +15,7 @@ use crate::link::{Owed, Poison, Purpose};
 use crate::protocol::http::credentials::Credentials;
 use crate::protocol::http::route::Policy;
 use crate::protocol::resp::request::Request;
-use crate::protocol::resp::write::{self, Version};
+use crate::protocol::resp::write;
 use crate::secret::same;
 
 const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
@@ -105,7 +105,7 @@ impl Engine {
         &mut self,
         ix: usize,
         said: Said<'_>,
-        hello: Option<(Option<Version>, Option<Box<[u8]>>)>,
+        hello: Option<HelloRest>,
     ) -> Handled {
         let mut frame = Vec::new();
         match said.user {
@@ -146,7 +146,7 @@ impl Engine {
                 self.clients[ix].authenticated = true;
                 match login.hello {
                     None => self.pass(owed, reply),
-                    Some((version, name)) => {
+                    Some(HelloRest { version, name }) => {
                         let greeting = self.greeting(ix, version, name.as_deref());
                         self.pass(owed, &greeting);
                     }

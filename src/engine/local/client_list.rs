@@ -129,7 +129,7 @@ impl Engine {
                 .is_none_or(|ids| ids.contains(&client.number))
             && filter.kind.is_none_or(|kind| kind == Kind::Normal)
             && is(&filter.addr, &|| client.peer.to_string())
-            && is(&filter.laddr, &|| client.local.to_string())
+            && is(&filter.laddr, &|| self.local_of(client).to_string())
             && is(&filter.user, &|| self.user_of(client).to_owned())
             && filter
                 .age_secs
@@ -170,7 +170,7 @@ impl Engine {
              tot-mem={size} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             client.number,
             client.peer,
-            client.local,
+            self.local_of(client),
             text(extras.map(|extras| &*extras.name)),
             self.now.since(client.opened).as_secs(),
             self.now.since(client.active).as_secs(),

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::auth::Said;
+use crate::client::HelloRest;
 use crate::command::row::REPLY_DEPTH_MAX;
 use crate::engine::Engine;
 use crate::engine::clients::Handled;
@@ -125,8 +126,11 @@ impl Engine {
                 match asked.credentials {
                     Some(said) if self.is_own(said) => self.clients[ix].authenticated = true,
                     Some(said) => {
-                        let name = asked.name.map(Box::from);
-                        return self.ask_redis(ix, said, Some((asked.version, name)));
+                        let rest = HelloRest {
+                            version: asked.version,
+                            name: asked.name.map(Box::from),
+                        };
+                        return self.ask_redis(ix, said, Some(rest));
                     }
                     None if !self.clients[ix].authenticated => {
                         self.reply_error(ix, NO_AUTH);

@@ -33,6 +33,8 @@ struct Ping {
     /// How many bytes the link will have sent in all when it is written. Until the first of its own bytes leaves, it can
     /// still serve whatever has been received meanwhile.
     begins_at_byte: u64,
+    /// The number of the newest PING that had been answered when it was sent.
+    answered_before: u64,
 }
 
 /// The invalidation link as it is now.
@@ -42,6 +44,9 @@ pub struct Tracking {
     in_flight: VecDeque<Ping>,
     /// PINGs answered since the link began.
     answered: u64,
+    /// The number of the newest PING that had been answered when the newest answered one was sent: with that one's
+    /// answer its second round was over.
+    answered_twice: u64,
     /// When the newest answered PING was sent.
     fresh_at: Option<Time>,
     /// The push being read.
@@ -54,6 +59,7 @@ impl Default for Tracking {
             state: State::Down,
             in_flight: VecDeque::new(),
             answered: 0,
+            answered_twice: 0,
             fresh_at: None,
             pushes: PushReader::default(),
         }
@@ -72,6 +78,7 @@ impl Tracking {
         let answered = self.answered + self.in_flight.len() as u64;
         *self = Tracking {
             answered,
+            answered_twice: answered,
             ..Tracking::default()
         };
     }
@@ -106,6 +113,7 @@ impl Tracking {
         self.in_flight.push_back(Ping {
             sent_at: now,
             begins_at_byte,
+            answered_before: self.answered,
         });
     }
 
@@ -124,8 +132,39 @@ impl Tracking {
     pub fn pong(&mut self) -> Option<Time> {
         let ping = self.in_flight.pop_front()?;
         self.answered += 1;
+        self.answered_twice = ping.answered_before;
         self.fresh_at = Some(ping.sent_at);
         Some(ping.sent_at)
+    }
+
+    /// Rule L14: whether what was received when `ping` (modulo 2^16) was the newest PING sent was received before the
+    /// sending of a PING that is answered, or, with two rounds, of one whose answer came before the sending of another
+    /// one that is answered too. So no change of before that is under way to us any more.
+    ///
+    /// A number that has come round may be taken for a younger one, never for an older one.
+    pub fn is_settled(&self, ping: u16, rounds: u8) -> bool {
+        let answered = if rounds <= 1 {
+            self.answered
+        } else {
+            self.answered_twice
+        };
+        let sent = self.newest_sent();
+        u64::from((sent as u16).wrapping_sub(ping)) > sent - answered
+    }
+
+    /// What decides when something numbered `ping` will be settled: how many PINGs were sent since, `None` when it is
+    /// settled already. For fingerprints.
+    pub fn unsettled_for(&self, ping: u16, rounds: u8) -> Option<u16> {
+        let settled = self.is_settled(ping, rounds);
+        (!settled).then(|| (self.newest_sent() as u16).wrapping_sub(ping))
+    }
+
+    /// The rest of that: how far behind the newest answer each PING under way began, and the newest answered one. For
+    /// fingerprints.
+    pub fn rounds_behind(&self) -> impl Iterator<Item = u64> {
+        let begun = self.in_flight.iter().map(|ping| ping.answered_before);
+        let begun = begun.chain([self.answered_twice]);
+        begun.map(|before| self.answered - before)
     }
 
     /// The instant up to which everything executed in Redis is known here.
@@ -390,6 +429,39 @@ mod tests {
         }
         let bytes: Vec<usize> = (0..push.len()).collect();
         assert_eq!(read(push.as_bytes(), &bytes).0, expected);
+    }
+
+    #[test]
+    fn what_was_received_before_a_ping_is_settled_by_its_answer_or_by_the_next_round() {
+        let ms = Time::from_millis;
+        for before in [0, 65_534, 65_535, 65_536, 200_000] {
+            let mut tracking = Tracking::default();
+            for _ in 0..before {
+                tracking.ping_sent(ms(1), 0);
+                tracking.pong();
+            }
+            let received = tracking.newest_sent() as u16;
+            let now =
+                |tracking: &Tracking| [1, 2].map(|rounds| tracking.is_settled(received, rounds));
+            assert_eq!(now(&tracking), [false, false]);
+            tracking.ping_sent(ms(2), 0);
+            assert_eq!(now(&tracking), [false, false], "it is under way");
+            tracking.ping_sent(ms(3), 0);
+            tracking.pong();
+            assert_eq!(now(&tracking), [true, false], "before {before}");
+            tracking.pong();
+            assert_eq!(
+                now(&tracking),
+                [true, false],
+                "sent before the first answer"
+            );
+            tracking.ping_sent(ms(4), 0);
+            assert_eq!(now(&tracking), [true, false]);
+            tracking.pong();
+            assert_eq!(now(&tracking), [true, true], "before {before}");
+            let younger = tracking.newest_sent() as u16;
+            assert!(!tracking.is_settled(younger, 1));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! and becomes memory page by page as slots are first used: it never moves, so growing never pauses to copy.
 //!
 //! ```text
-//! slot   name 8 | block 16 | deadline 8 | chain, newer, older, stored 4 each | timer 8 | tag 8
+//! slot   name 8 | block 16 | deadline 8 | chain, newer, older, stored 4 each | timer 8 | tag 6, ping 2
 //! block  small: key ++ reply in one allocation     large: key, and the reply apart, counted
 //! ```
 //! A small block without a reply says that the key is missing in Redis; one stray byte in its place says too large.
@@ -27,6 +27,9 @@ pub const SHARED_VALUE_BYTES_MIN: usize = 8 * 1024;
 pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
 /// Databases above this are not kept: a slot has 16 bits for the number.
 pub const DB_MAX: u32 = u16::MAX as u32;
+const TAG_BITS: u32 = 48;
+/// The largest tag: 16 bits of its word belong to `ping`.
+pub const TAG_MAX: u64 = (1 << TAG_BITS) - 1;
 /// Written in place of a reply: the value is too large to keep. No reply is this short.
 const TOO_LARGE: &[u8] = b"!";
 
@@ -51,7 +54,28 @@ pub(super) struct Slot {
     /// The instant of storing in units of 1.024 ms, modulo 2^32.
     pub(super) stored: u32,
     pub(super) timer: Links,
-    pub(super) tag: u64,
+    pub(super) label: Label,
+}
+
+/// The two numbers that come with an entry: a tag of 48 bits, and 16 bits of `ping` above it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Label(u64);
+
+impl Label {
+    pub(super) fn new(tag: u64, ping: u16) -> Label {
+        debug_assert!(tag <= TAG_MAX, "a tag has 48 bits");
+        Label(tag & TAG_MAX | u64::from(ping) << TAG_BITS)
+    }
+
+    #[inline(always)]
+    pub(super) fn tag(self) -> u64 {
+        self.0 & TAG_MAX
+    }
+
+    #[inline(always)]
+    pub(super) fn ping(self) -> u16 {
+        (self.0 >> TAG_BITS) as u16
+    }
 }
 
 const _: () = assert!(size_of::<Slot>() == 64);
@@ -124,7 +148,8 @@ impl Slot {
         Stamp {
             stored_at: Time::from_micros(stored_ticks << 10),
             deadline: self.deadline,
-            tag: self.tag,
+            tag: self.label.tag(),
+            ping: self.label.ping(),
         }
     }
 
@@ -330,7 +355,7 @@ impl Slots {
             older: NONE,
             stored: 0,
             timer: Links::UNLINKED,
-            tag: 0,
+            label: Label::default(),
         };
         self.vacant = id;
         std::mem::replace(self.at_mut(id), vacant)

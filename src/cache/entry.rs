@@ -34,6 +34,8 @@ pub struct Stamp {
     pub deadline: Time,
     /// The number given to `put`, or to `set_tag` since.
     pub tag: u64,
+    /// See [`Put::ping`].
+    pub ping: u16,
 }
 
 impl<'c> ValueRef<'c> {
@@ -79,7 +81,7 @@ impl<'c> ValueRef<'c> {
     /// The number given to [`super::Cache::put`], or to [`super::Cache::set_tag`] since.
     #[inline]
     pub fn tag(&self) -> u64 {
-        self.slot.tag
+        self.slot.label.tag()
     }
 }
 
@@ -109,6 +111,8 @@ pub struct Put<'a> {
     pub stored_at: Time,
     /// From when on it must not be used.
     pub deadline: Time,
-    /// Any number; comes back with the entry.
+    /// Any number up to [`super::TAG_MAX`]; comes back with the entry.
     pub tag: u64,
+    /// Another one, which never changes: the number of the newest PING that had been sent, modulo 2^16 (rule L14).
+    pub ping: u16,
 }

@@ -31,8 +31,8 @@ mod lru;
 
 use crate::time::Time;
 use crate::wheel::{Links, Rings};
-use arena::{Block, ENTRY_COST_MIN, NONE, Slot, Slots};
-pub use arena::{DB_MAX, KEY_BYTES_MAX, SHARED_VALUE_BYTES_MIN, SharedReply};
+use arena::{Block, ENTRY_COST_MIN, Label, NONE, Slot, Slots};
+pub use arena::{DB_MAX, KEY_BYTES_MAX, SHARED_VALUE_BYTES_MIN, SharedReply, TAG_MAX};
 pub use entry::{Content, NewContent, Put, Stamp, ValueRef};
 use index::Index;
 use leaving::Leaving;
@@ -124,7 +124,8 @@ impl Cache {
     /// Changes the number that was put with the entry of `key`, if there is one. Not a use of it.
     pub fn set_tag(&mut self, db: u32, key: &[u8], hash: u64, tag: u64) {
         if let Some(id) = self.find(db, key, hash) {
-            self.slots.at_mut(id).tag = tag;
+            let slot = self.slots.at_mut(id);
+            slot.label = Label::new(tag, slot.label.ping());
         }
     }
 
@@ -140,7 +141,9 @@ impl Cache {
             stored_at,
             deadline,
             tag,
+            ping,
         } = put;
+        let label = Label::new(tag, ping);
         let old = self.find(db, key, hash);
         let cost = arena::cost_of(key.len(), &content);
         let name = arena::name_of(db, key.len(), hash);
@@ -162,7 +165,7 @@ impl Cache {
                 let slot = self.slots.at_mut(id);
                 let old_cost = slot.cost();
                 let old_block = std::mem::replace(&mut slot.block, block);
-                (slot.deadline, slot.stored, slot.tag) = (deadline, stored, tag);
+                (slot.deadline, slot.stored, slot.label) = (deadline, stored, label);
                 self.entry_bytes -= old_cost;
                 self.leaving.retire(old_block);
                 self.lru.touch(&mut self.slots, id);
@@ -179,7 +182,7 @@ impl Cache {
                     older,
                     stored,
                     timer,
-                    tag,
+                    label,
                 });
                 self.len += 1;
                 self.index.insert(&mut self.slots, id, self.len);

@@ -27,6 +27,7 @@ fn put(cache: &mut Cache, db: u32, key: &[u8], content: NewContent<'_>) -> Store
         stored_at: START,
         deadline: LATER,
         tag: 7,
+        ping: 700,
     };
     let stored = cache.put(put, START);
     cache.check();
@@ -70,7 +71,7 @@ fn a_tag_can_be_changed_and_goes_with_its_entry() {
     let tag = |cache: &Cache, db| {
         cache
             .stamp(db, b"k", hash(b"k"), START)
-            .map(|stamp| stamp.tag)
+            .map(|stamp| (stamp.tag, stamp.ping))
     };
     cache.set_tag(0, b"k", hash(b"k"), 8);
     assert_eq!(tag(&cache, 0), None, "nothing is made by it");
@@ -78,10 +79,13 @@ fn a_tag_can_be_changed_and_goes_with_its_entry() {
     put(&mut cache, 1, b"k", NewContent::Value(b"v"));
     put(&mut cache, 0, b"newer", NewContent::Value(b"v"));
     cache.set_tag(0, b"k", hash(b"k"), 8);
-    assert_eq!((tag(&cache, 0), tag(&cache, 1)), (Some(8), Some(7)));
+    assert_eq!(tag(&cache, 0), Some((8, 700)));
+    assert_eq!(tag(&cache, 1), Some((7, 700)));
     assert_eq!(keys(&cache)[0], b"newer", "it is no use of the entry");
+    cache.set_tag(0, b"k", hash(b"k"), TAG_MAX);
+    assert_eq!(tag(&cache, 0), Some((TAG_MAX, 700)));
     put(&mut cache, 0, b"k", NewContent::Value(b"w"));
-    assert_eq!(tag(&cache, 0), Some(7));
+    assert_eq!(tag(&cache, 0), Some((7, 700)));
 }
 
 #[test]
@@ -324,6 +328,7 @@ fn a_hundred_thousand_are_all_found_and_expire_in_portions() {
                 stored_at: START,
                 deadline,
                 tag: i,
+                ping: 0,
             },
             START,
         );

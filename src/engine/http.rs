@@ -5,7 +5,7 @@ use super::Engine;
 use super::clients::Handled;
 use super::coherence::Stale;
 use super::read::{Freshness, SHARED_BYTES_MIN, error_text};
-use crate::cache::Content;
+use crate::cache::{Content, TAG_MAX};
 use crate::client::{Client, CloseReason, Framing, HttpAsk, HttpWay, State};
 use crate::fetch::FetchError;
 use crate::hash::KeyHasher;
@@ -24,7 +24,8 @@ use std::sync::Arc;
 pub(super) struct Facts {
     /// Whether the value is UTF-8.
     utf8: bool,
-    /// What its entity tag is made of: a hash, whose two lowest bits are zero to leave room for `KNOWN` and `UTF8`.
+    /// What its entity tag is made of: a hash of 48 bits, as many as an entry has room for, whose two lowest are zero to
+    /// leave room for `KNOWN` and `UTF8`.
     etag: u64,
 }
 
@@ -38,7 +39,7 @@ impl Facts {
     fn of(value: &[u8], hasher: &KeyHasher) -> Facts {
         Facts {
             utf8: std::str::from_utf8(value).is_ok(),
-            etag: hasher.hash(value) & !(Facts::KNOWN | Facts::UTF8),
+            etag: hasher.hash(value) & TAG_MAX & !(Facts::KNOWN | Facts::UTF8),
         }
     }
 

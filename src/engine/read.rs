@@ -286,6 +286,7 @@ impl Engine {
             stored_at: flight.dispatched,
             deadline,
             tag: 0,
+            ping: self.tracking.newest_sent() as u16,
         };
         let stored = self.cache.put(put, self.now);
         self.stats

@@ -295,6 +295,7 @@ fn put(
         stored_at,
         deadline,
         tag: u64::from(tag),
+        ping: u16::from(time),
     };
     let stored = cache.put(put, now);
     let shared = match cache.peek(db, &name, hash(key), now) {
@@ -306,6 +307,7 @@ fn put(
         stored_at,
         deadline,
         tag: u64::from(tag),
+        ping: u16::from(time),
     };
     assert_eq!(
         stored,
@@ -353,7 +355,8 @@ fn check_stamp(got: Option<Stamp>, expected: Option<Stamp>, now: Time) {
         assert_eq!(got, expected);
         return;
     };
-    assert_eq!((got.deadline, got.tag), (expected.deadline, expected.tag));
+    let plain = |stamp: &Stamp| (stamp.deadline, stamp.tag, stamp.ping);
+    assert_eq!(plain(&got), plain(&expected));
     if now.since(expected.stored_at) < AGE_CHECKED {
         assert!(got.stored_at <= expected.stored_at);
         assert!(expected.stored_at.since(got.stored_at) < Duration::from_micros(TICK_US));

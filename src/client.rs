@@ -256,6 +256,18 @@ impl Client {
         }
     }
 
+    /// Whether nothing stands between the next bytes to be read and a reply that leaves at once: no command or byte of
+    /// before, nothing owed, nothing to send.
+    #[inline]
+    pub fn is_at_rest(&self) -> bool {
+        self.state == State::Open
+            && self.hold == Hold::None
+            && self.inbox.is_empty()
+            && self.owed.is_empty()
+            && self.outbox.is_empty()
+            && !(self.ready_listed | self.flush_listed | self.admitted | self.peer_closed)
+    }
+
     /// Bytes held for sending: the outbox and the early replies.
     pub fn bytes_owed(&self) -> usize {
         self.outbox.len() + self.early_bytes

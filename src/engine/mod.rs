@@ -26,6 +26,7 @@ mod own;
 mod read;
 mod relay;
 mod resp;
+mod straight;
 mod switches;
 mod timers;
 mod upstream;
@@ -51,6 +52,7 @@ use own::OwnLinks;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+pub use straight::AtOnce;
 #[doc(hidden)]
 pub use switches::Rule;
 use timers::{Timer, Timers};
@@ -199,8 +201,10 @@ pub struct Engine {
     inbox_pool: buffer::Pool,
     /// Where most reads go; taken out while its bytes are handled.
     scratch: Vec<u8>,
-    /// Whether the last `recv_slice` gave the scratch.
-    receiving_scratch: bool,
+    /// What the last `recv_slice` gave.
+    receiving: straight::Receiving,
+    /// Replies that are to be written at once.
+    replies: Vec<u8>,
     /// The key hashes of the command being handled.
     touch: Vec<u64>,
     /// The canonical form of the command being handled, where it came in another.
@@ -271,7 +275,8 @@ impl Engine {
             pool: outbox::Pool::new(POOL_BLOCKS),
             inbox_pool: buffer::Pool::new(POOL_BLOCKS),
             scratch: vec![0; READ_BYTES],
-            receiving_scratch: false,
+            receiving: straight::Receiving::Scratch,
+            replies: Vec::with_capacity(straight::REPLIES_BYTES_MAX),
             touch: Vec::new(),
             canonical: Vec::new(),
             http_key: Vec::new(),
@@ -297,8 +302,9 @@ impl Engine {
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
     /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
+    #[inline]
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
-        self.receiving_scratch = true;
+        self.receiving = straight::Receiving::Scratch;
         match id.place {
             Place::Client(_) => self.client_recv_slice(id),
             Place::Link(_) if self.link_index(id).is_some() => &mut self.scratch,
@@ -309,7 +315,11 @@ impl Engine {
     /// `n` bytes were read into the slice that the last [`Engine::recv_slice`] of this id returned.
     pub fn received(&mut self, id: ConnId, n: usize) {
         match id.place {
-            Place::Client(_) => self.client_received(id, n),
+            Place::Client(_) => {
+                if let AtOnce::Replies(_) = self.received_at_once(id, n) {
+                    self.sent_at_once(id, 0);
+                }
+            }
             Place::Link(_) => self.link_received(id, n),
         }
     }

@@ -75,10 +75,10 @@ impl Engine {
     /// that needs more than that. Worth its own loop: see the figure of `make icount`.
     #[inline]
     fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
-        let client = &mut self.clients[ix];
-        if client.relayed > 0 || client.own.is_some() || self.now >= self.hits_until {
+        if !self.may_hit(&self.clients[ix]) {
             return 0;
         }
+        let client = &mut self.clients[ix];
         let (mut at, mut hits) = (0, 0);
         while *budget > hits {
             let Some((key, used)) = get_at_start(&bytes[at..]) else {

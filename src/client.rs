@@ -39,10 +39,12 @@ pub enum CloseReason {
     SlowReader,
     /// The proxy shuts down.
     Shutdown,
-    /// The connection to Redis was lost while a reply to it was owed.
+    /// The connection to Redis was lost while a reply to it was owed, or with state of its own on it.
     UpstreamLost,
     /// Another client said so (CLIENT KILL).
     Killed,
+    /// It needs a connection of its own to Redis, and there are as many as there may be.
+    LinksExhausted,
 }
 
 impl CloseReason {
@@ -60,6 +62,7 @@ impl CloseReason {
             CloseReason::Shutdown => "shutdown",
             CloseReason::UpstreamLost => "upstream_lost",
             CloseReason::Killed => "killed",
+            CloseReason::LinksExhausted => "links_exhausted",
         }
     }
 }
@@ -156,16 +159,7 @@ pub struct Extras {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
-    /// The AUTH, or the HELLO with one, that Redis is being asked about.
-    pub login: Option<Login>,
-}
-
-/// Credentials that are not the proxy's own, while Redis is asked about them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Login {
-    /// Whether they are of the user that the proxy itself is: if Redis takes them, shared links will do.
-    pub is_own_user: bool,
-    /// The rest of a HELLO.
+    /// The HELLO whose credentials Redis is being asked about.
     pub hello: Option<HelloRest>,
 }
 
@@ -241,6 +235,8 @@ pub struct Client {
     pub early_bytes: usize,
     /// The link its outstanding relayed commands are on.
     pub link: Option<ConnId>,
+    /// Its own link, while it has state upstream (rule L15).
+    pub own: Option<ConnId>,
     /// Relayed commands outstanding.
     pub relayed: u32,
     /// How many of those touch everything.
@@ -304,6 +300,7 @@ impl Client {
             owed_front: 0,
             early_bytes: 0,
             link: None,
+            own: None,
             relayed: 0,
             relayed_all: 0,
             fetching: 0,
@@ -352,6 +349,19 @@ impl Client {
             Mute::This => Mute::Off,
             stays => stays,
         };
+    }
+
+    /// What CLIENT SETNAME set.
+    pub fn name(&self) -> Option<&[u8]> {
+        let name = &*self.extras.as_ref()?.name;
+        (!name.is_empty()).then_some(name)
+    }
+
+    /// As CLIENT SETNAME; `None`: without a name.
+    pub fn set_name(&mut self, name: Option<&[u8]>) {
+        if name.is_some() || self.extras.is_some() {
+            self.extras().name = name.unwrap_or_default().into();
+        }
     }
 
     /// What few clients have: made if it was not there.

@@ -115,6 +115,7 @@ impl Config {
             links_max: 0,
             upstream_lost: UpstreamLost::Close,
             client_auth: ClientAuth::Redis,
+            own_links_max: 0,
             link_idle: Duration::ZERO,
             shared_request_bytes_max: 0,
             request_bytes_max: 0,

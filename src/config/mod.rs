@@ -137,6 +137,7 @@ pub struct Config {
     pub links_max: usize,
     pub upstream_lost: UpstreamLost,
     pub client_auth: ClientAuth,
+    pub own_links_max: usize,
     pub link_idle: Duration,
     pub shared_request_bytes_max: usize,
     pub request_bytes_max: usize,

@@ -445,6 +445,14 @@ pub static ROWS: &[Row] = &[
          which client libraries try again. error: an error reply. While Redis is known to be away it is always an \
          error.",
     ),
+    count(
+        "OWN_LINKS_MAX",
+        "4000",
+        (1, 1_000_000),
+        |c, v| c.own_links_max = v,
+        "Connections to Redis of clients that need one of their own (transactions, blocking commands, subscriptions), \
+         beside LINKS_MAX; a client that finds none free is told so and closed.",
+    ),
     secs(
         "LINK_IDLE_SECS",
         "60",

@@ -200,26 +200,67 @@ fn a_hit_is_no_way_around_the_password() {
 }
 
 #[test]
-fn another_user_of_redis_is_not_taken_for_the_proxys_own() {
-    // Until clients can have a link with a user of their own: right or wrong, they are refused in Redis's words.
-    let redis = locked();
-    let proxy = before(&redis).start();
-    let mut client = proxy.resp();
-    let refused = "WRONGPASS invalid username-password pair or user is disabled.";
-    for call in [["AUTH", "alice", "wonder"], ["AUTH", "alice", "wrong"]] {
-        assert_eq!(client.call(&call).error(), refused);
-        assert_eq!(
-            client.line("GET k").error(),
-            "NOAUTH Authentication required."
-        );
+fn another_user_of_redis_has_that_users_rights_and_no_cache() {
+    let both = Both::start();
+    for server in [&both._redis, &both.truth] {
+        let mut admin = server.client();
+        admin.call(&["AUTH", PASSWORD]);
+        admin.line("ACL SETUSER bob on >builder -@all +get +client ~b*");
+        admin.line("MSET a secret b known");
     }
-    assert_eq!(client.line("HELLO 3 AUTH alice wonder").error(), refused);
-    assert_eq!(client.call(&["AUTH", PASSWORD]), Reply::ok());
-    assert_eq!(client.line("AUTH alice wonder").error(), refused);
+    for login in ["AUTH bob builder", "HELLO 2 AUTH bob wrong"] {
+        let pipeline = [
+            "GET b",
+            login,
+            "GET b",
+            "GET a",
+            "SET b x",
+            "GET b",
+            "AUTH bob wrong",
+            "AUTH nobody x",
+            "GET a",
+            "NOSUCH",
+            "CONFIG GET *",
+            "RESET",
+            "GET b",
+        ];
+        let bytes: Vec<u8> = pipeline.iter().flat_map(|line| encode_line(line)).collect();
+        both.assert_same(login, &bytes);
+    }
+    let mut bob = both.proxy.resp();
+    let hello = bob.line("HELLO 3 AUTH bob builder");
+    assert!(matches!(hello, Reply::Map(_)), "{hello:?}");
+    let (hits, misses) = both.proxy.hits_and_misses_of(|| {
+        for _ in 0..5 {
+            assert_eq!(bob.line("GET b"), Reply::bulk("known"));
+        }
+    });
+    assert_eq!((hits, misses), (0, 0), "his reads are Redis's to allow");
+    assert!(bob.line("CLIENT INFO").text().contains(" user=bob "));
+    let mut admin = both.proxy.resp();
+    admin.call(&["AUTH", PASSWORD]);
+    // A hit of others is none of his.
+    for _ in 0..3 {
+        assert_eq!(admin.line("GET a"), Reply::bulk("secret"));
+    }
+    assert!(bob.line("GET a").error().starts_with("NOPERM"));
+    assert_eq!(admin.line("CLIENT KILL USER bob"), Reply::Int(1));
+    assert_eq!(bob.bytes_until_closed(), b"");
+    // Nobody gets what he had: the next client's link is the proxy's own user again.
+    let mut next = both.proxy.resp();
+    next.call(&["AUTH", PASSWORD]);
+    next.send(
+        &[
+            encode_line("MULTI"),
+            encode_line("SET c 1"),
+            encode_line("EXEC"),
+        ]
+        .concat(),
+    );
     assert_eq!(
-        client.line("GET none"),
-        Reply::NullBulk,
-        "it stays who it was"
+        next.replies(3)[2],
+        Reply::Array(vec![Reply::ok()]),
+        "with all rights"
     );
 }
 

@@ -244,6 +244,7 @@ fn the_invalidation_link_may_be_cut_at_every_byte_of_a_short_handshake_and_of_a_
             "REDIS_URL",
             format!("redis://terse:pw@127.0.0.1:{}/0", relay.port()),
         )
+        .env("CLIENT_AUTH", "none")
         .env("LOG_LEVEL", "error")
         .start_tracking();
     let link = relay

@@ -132,6 +132,7 @@ fn bounded_as(redis: &RedisServer, rights: &str) -> Proxy {
     let proxy = Proxy::to(redis)
         .tracking()
         .env("REDIS_URL", url)
+        .env("CLIENT_AUTH", "none")
         .env("STALENESS_BOUND_MS", BOUND.as_millis())
         .start();
     proxy.await_coherence("bounded");

@@ -329,7 +329,10 @@ fn names(info: &Reply) -> Vec<String> {
         other => panic!("no text: {other:?}"),
     };
     let text = info.text();
-    let lines = text.lines().filter(|line| !line.is_empty());
+    // How many errors of a kind there were is the server's own past.
+    let lines = text
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("errorstat_"));
     std::iter::once(kind.to_string())
         .chain(lines.map(|line| line.split(':').next().unwrap_or(line).to_string()))
         .collect()

@@ -6,7 +6,7 @@ use super::driver::redis::Data;
 use super::driver::world::World;
 use super::ledger::Ledger;
 use fastrand::Rng;
-use nearcache::config::{Coherence, Config, UpstreamLost};
+use nearcache::config::{ClientAuth, Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
 use nearcache::fetch::FetchError;
 use nearcache::stats::Counter;
@@ -26,6 +26,8 @@ fn config(random: &mut Rng, faults: bool) -> Config {
         } else {
             Coherence::Tracking
         },
+        // The actors say no password, whether the upstream wants one or not.
+        client_auth: ClientAuth::None,
         staleness_bound: Duration::from_millis(draw(random, &[10, 50, 300, 3000])),
         cache_capacity: draw(random, &[1, 2, 3, 1000]),
         cache_max_value_bytes: draw(random, &[16, 5000, 1 << 20]),

@@ -2,23 +2,27 @@
 //!
 //! If `REDIS_URL` has a password, a client must say it before anything else (`CLIENT_AUTH=none` lets it in without).
 //! Credentials equal to those of `REDIS_URL` are the proxy's own: cache and shared links serve the client. Others are
-//! Redis's business: it is asked on a link of its own, and its answer is the client's, so every refusal is in its words.
+//! tried on a link of the client's own, where it has that user's rights from then on, without the cache; so every refusal
+//! is in Redis's words, and changes nothing.
 #![forbid(unsafe_code)]
 
+use super::hello::said_in_hello;
 use super::{SYNTAX, quoting};
-use crate::client::{Client, HelloRest, Hold, Login};
+use crate::client::{Client, HelloRest, Hold};
+use crate::command::{LocalCommand, Way};
 use crate::config::{ClientAuth, Config, LogLevel};
 use crate::engine::Engine;
 use crate::engine::clients::Handled;
 use crate::engine::relay::{Relayed, Road, Scope};
+use crate::engine::resp::Judgement;
 use crate::link::{Owed, Poison, Purpose};
 use crate::protocol::http::credentials::Credentials;
 use crate::protocol::http::route::Policy;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write;
 use crate::secret::same;
+use std::borrow::Cow;
 
-const WRONG_PASSWORD: &[u8] = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n";
 const NO_AUTH: &[u8] = b"NOAUTH Authentication required.";
 /// Redis quotes as much of a name that it does not know, and of its arguments.
 const QUOTED_BYTES_MAX: usize = 128;
@@ -68,20 +72,9 @@ impl Engine {
     }
 
     pub(super) fn auth(&mut self, ix: usize, request: &Request<'_>) -> Handled {
-        let arg = |at: usize| request.args().nth(at).unwrap_or_default();
-        let said = match request.argc() {
-            2 => Said {
-                user: None,
-                password: arg(1),
-            },
-            3 => Said {
-                user: Some(arg(1)),
-                password: arg(2),
-            },
-            _ => {
-                self.reply_error(ix, SYNTAX);
-                return Handled::Done;
-            }
+        let Some(said) = said_in_auth(request) else {
+            self.reply_error(ix, SYNTAX);
+            return Handled::Done;
         };
         if self.is_own(said) {
             self.clients[ix].authenticated = true;
@@ -100,7 +93,47 @@ impl Engine {
         same(self.proxys_user().as_bytes(), user) & same(password.as_bytes(), said.password)
     }
 
-    /// Other credentials, in AUTH or in HELLO: Redis says what it thinks of them.
+    /// Whether this AUTH or HELLO is for Redis to judge, on a link of the client's own.
+    ///
+    /// Not so without a password in `REDIS_URL`, for the user that the proxy is then: whatever Redis says, there is
+    /// nothing that this client could do on such a link and not on a shared one.
+    pub(in crate::engine) fn names_another_user(&self, request: &Request<'_>, way: Way) -> bool {
+        let said = match way {
+            Way::Local(LocalCommand::Auth) => said_in_auth(request),
+            Way::Local(LocalCommand::Hello) => said_in_hello(request),
+            _ => None,
+        };
+        said.is_some_and(|said| {
+            let user = said.user.unwrap_or(b"default");
+            let is_proxys = user == self.proxys_user().as_bytes();
+            let needs_none = self.config.redis_url.password.is_none();
+            !(self.is_own(said) || needs_none && is_proxys)
+        })
+    }
+
+    /// AUTH or HELLO with credentials that are not the proxy's own. If Redis takes them, the client keeps its link: it
+    /// has that user's rights there, and no cache. If not, nothing has changed.
+    pub(in crate::engine) fn log_in_upstream(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+        judgement: Judgement,
+    ) -> Handled {
+        if let Some(why) = self.upstream.away() {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            self.reply_error(ix, text.as_bytes());
+            return Handled::Done;
+        }
+        let handled = self.begin_own(ix, request, judgement);
+        let client = &mut self.clients[ix];
+        if client.own.is_some() && client.relayed > 0 {
+            // Who the client is decides about what follows.
+            client.hold = Hold::Relays;
+        }
+        handled
+    }
+
+    /// A password for the user that the proxy is without one: Redis is asked what it says to that.
     pub(super) fn ask_redis(
         &mut self,
         ix: usize,
@@ -118,51 +151,42 @@ impl Engine {
             touch: Scope::Keys,
             poison: Poison::Never,
             purpose: Purpose::Login,
-            road: Road::OneShot,
         };
-        let before = self.clients[ix].relayed;
-        let handled = self.relay(ix, command, None);
-        let user = said.user.unwrap_or(b"default");
-        let is_own_user =
-            self.config.redis_url.password.is_none() && user == self.proxys_user().as_bytes();
+        let handled = self.relay(ix, command, Road::OneShot, None);
         let client = &mut self.clients[ix];
-        if client.relayed > before {
-            client.extras().login = Some(Login { is_own_user, hello });
-            // Who the client is decides about what follows.
+        if client.relayed > 0 && handled == Handled::Done {
+            if hello.is_some() {
+                client.extras().hello = hello;
+            }
             client.hold = Hold::Relays;
         }
         handled
     }
 
-    /// Redis's answer to credentials that are not the proxy's own.
+    /// Redis's answer to that.
     pub(in crate::engine) fn login_answered(&mut self, owed: &Owed, reply: &[u8]) {
         let Some(ix) = owed.to.and_then(|(client, _)| self.client_index(client)) else {
             return;
         };
-        let login = self.clients[ix].extras().login.take();
-        match login {
-            _ if !reply.starts_with(b"+OK") => self.pass(owed, reply),
-            Some(login) if login.is_own_user => {
-                self.clients[ix].authenticated = true;
-                match login.hello {
-                    None => self.pass(owed, reply),
-                    Some(HelloRest { version, name }) => {
-                        let greeting = self.greeting(ix, version, name.as_deref());
-                        self.pass(owed, &greeting);
-                    }
-                }
+        let extras = self.clients[ix].extras.as_mut();
+        let hello = extras.and_then(|extras| extras.hello.take());
+        match hello {
+            Some(HelloRest { version, name }) if reply.starts_with(b"+OK") => {
+                let greeting = self.greeting(ix, version, name.as_deref());
+                self.pass(owed, &greeting);
             }
-            // Right, but of somebody else: that takes a link of this client's own, with that user's rights and without
-            // the cache. Until there is one the client stays who it was.
-            _ => self.pass(owed, WRONG_PASSWORD),
+            _ => self.pass(owed, reply),
         }
     }
 
     /// Whom Redis takes the client for.
-    pub(super) fn user_of(&self, client: &Client) -> &str {
-        match client.authenticated {
-            true => self.proxys_user(),
-            false => "default",
+    pub(super) fn user_of(&self, client: &Client) -> Cow<'_, str> {
+        let own = client.own.and_then(|link| self.link_index(link));
+        let own = own.and_then(|link| self.links[link].own.as_ref());
+        match own.and_then(|own| own.session.user()) {
+            Some(user) => String::from_utf8_lossy(user),
+            None if client.authenticated => self.proxys_user().into(),
+            None => "default".into(),
         }
     }
 
@@ -180,6 +204,21 @@ impl Engine {
             NO_AUTH.to_vec()
         };
         self.reply_error(ix, &text);
+    }
+}
+
+fn said_in_auth<'b>(request: &Request<'b>) -> Option<Said<'b>> {
+    let arg = |at: usize| request.args().nth(at).unwrap_or_default();
+    match request.argc() {
+        2 => Some(Said {
+            user: None,
+            password: arg(1),
+        }),
+        3 => Some(Said {
+            user: Some(arg(1)),
+            password: arg(2),
+        }),
+        _ => None,
     }
 }
 

@@ -16,10 +16,7 @@ impl Engine {
     pub(super) fn getname(&mut self, ix: usize) {
         let client = &mut self.clients[ix];
         let version = client.version;
-        let name = match &client.extras {
-            Some(extras) if !extras.name.is_empty() => Some(extras.name.clone()),
-            _ => None,
-        };
+        let name = client.name().map(<[u8]>::to_vec);
         client.reply_with(&mut self.pool, |out| match &name {
             Some(name) => write::bulk(out, name),
             None => write::null(out, version),
@@ -33,9 +30,7 @@ impl Engine {
         if name.len() > NAME_BYTES_MAX {
             return Err(LONG_NAME);
         }
-        if !name.is_empty() || self.clients[ix].extras.is_some() {
-            self.clients[ix].extras().name = name.into();
-        }
+        self.clients[ix].set_name(Some(name).filter(|name| !name.is_empty()));
         Ok(())
     }
 

@@ -130,7 +130,7 @@ impl Engine {
             && filter.kind.is_none_or(|kind| kind == Kind::Normal)
             && is(&filter.addr, &|| client.peer.to_string())
             && is(&filter.laddr, &|| self.local_of(client).to_string())
-            && is(&filter.user, &|| self.user_of(client).to_owned())
+            && is(&filter.user, &|| self.user_of(client).into_owned())
             && filter
                 .age_secs
                 .is_none_or(|least| self.now.since(client.opened).as_secs() >= least)
@@ -215,7 +215,11 @@ impl Engine {
             } else if is("user") {
                 // Who the users of Redis are is not known here, but which of them any client can be is.
                 let known = self.proxys_user();
-                if value != known.as_bytes() && value != b"default" {
+                let is_some_clients = self
+                    .clients
+                    .iter()
+                    .any(|(_, client)| self.user_of(client).as_bytes() == value);
+                if value != known.as_bytes() && value != b"default" && !is_some_clients {
                     return Err(quoting(b"ERR No such user '", value, b"'").into());
                 }
                 filter.user = Some(value.to_vec());

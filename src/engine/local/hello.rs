@@ -16,7 +16,7 @@ use crate::protocol::resp::write::{self, Version};
 use std::borrow::Cow;
 
 const NO_AUTH: &[u8] = b"NOAUTH HELLO must be called with the client already authenticated, otherwise the \
-HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version \
+HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version \
 at the same time";
 
 /// What Redis says of itself in answer to HELLO. Nothing, where it does not know HELLO.
@@ -204,6 +204,11 @@ fn read<'b>(request: &Request<'b>) -> Result<Asked<'b>, Cow<'static, [u8]>> {
         }
     }
     Ok(asked)
+}
+
+/// The credentials in a HELLO whose arguments are right.
+pub(super) fn said_in_hello<'b>(request: &Request<'b>) -> Option<Said<'b>> {
+    read(request).ok()?.credentials
 }
 
 fn syntax_error(option: &[u8]) -> Cow<'static, [u8]> {

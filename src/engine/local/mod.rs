@@ -105,10 +105,8 @@ impl Engine {
         client.db = self.config.redis_url.db;
         client.mute = Mute::Off;
         client.authenticated = !demands_password;
-        if let Some(extras) = &mut client.extras {
-            // The names of the library stay: it is still the one behind the connection.
-            extras.name = Box::default();
-        }
+        // The names of the library stay: it is still the one behind the connection.
+        client.set_name(None);
         client.reply(b"+RESET\r\n", &mut self.pool);
     }
 

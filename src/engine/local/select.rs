@@ -30,9 +30,8 @@ impl Engine {
             poison: Poison::Never,
             // What is no number of a database is relayed for Redis's words about it.
             purpose: number.map_or(Purpose::Pass, Purpose::Select),
-            road: Road::OneShot,
         };
-        let handled = self.relay(ix, command, None);
+        let handled = self.relay(ix, command, Road::OneShot, None);
         if self.clients[ix].relayed > 0 {
             // What follows belongs to the old database or to the new one: the answer tells.
             self.clients[ix].hold = Hold::Relays;

@@ -308,6 +308,10 @@ impl Engine {
             return;
         };
         self.clients[ix].peer_closed = true;
+        if self.waits_upstream(ix) {
+            // As with Redis itself, nobody waits for data on behalf of a client that has hung up.
+            return self.close_client(ix, CloseReason::Asked);
+        }
         match self.clients[ix].state {
             State::Lingering => self.close_client(ix, CloseReason::Asked),
             State::Open | State::Finishing(_) => self.after_serving(id),
@@ -379,6 +383,7 @@ impl Engine {
             self.log_close(ix, reason);
         }
         self.leave_admission(ix);
+        self.drop_own_link(ix);
         let Place::Client(index) = self.clients[ix].id.place else {
             return;
         };
@@ -445,7 +450,13 @@ impl Engine {
         self.draining = true;
         let ids: Vec<ConnId> = self.clients.iter().map(|(_, client)| client.id).collect();
         for id in ids {
-            self.after_serving(id);
+            match self.client_index(id) {
+                // Nobody knows how long it would wait.
+                Some(ix) if self.waits_upstream(ix) => {
+                    self.close_client(ix, CloseReason::Shutdown);
+                }
+                _ => self.after_serving(id),
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! The order of a turn: [`Engine::begin_turn`]; completions and links; clients; [`Engine::advance`]; then the outputs.
 //! Where to read on: `read.rs` (GET by either protocol), `relay.rs` (everything else), `links.rs` (what Redis answers),
+//! `own/` (clients with state upstream),
 //! `upstream.rs` (whether Redis is there), `local.rs` (what the proxy answers itself).
 //!
 //! Invariants beside those of the parts: an entry of a key exists only while no fetch of it holds its mark; a client on
@@ -21,6 +22,7 @@ mod http;
 mod links;
 mod local;
 mod measure;
+mod own;
 mod read;
 mod relay;
 mod resp;
@@ -46,6 +48,7 @@ use crate::tracking::Tracking;
 use admission::Admission;
 use coherence::Barriers;
 use measure::Measures;
+use own::OwnLinks;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -175,6 +178,7 @@ pub struct Engine {
     link_generations: Vec<u32>,
     /// The shared links, by the clients they serve.
     pools: BTreeMap<link::Pool, Vec<ConnId>>,
+    own_links: OwnLinks,
     upstream: Upstream,
     coherence: Coherence,
     tracking: Tracking,
@@ -258,6 +262,7 @@ impl Engine {
             links: Slab::new(),
             link_generations: Vec::new(),
             pools: BTreeMap::new(),
+            own_links: OwnLinks::default(),
             upstream: Upstream::default(),
             coherence: config.coherence,
             tracking: Tracking::default(),
@@ -361,6 +366,15 @@ impl Engine {
         }
     }
 
+    /// The peer has closed its side, though not all it sent before was read, since reading is paused.
+    pub fn hung_up(&mut self, id: ConnId) {
+        if let Some(ix) = self.client_index(id)
+            && self.waits_upstream(ix)
+        {
+            self.close_client(ix, crate::client::CloseReason::Asked);
+        }
+    }
+
     /// The socket failed (reset, broken pipe, time-out): nothing more can be sent or read. The engine answers with
     /// [`Output::Close`].
     pub fn failed(&mut self, id: ConnId, why: &str) {
@@ -441,8 +455,11 @@ impl Engine {
         for (_, link) in &self.links {
             link.check();
             relayed += link.owed.iter().filter(|owed| owed.counted).count();
-            keys += link.touched.len();
+            if link.own.is_none() {
+                keys += link.touched.len();
+            }
         }
+        self.check_own_links();
         let admitted = self
             .clients
             .iter()

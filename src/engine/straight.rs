@@ -172,10 +172,10 @@ impl Engine {
     }
 
     /// Whether a read of this client may be a hit without a look at its key: the lease holds, and nothing of it is
-    /// outstanding that the read could have to wait for (rule L5).
+    /// outstanding that the read could have to wait for (rule L5), nor has it state upstream (rule L15).
     #[inline]
     pub(super) fn may_hit(&self, client: &Client) -> bool {
-        client.relayed == 0 && self.now < self.hits_until && !self.draining
+        client.relayed == 0 && client.own.is_none() && self.now < self.hits_until && !self.draining
     }
 }
 

@@ -368,6 +368,10 @@ impl Reactor {
             let room = self.engine.recv_slice(id);
             let len = room.len().min(budget);
             if len == 0 {
+                if socket.read_closed {
+                    self.engine.hung_up(id);
+                    self.handle_outputs();
+                }
                 return;
             }
             match transport.read(&mut room[..len]) {

@@ -42,7 +42,11 @@ impl Reactor {
         let room = self.engine.recv_slice(id);
         let len = room.len();
         if len == 0 {
-            // Paused; `Ready` will come, and then it is still noted that there is something to read.
+            // Paused; `Ready` will come, and then it is still noted that there is something to read. A peer that has hung up
+            // is looked at now: what it waits for may never come.
+            if socket.read_closed {
+                self.list(place);
+            }
             return;
         }
         let n = match transport.read(room) {

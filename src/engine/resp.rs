@@ -18,7 +18,7 @@ use crate::stats::Counter;
 
 /// What the vocabulary says of one call.
 #[derive(Debug, Clone, Copy)]
-struct Judgement {
+pub(super) struct Judgement {
     way: Way,
     effect: Effect,
     /// The keys' hashes stand in `Engine::touch` when it is `Scope::Keys`.
@@ -147,6 +147,7 @@ impl Engine {
                 Some(key) => self.get(ix, key, Freshness::Cached, None),
                 None => self.relay_command(ix, request, judgement, Road::Shared),
             },
+            Way::Kept(read) => self.kept_read(ix, read, request, judgement),
             Way::Local(LocalCommand::Info) => self.info(ix, request),
             Way::Local(command) => self.answer_local(ix, command, request),
             Way::Relay => self.relay_command(ix, request, judgement, Road::Shared),
@@ -208,7 +209,7 @@ impl Engine {
         }
     }
 
-    fn relay_command(
+    pub(super) fn relay_command(
         &mut self,
         ix: usize,
         request: &Request<'_>,

@@ -36,7 +36,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("fetch", &["engine", "hash", "time"]),
     ("fetcher", &["config", "fetch", "helper", "socket", "time"]),
-    ("fuzzing", &["cache", "protocol", "time", "wheel"]),
+    (
+        "fuzzing",
+        &[
+            "cache", "config", "engine", "fetch", "protocol", "time", "wheel",
+        ],
+    ),
     ("helper", &["config"]),
     ("link", &["engine", "outbox", "protocol", "time"]),
     ("main", &["config", "engine", "helper", "reactor", "socket"]),
@@ -88,6 +93,7 @@ const ALLOWED_IN_CORE: &[(&str, &str)] = &[
     ("client", "std::sync::Arc"),
     ("command", "std::sync::Arc"),
     ("engine", "std::sync::Arc"),
+    ("fuzzing", "std::net::{Ipv4Addr, SocketAddr}"),
     ("fuzzing", "std::sync::Arc"),
     ("outbox", "std::sync::Arc"),
 ];

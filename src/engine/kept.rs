@@ -29,50 +29,61 @@ use std::time::Duration;
 const KEYS_MAX: usize = 4096;
 /// At most so many of the keys that one command missed are fetched.
 const AHEAD_MAX: usize = 64;
-/// A key counts as missed twice when the second time is no later than this after the first.
-const LATELY: Duration = Duration::from_secs(30);
-/// How many missed keys are remembered; each has one place to be in, which a later one takes over.
-const REMEMBERED: usize = 2048;
+/// A key counts as missed twice when the second time is in the same span of so long as the first, or in the next one.
+const SPAN: Duration = Duration::from_secs(15);
+/// One bit for each key missed in a span, by its hash. Two keys with one bit are taken for one, which only fetches one
+/// of them too early; after a quarter of all bits a span ends before its time, so that this is seldom.
+const BITS: usize = 1 << 16;
+const WORDS: usize = BITS / u64::BITS as usize;
 
-/// Keys that were missed lately. 16 KiB.
+/// Keys that were missed lately: this span's, and those of the one before. 16 KiB.
 #[derive(Debug, Clone)]
-pub(super) struct Missed(Box<[Miss]>);
-
-/// The upper half of a key's hash, and when it was missed, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-struct Miss {
-    hash: u32,
-    second: u32,
+pub(super) struct Missed {
+    now: Box<[u64]>,
+    before: Box<[u64]>,
+    began: Time,
+    count: usize,
 }
 
 impl Default for Missed {
     fn default() -> Missed {
-        Missed(vec![Miss::default(); REMEMBERED].into())
+        Missed {
+            now: vec![0; WORDS].into(),
+            before: vec![0; WORDS].into(),
+            began: Time::ZERO,
+            count: 0,
+        }
     }
 }
 
 impl Missed {
     /// The key is missed now. Whether it was lately too; then it is forgotten, for it will be there.
     fn is_again(&mut self, hash: u64, now: Time) -> bool {
-        let second = (now.micros() / 1_000_000) as u32;
-        let miss = Miss {
-            hash: (hash >> 32) as u32,
-            second,
-        };
-        let place = &mut self.0[hash as usize % REMEMBERED];
-        let age = second.wrapping_sub(place.second);
-        let again = *place != Miss::default()
-            && place.hash == miss.hash
-            && u64::from(age) <= LATELY.as_secs();
-        *place = if again { Miss::default() } else { miss };
+        if now >= self.began + SPAN || self.count >= BITS / 4 {
+            let is_over = now >= self.began + 2 * SPAN;
+            std::mem::swap(&mut self.now, &mut self.before);
+            self.now.fill(0);
+            if is_over {
+                self.before.fill(0);
+            }
+            (self.began, self.count) = (now, 0);
+        }
+        let at = (hash >> 32) as usize % BITS;
+        let (word, bit) = (at / 64, 1u64 << (at % 64));
+        let again = (self.now[word] | self.before[word]) & bit != 0;
+        self.before[word] &= !bit;
+        self.now[word] &= !bit;
+        if !again {
+            self.now[word] |= bit;
+            self.count += 1;
+        }
         again
     }
 
-    /// For fingerprints: what is remembered, and where. Times are left out.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, u32)> {
-        let taken = |(_, miss): &(usize, &Miss)| **miss != Miss::default();
-        let all = self.0.iter().enumerate();
-        all.filter(taken).map(|(at, miss)| (at, miss.hash))
+    /// For fingerprints: what is remembered. How long ago is left out.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, u64)> {
+        let words = self.now.iter().chain(self.before.iter()).copied();
+        words.enumerate().filter(|(_, word)| *word != 0)
     }
 }
 
@@ -320,14 +331,33 @@ mod tests {
         let at = |secs: u64| Time::from_millis(secs * 1000);
         let mut missed = Missed::default();
         let hash = 0x1234_5678_0000_0007;
-        assert!(!missed.is_again(hash, at(1)));
-        assert!(missed.is_again(hash, at(20)));
-        assert!(!missed.is_again(hash, at(21)), "it was fetched");
-        assert!(!missed.is_again(hash, at(52)), "too long ago");
-        assert!(missed.is_again(hash, at(53)));
-        // One that has the same place takes it.
-        assert!(!missed.is_again(hash, at(60)));
-        assert!(!missed.is_again(hash ^ 1 << 40, at(60)));
-        assert!(!missed.is_again(hash, at(60)));
+        assert!(!missed.is_again(hash, at(100)));
+        assert!(missed.is_again(hash, at(114)));
+        assert!(!missed.is_again(hash, at(114)), "it was fetched");
+        assert!(missed.is_again(hash, at(128)), "in the next span");
+        assert!(!missed.is_again(hash, at(129)));
+        assert!(!missed.is_again(hash, at(160)), "too long ago");
+    }
+
+    #[test]
+    fn many_keys_at_once_are_all_found_again_and_too_many_are_forgotten() {
+        let hasher = crate::hash::KeyHasher::new([1, 2, 3, 4]);
+        let hash = |n: u32| hasher.hash(&n.to_le_bytes());
+        let mut missed = Missed::default();
+        let now = Time::from_millis(100_000);
+        let first: Vec<u32> = (0..4000)
+            .filter(|n| !missed.is_again(hash(*n), now))
+            .collect();
+        assert!(first.len() > 3500, "few bits are shared: {}", first.len());
+        let again = (0..4000).filter(|n| missed.is_again(hash(*n), now)).count();
+        assert!(again > 3500, "{again}");
+        assert!(!missed.is_again(hash(9999), now));
+        for n in 10_000..60_000 {
+            missed.is_again(hash(n), now);
+        }
+        assert!(
+            !missed.is_again(hash(9999), now),
+            "spans end when they are full"
+        );
     }
 }

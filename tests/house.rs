@@ -31,7 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "link", "outbox",
-            "prefix", "protocol", "stats", "time", "tracking", "wheel",
+            "prefix", "protocol", "session", "stats", "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
@@ -43,7 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("helper", &["config"]),
-    ("link", &["engine", "outbox", "protocol", "time"]),
+    ("link", &["engine", "outbox", "protocol", "session", "time"]),
     ("main", &["config", "engine", "helper", "reactor", "socket"]),
     ("protocol", &["fuzzing"]),
     (
@@ -59,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
+    ("session", &["protocol"]),
     ("socket", &["time"]),
     ("tracking", &["time"]),
     ("transport", &["socket"]),

@@ -5,7 +5,8 @@
 //! [`Engine::poll_output`] says. The same calls with the same seed give the same bytes.
 //!
 //! The order of a turn: [`Engine::begin_turn`]; completions and links; clients; [`Engine::advance`]; then the outputs.
-//! Where to read on: `read.rs` (GET by either protocol), `kept.rs` (MGET and other reads), `relay.rs` (everything else), `links.rs` (what Redis answers),
+//! Where to read on: `read.rs` (GET by either protocol), `kept.rs` (MGET and other reads that are answered here),
+//! `relay.rs` (everything else), `own/` (clients with state upstream), `links.rs` (what Redis answers),
 //! `upstream.rs` (whether Redis is there), `local.rs` (what the proxy answers itself).
 //!
 //! Invariants beside those of the parts: an entry of a key exists only while no fetch of it holds its mark; a client on
@@ -22,9 +23,11 @@ mod kept;
 mod links;
 mod local;
 mod measure;
+mod own;
 mod read;
 mod relay;
 mod resp;
+mod straight;
 mod switches;
 mod timers;
 mod upstream;
@@ -46,9 +49,11 @@ use crate::tracking::Tracking;
 use admission::Admission;
 use coherence::Barriers;
 use measure::Measures;
+use own::OwnLinks;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+pub use straight::AtOnce;
 #[doc(hidden)]
 pub use switches::Rule;
 use timers::{Timer, Timers};
@@ -174,6 +179,7 @@ pub struct Engine {
     link_generations: Vec<u32>,
     /// The shared links, by the clients they serve.
     pools: BTreeMap<link::Pool, Vec<ConnId>>,
+    own_links: OwnLinks,
     upstream: Upstream,
     coherence: Coherence,
     tracking: Tracking,
@@ -197,8 +203,14 @@ pub struct Engine {
     inbox_pool: buffer::Pool,
     /// Where most reads go; taken out while its bytes are handled.
     scratch: Vec<u8>,
-    /// Whether the last `recv_slice` gave the scratch.
-    receiving_scratch: bool,
+    /// What the last `recv_slice` gave.
+    receiving: straight::Receiving,
+    /// Replies that are to be written at once.
+    replies: Vec<u8>,
+    /// What the answers to this second's plain hits have in common.
+    hit_middle: Vec<u8>,
+    /// Heads of HTTP requests that were understood, by client; several clients share a place.
+    known_heads: Vec<crate::protocol::http::KnownHead>,
     /// The key hashes of the command being handled.
     touch: Vec<u64>,
     /// The canonical form of the command being handled, where it came in another.
@@ -252,6 +264,7 @@ impl Engine {
             links: Slab::new(),
             link_generations: Vec::new(),
             pools: BTreeMap::new(),
+            own_links: OwnLinks::default(),
             upstream: Upstream::default(),
             coherence: config.coherence,
             tracking: Tracking::default(),
@@ -269,7 +282,10 @@ impl Engine {
             pool: outbox::Pool::new(POOL_BLOCKS),
             inbox_pool: buffer::Pool::new(POOL_BLOCKS),
             scratch: vec![0; READ_BYTES],
-            receiving_scratch: false,
+            receiving: straight::Receiving::Scratch,
+            replies: Vec::with_capacity(straight::REPLIES_BYTES_MAX),
+            hit_middle: Vec::new(),
+            known_heads: vec![Default::default(); straight::KNOWN_HEADS],
             touch: Vec::new(),
             canonical: Vec::new(),
             http_key: Vec::new(),
@@ -278,6 +294,7 @@ impl Engine {
             switches: switches::Switches::default(),
             config,
         };
+        engine.set_date();
         engine.refresh_lease();
         engine.connect_control();
         engine
@@ -289,14 +306,22 @@ impl Engine {
         self.now = now;
         if unix_secs != self.unix_secs {
             self.unix_secs = unix_secs;
-            self.date = crate::protocol::http::response::date(unix_secs);
+            self.set_date();
         }
+    }
+
+    /// Writes the second down as HTTP's answers will say it.
+    fn set_date(&mut self) {
+        self.date = crate::protocol::http::response::date(self.unix_secs);
+        let cache_control = &self.config.http_cache_control;
+        self.hit_middle = crate::protocol::http::hit::middle(&self.date, cache_control);
     }
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
     /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
+    #[inline]
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
-        self.receiving_scratch = true;
+        self.receiving = straight::Receiving::Scratch;
         match id.place {
             Place::Client(_) => self.client_recv_slice(id),
             Place::Link(_) if self.link_index(id).is_some() => &mut self.scratch,
@@ -307,7 +332,11 @@ impl Engine {
     /// `n` bytes were read into the slice that the last [`Engine::recv_slice`] of this id returned.
     pub fn received(&mut self, id: ConnId, n: usize) {
         match id.place {
-            Place::Client(_) => self.client_received(id, n),
+            Place::Client(_) => {
+                if let AtOnce::Replies(_) = self.received_at_once(id, n) {
+                    self.sent_at_once(id, 0);
+                }
+            }
             Place::Link(_) => self.link_received(id, n),
         }
     }
@@ -337,6 +366,15 @@ impl Engine {
         match id.place {
             Place::Client(_) => self.client_peer_closed(id),
             Place::Link(_) => self.link_lost(id, "Redis closed the connection"),
+        }
+    }
+
+    /// The peer has closed its side, though not all it sent before was read, since reading is paused.
+    pub fn hung_up(&mut self, id: ConnId) {
+        if let Some(ix) = self.client_index(id)
+            && self.waits_upstream(ix)
+        {
+            self.close_client(ix, crate::client::CloseReason::Asked);
         }
     }
 
@@ -420,8 +458,11 @@ impl Engine {
         for (_, link) in &self.links {
             link.check();
             relayed += link.owed.iter().filter(|owed| owed.counted).count();
-            keys += link.touched.len();
+            if link.own.is_none() {
+                keys += link.touched.len();
+            }
         }
+        self.check_own_links();
         let admitted = self
             .clients
             .iter()

@@ -72,11 +72,20 @@ impl Socket {
     }
 
     /// Remembers what the poll says.
-    fn note(&mut self, event: &Event) {
+    #[inline]
+    pub(super) fn note(&mut self, event: &Event) {
         self.readable |= (event.is_readable() || event.is_read_closed()) && !self.ended;
         self.read_closed |= event.is_read_closed();
         self.writable |= event.is_writable();
         self.broken |= event.is_error() || self.ended && event.is_write_closed();
+    }
+
+    /// Whether there is something to read, and nothing of before to be done first.
+    #[inline]
+    pub(super) fn is_straight(&self) -> bool {
+        self.readable
+            && self.writable
+            && !(self.broken | self.resume | self.to_send | self.listed | self.flush_listed)
     }
 
     /// Whether serving the socket could do something.
@@ -110,6 +119,14 @@ impl Sockets {
             return Calls::default();
         };
         socket.note(event);
+        self.calls(place)
+    }
+
+    /// Puts the socket down for the lists on which it has to be, and returns them.
+    pub(super) fn calls(&mut self, place: Place) -> Calls {
+        let Some(socket) = self.slot(place) else {
+            return Calls::default();
+        };
         let id = ConnId {
             place,
             generation: socket.generation,
@@ -151,7 +168,7 @@ impl Sockets {
     }
 
     #[inline]
-    fn slot(&mut self, place: Place) -> Option<&mut Socket> {
+    pub(super) fn slot(&mut self, place: Place) -> Option<&mut Socket> {
         match place {
             Place::Client(index) => self.clients.get_mut(index as usize)?.as_mut(),
             Place::Link(index) => self.links.get_mut(index as usize)?.as_mut(),
@@ -191,6 +208,13 @@ impl Source {
         Token(value << KIND_BITS | kind)
     }
 
+    /// Whether the source is a client's socket: nearly all are.
+    #[inline]
+    pub(super) const fn is_client(token: Token) -> bool {
+        token.0 & ((1 << KIND_BITS) - 1) == KIND_CLIENT
+    }
+
+    #[inline]
     pub(super) const fn of(token: Token) -> Source {
         let value = token.0 >> KIND_BITS;
         match token.0 & ((1 << KIND_BITS) - 1) {
@@ -220,6 +244,8 @@ mod tests {
         all.extend(places.map(|i| Source::Socket(Place::Link(i))));
         for (i, a) in all.iter().enumerate() {
             assert_eq!(Source::of(a.token()), *a);
+            let is_client = matches!(a, Source::Socket(Place::Client(_)));
+            assert_eq!(Source::is_client(a.token()), is_client);
             assert!(all[..i].iter().all(|b| b.token() != a.token()));
         }
     }

@@ -1,0 +1,183 @@
+//! The straight way: what was read is nothing but hits, and the replies are written before anything else is done.
+//!
+//! Most reads of a busy proxy are of this kind. They touch no outbox, no list of outputs and no pool: the replies are put
+//! one behind the other into one buffer of the engine's, which the shell writes at once and whose rest, should the socket
+//! not take all, becomes the client's outbox. What is anything else goes the general way, from the first byte that is no
+//! hit; so the straight way never decides anything but *hit* or *not this way*, and never changes what is answered.
+//!
+//! Worth it: a RESP hit alone in its read takes a third of the instructions of the general way, an HTTP hit a fifth.
+//!
+//! Invariant: between two calls of the engine `replies` belongs to nobody, but between [`Engine::received_at_once`] that
+//! returned [`AtOnce::Replies`] and the [`Engine::sent_at_once`] behind it.
+#![forbid(unsafe_code)]
+
+use super::http::Facts;
+use super::{ConnId, Engine, Output, Place, Port};
+use crate::cache::Content;
+use crate::client::{Client, Framing};
+use crate::protocol::http::KnownHead;
+use crate::protocol::http::hit::{self, Hit};
+use crate::protocol::resp::request::get_at_start;
+use crate::stats::Counter;
+
+/// With so many bytes of replies a read goes the general way, which knows how to hold a client.
+pub(super) const REPLIES_BYTES_MAX: usize = 64 * 1024;
+
+/// How many known heads are kept: more HTTP clients than this share them, 1 KiB each at most. Clients of one program
+/// send one head, so sharing costs only those of different programs something.
+pub(super) const KNOWN_HEADS: usize = 64;
+
+/// What follows a read.
+#[derive(Debug, PartialEq, Eq)]
+pub enum AtOnce<'a> {
+    /// All that was read is answered with these bytes. Write them now, once, and say with [`Engine::sent_at_once`] how far
+    /// that went. There are no outputs.
+    Replies(&'a [u8]),
+    /// As after [`Engine::received`]: see what [`Engine::poll_output`] says.
+    Outputs,
+}
+
+/// Where the bytes of the read under way go, decided by [`Engine::recv_slice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Receiving {
+    /// To the client's inbox, behind what is there.
+    Inbox,
+    /// To the scratch.
+    Scratch,
+    /// To the scratch, for a client at rest whose reads may be hits: they may go the straight way.
+    Straight,
+}
+
+impl Engine {
+    /// As [`Engine::received`], for a shell that can write at once. Only for a client of which no write is due.
+    #[inline]
+    pub fn received_at_once(&mut self, id: ConnId, n: usize) -> AtOnce<'_> {
+        let used = match (self.receiving, id.place) {
+            (Receiving::Straight, Place::Client(index)) => self.answer_hits(index as usize, n),
+            _ => 0,
+        };
+        if used > 0 && used == n {
+            return AtOnce::Replies(&self.replies);
+        }
+        self.received_behind(id, used, n);
+        AtOnce::Outputs
+    }
+
+    /// `n` bytes of the last [`AtOnce::Replies`] were written.
+    #[inline]
+    pub fn sent_at_once(&mut self, id: ConnId, n: usize) {
+        self.stats.add(Counter::BytesOut, n as u64);
+        if n < self.replies.len() {
+            self.keep_replies(id, n);
+        }
+    }
+
+    /// The general way for what is behind the hits.
+    #[inline(never)]
+    fn received_behind(&mut self, id: ConnId, used: usize, n: usize) {
+        if used > 0 {
+            self.keep_replies(id, 0);
+        }
+        self.received_from(id, used, n);
+    }
+
+    /// The replies from `from` on go to the client's outbox.
+    #[cold]
+    fn keep_replies(&mut self, id: ConnId, from: usize) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        let client = &mut self.clients[ix];
+        client.outbox.append(&self.replies[from..], &mut self.pool);
+        client.flush_listed = true;
+        self.replies.clear();
+        self.outputs.push_back(Output::Flush(id));
+    }
+
+    /// Answers the hits that the scratch begins with into `replies`; returns how many bytes they were.
+    #[inline(always)]
+    fn answer_hits(&mut self, ix: usize, n: usize) -> usize {
+        let client = &mut self.clients[ix];
+        client.active = self.now;
+        if client.port == Port::Http {
+            return self.answer_http_hits(ix, n);
+        }
+        let bytes = &self.scratch[..n];
+        let replies = &mut self.replies;
+        replies.clear();
+        // Canonical GETs in a row, as `serve_hits` answers them.
+        let (mut at, mut hits) = (0, 0);
+        while let Some((key, used)) = get_at_start(&bytes[at..]) {
+            let hash = self.hasher.hash(key);
+            let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
+                break;
+            };
+            let reply = value.reply();
+            if replies.len() + reply.len() > REPLIES_BYTES_MAX || value.shared().is_some() {
+                break;
+            }
+            replies.extend_from_slice(reply);
+            at += used;
+            hits += 1;
+        }
+        self.stats.add(Counter::Hits, hits);
+        self.stats.add(Counter::BytesIn, at as u64);
+        at
+    }
+
+    /// The same for HTTP: requests that differ from one that was understood in nothing but the key.
+    #[inline(never)]
+    fn answer_http_hits(&mut self, ix: usize, n: usize) -> usize {
+        let client = &mut self.clients[ix];
+        let bytes = &self.scratch[..n];
+        let known = &self.known_heads[ix % KNOWN_HEADS];
+        let replies = &mut self.replies;
+        replies.clear();
+        let (mut at, mut hits) = (0, 0);
+        while let Some((key, used)) = known.get_at_start(&bytes[at..]) {
+            let hash = self.hasher.hash(key);
+            let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
+                break;
+            };
+            let bytes = value.value();
+            // The general way looks at a value whose facts are not known, and remembers them.
+            let Some(facts) = Facts::from_tag(value.tag()) else {
+                break;
+            };
+            if replies.len() + bytes.len() > REPLIES_BYTES_MAX || value.shared().is_some() {
+                break;
+            }
+            let hit = Hit {
+                value: bytes,
+                utf8: facts.utf8,
+                etag: facts.etag,
+                ttl_secs: value.deadline().since(self.now).as_secs(),
+                age_secs: self.now.since(value.stored_at()).as_secs(),
+            };
+            hit::answer(replies, &self.hit_middle, &hit);
+            at += used;
+            hits += 1;
+        }
+        if let Framing::Http(parser) = &mut client.framing {
+            parser.skip_request();
+        }
+        self.stats.add(Counter::Hits, hits);
+        self.stats.add(Counter::BytesIn, at as u64);
+        at
+    }
+
+    /// The head that was understood last, of this client or one that shares its place.
+    pub(super) fn known_head(&mut self, ix: usize) -> &mut KnownHead {
+        &mut self.known_heads[ix % KNOWN_HEADS]
+    }
+
+    /// Whether a read of this client may be a hit without a look at its key: the lease holds, and nothing of it is
+    /// outstanding that the read could have to wait for (rule L5), nor has it state upstream (rule L15).
+    #[inline]
+    pub(super) fn may_hit(&self, client: &Client) -> bool {
+        client.relayed == 0 && client.own.is_none() && self.now < self.hits_until && !self.draining
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -383,36 +383,45 @@ fn every_command_is_answered_as_by_redis_when_the_number_of_arguments_is_wrong()
     assert!(called > 500, "{called}");
 }
 
-/// Calls whose replies depend on nothing but the data and what was called before, and which nobody else notices.
+/// Calls whose replies depend on nothing but the data and what was called before, which nobody else notices, and which
+/// never wait.
 fn may_be_mixed(scene: &Scene, call: &Call) -> bool {
-    const UNFIT: [&str; 27] = [
+    const UNFIT: [&str; 35] = [
         "ACL",
         "ASKING",
         "AUTH",
+        "BLMOVE",
+        "BLMPOP",
+        "BLPOP",
+        "BRPOP",
+        "BRPOPLPUSH",
+        "BZMPOP",
+        "BZPOPMAX",
+        "BZPOPMIN",
         "CLIENT",
         "CLUSTER",
         "COMMAND",
         "CONFIG",
         "DEBUG",
+        "EXPIRETIME",
         "FAILOVER",
         "INFO",
         "LASTSAVE",
         "LATENCY",
         "LOLWUT",
         "MEMORY",
+        "MIGRATE",
         "MODULE",
-        "PTTL",
-        "TTL",
-        "EXPIRETIME",
         "PEXPIRETIME",
+        "PFSELFTEST",
+        "PTTL",
         "REPLICAOF",
         "SAVE",
         "SHUTDOWN",
         "SLAVEOF",
         "SLOWLOG",
+        "TTL",
         "XINFO",
-        "MIGRATE",
-        "PFSELFTEST",
     ];
     let is_fit = |step: &Vec<Vec<u8>>| !UNFIT.iter().any(|name| step[0] == name.as_bytes());
     !scene.is_kind_only(call) && call.steps.iter().all(is_fit)

@@ -4,7 +4,7 @@
 //! canonical. Invariant: a [`Number`] that was fed the same bytes in any pieces is in the same state. O(1) per byte.
 #![forbid(unsafe_code)]
 
-/// The whole of `text` as a number; `None` where Redis would see none either.
+/// The number that `text` is to Redis, if it is one.
 pub fn parse(text: &[u8]) -> Option<i64> {
     Number::parse(text)
 }

@@ -164,9 +164,10 @@ pub enum Route<'a> {
     },
 }
 
-/// How the answer to a request must be put if it may be given at all, whatever it is for.
+/// How the answer to a request must be put if it may be given at all, whatever it is for. Where a password is wanted
+/// that is not said here: who compares a head with one that holds a password tells of it by the time that takes.
 pub fn manner(request: &Request, policy: &Policy) -> Option<Manner> {
-    if !policy.allows_host(request.host) {
+    if policy.credentials.is_some() || !policy.allows_host(request.host) {
         return None;
     }
     Some(Manner {

@@ -1,0 +1,119 @@
+//! Client libraries as their registries have them, with their default settings, pointed at the proxy instead of at Redis.
+//!
+//! Each library has a script that does what applications do and prints a record of what it saw. The script is run twice
+//! at once, with a Redis of its own each time: the one knows only Redis, the other only a proxy in front of its Redis.
+//! The records must be equal, line by line, but for [`EXCEPTIONS`].
+//!
+//! `deploy/clients.sh` installs the libraries below `target/clients` (the tests that need one are ignored unless asked
+//! for, the stage `clients` of `make test` asks). What cannot be had on this machine leaves its reason there: such a
+//! test says so and passes. A library that is neither there nor given up is a failure.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod driver;
+mod library;
+mod tools;
+
+use driver::{Exception, Script};
+use library::Library;
+
+/// Lines that may differ: which script, label, direct value, value through the proxy, and why.
+const EXCEPTIONS: &[Exception] = &[
+    Exception {
+        script: "redis_py.py",
+        label: "get while Redis is away",
+        direct: "'ConnectionError'",
+        proxied: "'the proxy says that Redis is away'",
+        why: WHILE_AWAY,
+    },
+    Exception {
+        script: "redis_py.py",
+        label: "a command under way when Redis died",
+        direct: "'ConnectionError'",
+        proxied: "'the proxy says that Redis is away'",
+        why: WHILE_AWAY,
+    },
+];
+const WHILE_AWAY: &str =
+    "a command that comes while Redis is away gets an error at once and keeps its connection";
+
+fn redis_py(version: &str, hiredis: bool, flavour: &str) {
+    let mut names = vec![format!("python/{version}")];
+    if hiredis {
+        names.push("python/hiredis".to_string());
+    }
+    let Some(library) = Library::find(&names) else {
+        return;
+    };
+    Script::python(&library, "redis_py.py", &[flavour]).compare(EXCEPTIONS);
+}
+
+macro_rules! redis_py {
+    ($($test:ident: $version:literal, $hiredis:literal, $flavour:literal;)*) => {$(
+        #[test]
+        #[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+        fn $test() {
+            redis_py($version, $hiredis, $flavour);
+        }
+    )*};
+}
+
+redis_py! {
+    redis_py_5: "redis-py-5", false, "sync";
+    redis_py_5_asyncio: "redis-py-5", false, "asyncio";
+    redis_py_5_hiredis: "redis-py-5", true, "sync";
+    redis_py_5_hiredis_asyncio: "redis-py-5", true, "asyncio";
+    redis_py_6: "redis-py-6", false, "sync";
+    redis_py_6_asyncio: "redis-py-6", false, "asyncio";
+    redis_py_6_hiredis: "redis-py-6", true, "sync";
+    redis_py_6_hiredis_asyncio: "redis-py-6", true, "asyncio";
+    redis_py_8: "redis-py-8", false, "sync";
+    redis_py_8_asyncio: "redis-py-8", false, "asyncio";
+    redis_py_8_hiredis: "redis-py-8", true, "sync";
+    redis_py_8_hiredis_asyncio: "redis-py-8", true, "asyncio";
+}
+
+fn node(file: &str) {
+    let Some(library) = Library::find(&["node".to_string()]) else {
+        return;
+    };
+    Script::node(&library, file, &[]).compare(EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn ioredis() {
+    node("ioredis.js");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn node_redis() {
+    node("node_redis.js");
+}
+
+fn redis_rs(kind: &str) {
+    let Some(library) = Library::find(&["rust".to_string()]) else {
+        return;
+    };
+    Script::rust(&library, &[kind]).compare(EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn redis_rs_sync() {
+    redis_rs("sync");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn redis_rs_multiplexed() {
+    redis_rs("multiplexed");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn redis_rs_connection_manager() {
+    redis_rs("manager");
+}

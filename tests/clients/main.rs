@@ -46,7 +46,9 @@ fn redis_py(version: &str, hiredis: bool, flavour: &str) {
     let Some(library) = Library::find(&names) else {
         return;
     };
-    Script::python(&library, "redis_py.py", &[flavour]).compare(EXCEPTIONS);
+    for file in ["redis_py.py", "redis_py_state.py"] {
+        Script::python(&library, file, &[flavour]).compare(EXCEPTIONS);
+    }
 }
 
 macro_rules! redis_py {
@@ -74,6 +76,31 @@ redis_py! {
     redis_py_8_hiredis_asyncio: "redis-py-8", true, "asyncio";
 }
 
+fn python(name: &str, file: &str) {
+    let Some(library) = Library::find(&[format!("python/{name}")]) else {
+        return;
+    };
+    Script::python(&library, file, &[]).compare(EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn valkey_glide() {
+    python("valkey-glide", "valkey_glide.py");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn celery() {
+    python("celery", "celery_tasks.py");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn rq() {
+    python("rq", "rq_jobs.py");
+}
+
 fn node(file: &str) {
     let Some(library) = Library::find(&["node".to_string()]) else {
         return;
@@ -91,6 +118,12 @@ fn ioredis() {
 #[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
 fn node_redis() {
     node("node_redis.js");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn bullmq() {
+    node("bullmq.js");
 }
 
 fn redis_rs(kind: &str) {

@@ -38,8 +38,10 @@ pub enum CloseReason {
     SlowReader,
     /// The proxy shuts down.
     Shutdown,
-    /// The connection to Redis was lost in the middle of a reply to it.
+    /// The connection to Redis was lost in the middle of a reply to it, or with state of its own on it.
     UpstreamLost,
+    /// It needs a connection of its own to Redis, and there are as many as there may be.
+    LinksExhausted,
 }
 
 impl CloseReason {
@@ -56,6 +58,7 @@ impl CloseReason {
             CloseReason::SlowReader => "slow_reader",
             CloseReason::Shutdown => "shutdown",
             CloseReason::UpstreamLost => "upstream_lost",
+            CloseReason::LinksExhausted => "links_exhausted",
         }
     }
 }
@@ -181,6 +184,8 @@ pub struct Client {
     pub early_bytes: usize,
     /// The link its outstanding relayed commands are on.
     pub link: Option<ConnId>,
+    /// Its own link, while it has state upstream (rule L15).
+    pub own: Option<ConnId>,
     /// Relayed commands outstanding.
     pub relayed: u32,
     /// How many of those touch everything.
@@ -236,6 +241,7 @@ impl Client {
             owed_front: 0,
             early_bytes: 0,
             link: None,
+            own: None,
             relayed: 0,
             relayed_all: 0,
             fetching: 0,
@@ -248,6 +254,18 @@ impl Client {
             timer: None,
             queue_timer: None,
         }
+    }
+
+    /// Whether nothing stands between the next bytes to be read and a reply that leaves at once: no command or byte of
+    /// before, nothing owed, nothing to send.
+    #[inline]
+    pub fn is_at_rest(&self) -> bool {
+        self.state == State::Open
+            && self.hold == Hold::None
+            && self.inbox.is_empty()
+            && self.owed.is_empty()
+            && self.outbox.is_empty()
+            && !(self.ready_listed | self.flush_listed | self.admitted | self.peer_closed)
     }
 
     /// Bytes held for sending: the outbox and the early replies.

@@ -34,7 +34,7 @@
 //! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`],
 //! [`socket`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`].
 //!
-//! Core: [`engine`] (the decisions), [`client`], [`link`], [`tracking`] (the invalidation link), [`fetch`] (misses in
+//! Core: [`engine`] (the decisions), [`client`], [`link`], [`session`] (what one of them is in the middle of), [`tracking`] (the invalidation link), [`fetch`] (misses in
 //! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
 //! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`time`], [`config`], [`stats`]. [`fuzzing`] holds the bodies of the fuzz targets.
 #![deny(missing_docs)]
@@ -56,6 +56,7 @@ pub mod outbox;
 pub mod prefix;
 pub mod protocol;
 pub mod reactor;
+pub mod session;
 pub mod socket;
 pub mod stats;
 pub mod time;

@@ -9,6 +9,7 @@ use crate::engine::ConnId;
 use crate::outbox::Outbox;
 use crate::protocol::resp::reply::ReplyScanner;
 use crate::protocol::resp::write::Version;
+use crate::session::{Deed, Session};
 use crate::time::Time;
 use std::collections::VecDeque;
 
@@ -21,6 +22,8 @@ pub enum Role {
     Shared(Pool),
     /// Made for one command that must not go on a shared link; closed after its reply.
     OneShot(Pool),
+    /// For one client at a time, while it has state upstream; idle between two.
+    Own(Pool),
 }
 
 /// Which clients a link can serve.
@@ -107,6 +110,30 @@ pub struct Owed {
     pub counted: bool,
 }
 
+/// What only a link of its own client has.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Whose it is; `None` while it is idle.
+    pub client: Option<ConnId>,
+    /// What the connection is in the middle of.
+    pub session: Session,
+    /// What the commands outstanding do to that, in their order.
+    pub deeds: VecDeque<Deed>,
+    /// How the item that arrives is taken.
+    pub taken: Taken,
+}
+
+/// How an item that arrives on an own link is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Taken {
+    /// It has not begun.
+    Unknown,
+    /// As a reply that is passed on as it comes.
+    Passing,
+    /// As a reply that has to be seen whole, to be understood or to be held for the barrier.
+    Collecting,
+}
+
 /// One connection to Redis that the loop owns.
 #[derive(Debug, Clone)]
 pub struct Link {
@@ -124,6 +151,8 @@ pub struct Link {
     pub owed: VecDeque<Owed>,
     /// The key hashes of what is owed.
     pub touched: VecDeque<u64>,
+    /// What an own link has besides.
+    pub own: Option<Box<Own>>,
     /// Finds where replies end.
     pub scanner: ReplyScanner,
     /// Whether it is of a Redis that is not ours any more: closed when it owes nothing.
@@ -144,6 +173,17 @@ pub struct Link {
     pub timer: Option<u32>,
 }
 
+impl Own {
+    fn new(pool: Pool) -> Own {
+        Own {
+            client: None,
+            session: Session::new(pool.version, pool.db),
+            deeds: VecDeque::new(),
+            taken: Taken::Unknown,
+        }
+    }
+}
+
 impl Link {
     /// A link that is yet to be connected.
     pub fn new(id: ConnId, role: Role, now: Time) -> Link {
@@ -155,6 +195,10 @@ impl Link {
             sent_bytes: 0,
             owed: VecDeque::new(),
             touched: VecDeque::new(),
+            own: match role {
+                Role::Own(pool) => Some(Box::new(Own::new(pool))),
+                Role::Control | Role::Shared(_) | Role::OneShot(_) => None,
+            },
             scanner: ReplyScanner::default(),
             retiring: false,
             reply_begun: false,
@@ -182,6 +226,10 @@ impl Link {
             })
             .sum();
         assert_eq!(hashes, self.touched.len(), "each hash belongs to a request");
+        if let Some(own) = &self.own {
+            let asked = self.owed.iter().filter(|owed| owed.to.is_some()).count();
+            assert_eq!(asked, own.deeds.len(), "each deed belongs to a request");
+        }
         assert!(
             !self.reply_begun || !self.owed.is_empty(),
             "a reply arrives that nobody asked for"

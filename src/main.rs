@@ -107,11 +107,12 @@ fn serve(config: Config, helper: &Helper) -> Result<(), String> {
     let wanted = config
         .max_clients
         .saturating_add(config.links_max)
+        .saturating_add(config.own_links_max)
         .saturating_add(DESCRIPTORS_RESERVED);
     match socket::raise_fd_limit() {
         Ok(limit) if limit < wanted as u64 => {
             let text = format!(
-                "open files are limited to {limit}; MAX_CLIENTS and LINKS_MAX may need {wanted}"
+                "open files are limited to {limit}; MAX_CLIENTS, LINKS_MAX and OWN_LINKS_MAX may need {wanted}"
             );
             log.log(LogLevel::Warn, text);
         }

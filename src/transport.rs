@@ -50,16 +50,22 @@ impl Transport {
     /// Reads what is there, at most `into.len()` bytes. `Ok(0)`: the peer will send nothing more.
     #[inline]
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(into)
+        socket::recv(self.stream.as_fd(), into)
     }
 
-    /// Writes as much as the socket takes. One slice goes by `write`, which the kernel does a little faster.
+    /// Writes as much as the socket takes. One slice goes by `send`, which the kernel does a little faster.
     #[inline]
     pub fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match slices {
-            [one] => self.stream.write(one),
+            [one] => self.write_one(one),
             many => self.stream.write_vectored(many),
         }
+    }
+
+    /// [`Transport::write`] of one slice.
+    #[inline]
+    pub fn write_one(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.stream.as_fd(), bytes)
     }
 
     /// The error that is pending on the socket, which this call clears.

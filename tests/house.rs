@@ -31,14 +31,19 @@ const EDGES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "link", "outbox",
-            "prefix", "protocol", "stats", "time", "tracking", "wheel",
+            "prefix", "protocol", "session", "stats", "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
     ("fetcher", &["config", "fetch", "helper", "socket", "time"]),
-    ("fuzzing", &["cache", "protocol", "time", "wheel"]),
+    (
+        "fuzzing",
+        &[
+            "cache", "config", "engine", "fetch", "protocol", "time", "wheel",
+        ],
+    ),
     ("helper", &["config"]),
-    ("link", &["engine", "outbox", "protocol", "time"]),
+    ("link", &["engine", "outbox", "protocol", "session", "time"]),
     ("main", &["config", "engine", "helper", "reactor", "socket"]),
     ("protocol", &["fuzzing"]),
     (
@@ -54,6 +59,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "transport",
         ],
     ),
+    ("session", &["protocol"]),
     ("socket", &["time"]),
     ("tracking", &["time"]),
     ("transport", &["socket"]),
@@ -88,6 +94,7 @@ const ALLOWED_IN_CORE: &[(&str, &str)] = &[
     ("client", "std::sync::Arc"),
     ("command", "std::sync::Arc"),
     ("engine", "std::sync::Arc"),
+    ("fuzzing", "std::net::{Ipv4Addr, SocketAddr}"),
     ("fuzzing", "std::sync::Arc"),
     ("outbox", "std::sync::Arc"),
 ];

@@ -110,6 +110,7 @@ impl Config {
             link_dead: Duration::ZERO,
             shared_links_per_pool: 0,
             links_max: 0,
+            own_links_max: 0,
             link_idle: Duration::ZERO,
             shared_request_bytes_max: 0,
             request_bytes_max: 0,

@@ -117,6 +117,7 @@ pub struct Config {
     pub link_dead: Duration,
     pub shared_links_per_pool: usize,
     pub links_max: usize,
+    pub own_links_max: usize,
     pub link_idle: Duration,
     pub shared_request_bytes_max: usize,
     pub request_bytes_max: usize,

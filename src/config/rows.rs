@@ -407,6 +407,14 @@ pub static ROWS: &[Row] = &[
         |c, v| c.links_max = v,
         "Connections to Redis in all, beside the workers'.",
     ),
+    count(
+        "OWN_LINKS_MAX",
+        "4000",
+        (1, 1_000_000),
+        |c, v| c.own_links_max = v,
+        "Connections to Redis of clients that need one of their own (transactions, blocking commands, subscriptions), \
+         beside LINKS_MAX; a client that finds none free is told so and closed.",
+    ),
     secs(
         "LINK_IDLE_SECS",
         "60",

@@ -1,6 +1,7 @@
 //! The life of a client: opened, read, served, written, held, closed.
 #![forbid(unsafe_code)]
 
+use super::straight::Receiving;
 use super::timers::Timer;
 use super::{
     COMMANDS_PER_TURN, ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port,
@@ -86,10 +87,22 @@ impl Engine {
         (client.id == id).then_some(index as usize)
     }
 
+    #[inline]
     pub(super) fn client_recv_slice(&mut self, id: ConnId) -> &mut [u8] {
         let Some(ix) = self.client_index(id) else {
             return &mut [];
         };
+        let client = &self.clients[ix];
+        if client.is_at_rest() && self.may_hit(client) {
+            self.receiving = Receiving::Straight;
+            return &mut self.scratch;
+        }
+        self.room_behind(ix)
+    }
+
+    /// Room for the next bytes of a client that is not at rest.
+    #[inline(never)]
+    fn room_behind(&mut self, ix: usize) -> &mut [u8] {
         let client = &mut self.clients[ix];
         if client.state != State::Open {
             return &mut self.scratch;
@@ -100,7 +113,7 @@ impl Engine {
         if client.inbox.is_empty() {
             return &mut self.scratch;
         }
-        self.receiving_scratch = false;
+        self.receiving = Receiving::Inbox;
         let want = client.inbox.len().clamp(4096, self.scratch.len());
         let limit = self.inbox_limit(ix);
         self.clients[ix]
@@ -108,23 +121,24 @@ impl Engine {
             .space(want, limit, &mut self.inbox_pool)
     }
 
-    pub(super) fn client_received(&mut self, id: ConnId, n: usize) {
+    /// `n` bytes were received, of which those before `from` are answered.
+    pub(super) fn received_from(&mut self, id: ConnId, from: usize, n: usize) {
         let Some(ix) = self.client_index(id) else {
             return;
         };
-        self.stats.add(Counter::BytesIn, n as u64);
+        self.stats.add(Counter::BytesIn, (n - from) as u64);
         let client = &mut self.clients[ix];
         if client.state != State::Open {
             return;
         }
         client.active = self.now;
-        if !self.receiving_scratch {
+        if self.receiving == Receiving::Inbox {
             client.inbox.commit(n);
             self.serve_inbox(ix);
             return;
         }
         let scratch = std::mem::take(&mut self.scratch);
-        let used = self.serve_bytes(ix, &scratch[..n]);
+        let used = from + self.serve_bytes(ix, &scratch[from..n]);
         if used < n
             && let Some(client) = self.open_client(id)
         {
@@ -294,6 +308,10 @@ impl Engine {
             return;
         };
         self.clients[ix].peer_closed = true;
+        if self.waits_upstream(ix) {
+            // As with Redis itself, nobody waits for data on behalf of a client that has hung up.
+            return self.close_client(ix, CloseReason::Asked);
+        }
         match self.clients[ix].state {
             State::Lingering => self.close_client(ix, CloseReason::Asked),
             State::Open | State::Finishing(_) => self.after_serving(id),
@@ -365,6 +383,7 @@ impl Engine {
             self.log_close(ix, reason);
         }
         self.leave_admission(ix);
+        self.drop_own_link(ix);
         let Place::Client(index) = self.clients[ix].id.place else {
             return;
         };
@@ -431,7 +450,13 @@ impl Engine {
         self.draining = true;
         let ids: Vec<ConnId> = self.clients.iter().map(|(_, client)| client.id).collect();
         for id in ids {
-            self.after_serving(id);
+            match self.client_index(id) {
+                // Nobody knows how long it would wait.
+                Some(ix) if self.waits_upstream(ix) => {
+                    self.close_client(ix, CloseReason::Shutdown);
+                }
+                _ => self.after_serving(id),
+            }
         }
     }
 

@@ -43,7 +43,7 @@ impl Engine {
             self.hash_link(link, &mut out);
         }
         GONE.hash(&mut out);
-        for (pool, links) in &self.pools {
+        for (pool, links) in self.pools.iter().chain(&self.own_links.idle) {
             pool.hash(&mut out);
             self.hash_names(links.iter().copied(), &mut out);
         }
@@ -82,6 +82,7 @@ impl Engine {
             (done, early.to_vec(), render).hash(out);
         }
         client.link.map(|link| self.name(link)).hash(out);
+        client.own.map(|link| self.name(link)).hash(out);
     }
 
     fn hash_link(&self, link: &Link, out: &mut DefaultHasher) {
@@ -94,6 +95,10 @@ impl Engine {
             self.hash_owed(owed, out);
         }
         self.hash_names(link.waiting.iter().copied(), out);
+        if let Some(own) = &link.own {
+            own.client.map(|client| self.name(client)).hash(out);
+            (&own.session, &own.deeds, own.taken).hash(out);
+        }
     }
 
     fn hash_owed(&self, owed: &Owed, out: &mut DefaultHasher) {

@@ -11,6 +11,7 @@ use crate::link::{Link, Owed, Poison, Purpose, Role, State, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
+use std::collections::VecDeque;
 
 /// A reply that must be seen whole (INFO, COMMAND, the handshake) may be this long.
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -49,8 +50,10 @@ impl Engine {
             generation: self.link_generations[index],
         };
         entry.insert(Link::new(id, role, self.now));
-        if let Role::Shared(pool) = role {
-            self.pools.entry(pool).or_default().push(id);
+        match role {
+            Role::Shared(pool) => self.pools.entry(pool).or_default().push(id),
+            Role::Own(_) => self.own_links.count += 1,
+            Role::Control | Role::OneShot(_) => {}
         }
         self.greet(index, role);
         let deadline = self.now + self.config.redis_connect_timeout;
@@ -71,7 +74,7 @@ impl Engine {
                 None => self.ask(ix, Purpose::Required, &[b"AUTH", password]),
             }
         }
-        let (Role::Shared(pool) | Role::OneShot(pool)) = role else {
+        let (Role::Shared(pool) | Role::OneShot(pool) | Role::Own(pool)) = role else {
             return self.greet_control(ix);
         };
         if pool.version == Version::Resp3 {
@@ -84,7 +87,12 @@ impl Engine {
                 &[b"SELECT", pool.db.to_string().as_bytes()],
             );
         }
-        let name = format!("nearcache:{}:link{ix}", self.pid);
+        let kind = if matches!(role, Role::Own(_)) {
+            "own"
+        } else {
+            "link"
+        };
+        let name = format!("nearcache:{}:{kind}{ix}", self.pid);
         self.ask(
             ix,
             Purpose::Ignored,
@@ -179,7 +187,11 @@ impl Engine {
         };
         self.links[ix].heard = self.now;
         let scratch = std::mem::take(&mut self.scratch);
-        self.read_replies(id, &scratch[..n]);
+        if self.links[ix].own.is_some() {
+            self.own_received(id, &scratch[..n]);
+        } else {
+            self.read_replies(id, &scratch[..n]);
+        }
         self.scratch = scratch;
     }
 
@@ -319,7 +331,7 @@ impl Engine {
     }
 
     /// Rules L5, L9 and L10: what the front command touched is forgotten before its reply is queued.
-    fn poison_front(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
+    pub(super) fn poison_front(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
         match owed.poison {
             Poison::Never => return,
             Poison::UnlessUnknown if reply.starts_with(UNKNOWN_COMMAND) => return,
@@ -355,7 +367,7 @@ impl Engine {
         self.client_changed(ix);
     }
 
-    fn pass_info(&mut self, owed: &Owed, reply: &[u8]) {
+    pub(super) fn pass_info(&mut self, owed: &Owed, reply: &[u8]) {
         let section = self.info_section();
         let extended = super::local::extend_info(reply, section.as_bytes());
         self.pass(owed, &extended);
@@ -405,6 +417,9 @@ impl Engine {
             self.reply_is_ready(ix, slot);
             self.clients[ix].finish_slot(slot, &mut self.pool);
             if self.clients[ix].relayed == 0 {
+                if self.clients[ix].own.is_some() {
+                    self.leave_own_link(ix);
+                }
                 self.unhold(ix, Hold::Relays);
             }
             self.after_reply(ix);
@@ -428,12 +443,15 @@ impl Engine {
             return;
         };
         let role = self.links[ix].role;
+        let is_own = self.links[ix].own.is_some();
         let begun = self.links[ix].reply_begun;
         let greeted = self.links[ix].state == State::Up;
         // Commands go out right behind the handshake, so from the connection on they may have been executed.
         let sent = self.links[ix].state != State::Connecting;
         let mut owed = std::mem::take(&mut self.links[ix].owed);
         let mut touched = std::mem::take(&mut self.links[ix].touched);
+        let owner = self.links[ix].own.as_ref().and_then(|own| own.client);
+        self.poison_block(ix);
         self.close_link(ix);
         self.stats.count(Counter::LinksLost);
         if role == Role::Control {
@@ -445,7 +463,10 @@ impl Engine {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };
         for (at, owed) in owed.drain(..).enumerate() {
-            self.lost_command(&owed, &mut touched, (why, &text), at == 0 && begun);
+            self.lost_command(&owed, &mut touched, (why, &text), at == 0 && begun, is_own);
+        }
+        if let Some(client) = owner {
+            self.own_link_lost(client);
         }
         if role == Role::Control {
             self.control_lost(why, greeted);
@@ -455,22 +476,19 @@ impl Engine {
     fn lost_command(
         &mut self,
         owed: &Owed,
-        touched: &mut std::collections::VecDeque<u64>,
+        touched: &mut VecDeque<u64>,
         (why, text): (&str, &str),
         begun: bool,
+        is_own: bool,
     ) {
         let Some((client, slot)) = owed.to else {
             return;
         };
-        if let Touch::Keys(n) = owed.touch {
-            for hash in touched.drain(..n as usize) {
-                if owed.poison != Poison::Never {
-                    self.poison_name(hash);
-                }
+        let hashes = self.poison_lost(owed, touched);
+        if !is_own {
+            for hash in hashes {
                 self.uncount(client, hash, |counts| counts.relayed -= 1);
             }
-        } else if owed.poison != Poison::Never {
-            self.poison_all();
         }
         self.stats.count(Counter::RelayErrors);
         if let Some(ix) = self.client_index(client) {
@@ -493,9 +511,28 @@ impl Engine {
         self.settle_relayed(None, owed);
     }
 
+    /// Rules L9 and L12: a command whose reply is lost may have been executed. Takes its hashes from the front.
+    pub(super) fn poison_lost(&mut self, owed: &Owed, touched: &mut VecDeque<u64>) -> Vec<u64> {
+        let Touch::Keys(n) = owed.touch else {
+            if owed.poison != Poison::Never {
+                self.poison_all();
+            }
+            return Vec::new();
+        };
+        let hashes: Vec<u64> = touched.drain(..n as usize).collect();
+        if owed.poison != Poison::Never {
+            for hash in &hashes {
+                self.poison_name(*hash);
+            }
+        }
+        hashes
+    }
+
     /// Redis is another one now: no command takes the shared links of before, and each closes when it owes nothing.
     pub(super) fn retire_links(&mut self) {
-        for id in std::mem::take(&mut self.pools).into_values().flatten() {
+        let shared = std::mem::take(&mut self.pools);
+        let idle = std::mem::take(&mut self.own_links.idle);
+        for id in shared.into_values().chain(idle.into_values()).flatten() {
             let Some(ix) = self.link_index(id) else {
                 continue;
             };
@@ -503,6 +540,9 @@ impl Engine {
             if self.links[ix].owed.is_empty() {
                 self.close_link(ix);
             }
+        }
+        for (_, link) in &mut self.links {
+            link.retiring |= link.own.is_some();
         }
         self.outputs.push_back(Output::Renew);
     }
@@ -515,9 +555,15 @@ impl Engine {
         let mut link = self.links.remove(ix);
         self.link_generations[index as usize] =
             self.link_generations[index as usize].wrapping_add(1);
-        if let Role::Shared(pool) = link.role
-            && let Some(links) = self.pools.get_mut(&pool)
-        {
+        let listed = match link.role {
+            Role::Shared(pool) => self.pools.get_mut(&pool),
+            Role::Own(pool) => {
+                self.own_links.count -= 1;
+                self.own_links.idle.get_mut(&pool)
+            }
+            Role::Control | Role::OneShot(_) => None,
+        };
+        if let Some(links) = listed {
             links.retain(|id| *id != link.id);
         }
         if let Some(timer) = link.timer {
@@ -542,10 +588,15 @@ impl Engine {
         if link.state == State::Connecting {
             return self.link_lost(id, "no connection in time");
         }
-        if !link.owed.is_empty() && link.heard + self.config.link_dead <= self.now {
+        let own = link.own.as_ref();
+        // Who waits for data hears nothing for as long as it takes.
+        let waits = own.is_some_and(|own| own.session.waits());
+        let patient = link.owed.is_empty() || waits;
+        if !patient && link.heard + self.config.link_dead <= self.now {
             return self.link_lost(id, SILENT);
         }
-        let idle = link.owed.is_empty() && link.heard + self.config.link_idle <= self.now;
+        let used = !link.owed.is_empty() || own.is_some_and(|own| own.client.is_some());
+        let idle = !used && link.heard + self.config.link_idle <= self.now;
         if idle && link.role != Role::Control {
             return self.close_link(ix);
         }

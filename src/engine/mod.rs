@@ -6,6 +6,7 @@
 //!
 //! The order of a turn: [`Engine::begin_turn`]; completions and links; clients; [`Engine::advance`]; then the outputs.
 //! Where to read on: `read.rs` (GET by either protocol), `relay.rs` (everything else), `links.rs` (what Redis answers),
+//! `own/` (clients with state upstream),
 //! `upstream.rs` (whether Redis is there), `local.rs` (what the proxy answers itself).
 //!
 //! Invariants beside those of the parts: an entry of a key exists only while no fetch of it holds its mark; a client on
@@ -21,9 +22,11 @@ mod http;
 mod links;
 mod local;
 mod measure;
+mod own;
 mod read;
 mod relay;
 mod resp;
+mod straight;
 mod switches;
 mod timers;
 mod upstream;
@@ -45,9 +48,11 @@ use crate::tracking::Tracking;
 use admission::Admission;
 use coherence::Barriers;
 use measure::Measures;
+use own::OwnLinks;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+pub use straight::AtOnce;
 #[doc(hidden)]
 pub use switches::Rule;
 use timers::{Timer, Timers};
@@ -173,6 +178,7 @@ pub struct Engine {
     link_generations: Vec<u32>,
     /// The shared links, by the clients they serve.
     pools: BTreeMap<link::Pool, Vec<ConnId>>,
+    own_links: OwnLinks,
     upstream: Upstream,
     coherence: Coherence,
     tracking: Tracking,
@@ -195,8 +201,10 @@ pub struct Engine {
     inbox_pool: buffer::Pool,
     /// Where most reads go; taken out while its bytes are handled.
     scratch: Vec<u8>,
-    /// Whether the last `recv_slice` gave the scratch.
-    receiving_scratch: bool,
+    /// What the last `recv_slice` gave.
+    receiving: straight::Receiving,
+    /// Replies that are to be written at once.
+    replies: Vec<u8>,
     /// The key hashes of the command being handled.
     touch: Vec<u64>,
     /// The canonical form of the command being handled, where it came in another.
@@ -250,6 +258,7 @@ impl Engine {
             links: Slab::new(),
             link_generations: Vec::new(),
             pools: BTreeMap::new(),
+            own_links: OwnLinks::default(),
             upstream: Upstream::default(),
             coherence: config.coherence,
             tracking: Tracking::default(),
@@ -266,7 +275,8 @@ impl Engine {
             pool: outbox::Pool::new(POOL_BLOCKS),
             inbox_pool: buffer::Pool::new(POOL_BLOCKS),
             scratch: vec![0; READ_BYTES],
-            receiving_scratch: false,
+            receiving: straight::Receiving::Scratch,
+            replies: Vec::with_capacity(straight::REPLIES_BYTES_MAX),
             touch: Vec::new(),
             canonical: Vec::new(),
             http_key: Vec::new(),
@@ -292,8 +302,9 @@ impl Engine {
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
     /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
+    #[inline]
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
-        self.receiving_scratch = true;
+        self.receiving = straight::Receiving::Scratch;
         match id.place {
             Place::Client(_) => self.client_recv_slice(id),
             Place::Link(_) if self.link_index(id).is_some() => &mut self.scratch,
@@ -304,7 +315,11 @@ impl Engine {
     /// `n` bytes were read into the slice that the last [`Engine::recv_slice`] of this id returned.
     pub fn received(&mut self, id: ConnId, n: usize) {
         match id.place {
-            Place::Client(_) => self.client_received(id, n),
+            Place::Client(_) => {
+                if let AtOnce::Replies(_) = self.received_at_once(id, n) {
+                    self.sent_at_once(id, 0);
+                }
+            }
             Place::Link(_) => self.link_received(id, n),
         }
     }
@@ -334,6 +349,15 @@ impl Engine {
         match id.place {
             Place::Client(_) => self.client_peer_closed(id),
             Place::Link(_) => self.link_lost(id, "Redis closed the connection"),
+        }
+    }
+
+    /// The peer has closed its side, though not all it sent before was read, since reading is paused.
+    pub fn hung_up(&mut self, id: ConnId) {
+        if let Some(ix) = self.client_index(id)
+            && self.waits_upstream(ix)
+        {
+            self.close_client(ix, crate::client::CloseReason::Asked);
         }
     }
 
@@ -417,8 +441,11 @@ impl Engine {
         for (_, link) in &self.links {
             link.check();
             relayed += link.owed.iter().filter(|owed| owed.counted).count();
-            keys += link.touched.len();
+            if link.own.is_none() {
+                keys += link.touched.len();
+            }
         }
+        self.check_own_links();
         let admitted = self
             .clients
             .iter()
@@ -461,6 +488,22 @@ impl Engine {
                 "rule L2: an entry exists while a fetch of its key holds the mark"
             );
         }
+    }
+
+    /// Panics where something of a client or a command is left although every client is gone, every link was lost and
+    /// every job is done. For tests.
+    pub fn check_nothing_is_left(&self) {
+        assert!(self.clients.is_empty(), "clients");
+        assert!(self.outstanding.is_empty(), "keys of commands outstanding");
+        assert!(self.fetches.is_empty(), "fetches");
+        assert_eq!(self.admission.in_flight(), 0, "requests in flight");
+        assert_eq!(self.admission.waiting(), 0, "clients in the queue");
+        assert_eq!(self.barriers.counted(), 0, "replies held");
+        assert_eq!(
+            self.stats.get(crate::stats::Counter::ClientsOpened),
+            self.stats.get(crate::stats::Counter::ClientsClosed),
+            "clients opened and closed"
+        );
     }
 
     fn fire(&mut self, timer: Timer) {

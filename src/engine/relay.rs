@@ -29,8 +29,6 @@ pub(super) struct Relayed<'a> {
     pub(super) poison: Poison,
     /// What to do with the reply.
     pub(super) purpose: Purpose,
-    /// Which kind of link it may take.
-    pub(super) road: Road,
 }
 
 /// What a command touches.
@@ -57,6 +55,7 @@ impl Engine {
         &mut self,
         ix: usize,
         command: Relayed<'_>,
+        road: Road,
         http: Option<&HttpAsk>,
     ) -> Handled {
         if let Some(why) = self.upstream.away() {
@@ -79,9 +78,9 @@ impl Engine {
             db: client.db,
         };
         let pinned = client.link.filter(|_| self.switches.holds(Rule::PinToLink));
-        let link = match (pinned, command.road) {
+        let link = match (pinned, road) {
             (None, Road::Shared) => self.shared_link(pool),
-            (None, Road::OneShot) if self.links.len() >= self.config.links_max => None,
+            (None, Road::OneShot) if self.links_are_all_open() => None,
             (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),
             (Some(link), Road::Shared) if self.may_go_on(link, pool) => Some(link),
             // Rule L4: what is outstanding on the other link is waited for.
@@ -94,10 +93,7 @@ impl Engine {
             self.refuse_relay(ix, http, "ERR nearcache: too many connections to Redis");
             return Handled::Done;
         };
-        if self.links[link].outbox.len() >= LINK_OUTBOX_HIGH_BYTES {
-            let id = self.clients[ix].id;
-            self.links[link].waiting.push(id);
-            self.clients[ix].hold = Hold::Link;
+        if self.link_is_full(ix, link) {
             return Handled::Held;
         }
         match self.admit(ix) {
@@ -118,6 +114,22 @@ impl Engine {
         }
         self.dispatch(ix, link, command, http);
         Handled::Done
+    }
+
+    /// Whether the link has as much to send as it may hold; then the client waits for it.
+    pub(super) fn link_is_full(&mut self, ix: usize, link: usize) -> bool {
+        if self.links[link].outbox.len() < LINK_OUTBOX_HIGH_BYTES {
+            return false;
+        }
+        let id = self.clients[ix].id;
+        self.links[link].waiting.push(id);
+        self.clients[ix].hold = Hold::Link;
+        true
+    }
+
+    /// Whether `LINKS_MAX` is reached. Own links have a bound of their own.
+    fn links_are_all_open(&self) -> bool {
+        self.links.len() - self.own_links.count >= self.config.links_max
     }
 
     /// Rule L7: whether a fetch that this client waits for is of a key that the command may touch.
@@ -159,7 +171,7 @@ impl Engine {
             {
                 Some(link)
             }
-            _ if self.links.len() >= self.config.links_max => best,
+            _ if self.links_are_all_open() => best,
             _ => Some(self.open_link(Role::Shared(pool))),
         }
     }
@@ -243,9 +255,8 @@ impl Engine {
                 Poison::Never
             },
             purpose,
-            road: Road::Shared,
         };
-        let handled = self.relay(ix, command, http.as_ref());
+        let handled = self.relay(ix, command, Road::Shared, http.as_ref());
         self.canonical = frame;
         if handled == Handled::Done {
             self.count_relayed_read("get");

@@ -18,12 +18,12 @@ use crate::stats::Counter;
 
 /// What the vocabulary says of one call.
 #[derive(Debug, Clone, Copy)]
-struct Judgement {
-    way: Way,
-    effect: Effect,
+pub(super) struct Judgement {
+    pub(super) way: Way,
+    pub(super) effect: Effect,
     /// The keys' hashes stand in `Engine::touch` when it is `Scope::Keys`.
-    scope: Scope,
-    poison: Poison,
+    pub(super) scope: Scope,
+    pub(super) poison: Poison,
 }
 
 impl Engine {
@@ -75,10 +75,10 @@ impl Engine {
     /// that needs more than that. Worth its own loop: see the figure of `make icount`.
     #[inline]
     fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
-        let client = &mut self.clients[ix];
-        if client.relayed > 0 || self.now >= self.hits_until {
+        if !self.may_hit(&self.clients[ix]) {
             return 0;
         }
+        let client = &mut self.clients[ix];
         let (mut at, mut hits) = (0, 0);
         while *budget > hits {
             let Some((key, used)) = get_at_start(&bytes[at..]) else {
@@ -142,6 +142,12 @@ impl Engine {
 
     fn handle_canonical(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         let judgement = self.judge(request);
+        if self.clients[ix].own.is_some() && !matches!(judgement.way, Way::Refuse(_)) {
+            let reads = judgement.way == Way::Get && !self.switches.holds(Rule::OwnLinkOnly);
+            if !reads {
+                return self.handle_own(ix, request, judgement);
+            }
+        }
         match judgement.way {
             Way::Get => match request.args().nth(1) {
                 Some(key) => self.get(ix, key, Freshness::Cached, None),
@@ -152,6 +158,19 @@ impl Engine {
             Way::Relay => self.relay_command(ix, request, judgement, Road::Shared),
             Way::OwnLink(StateKind::Unknown | StateKind::Urgent) => {
                 self.relay_command(ix, request, judgement, Road::OneShot)
+            }
+            // Without state they have nothing to end: Redis says so, on any connection.
+            Way::OwnLink(StateKind::Exec | StateKind::Discard | StateKind::Unwatch) => {
+                let judgement = Judgement {
+                    effect: Effect::None,
+                    scope: Scope::Keys,
+                    poison: Poison::Never,
+                    ..judgement
+                };
+                self.relay_command(ix, request, judgement, Road::Shared)
+            }
+            Way::OwnLink(StateKind::Multi | StateKind::Watch | StateKind::Blocking) => {
+                self.begin_own(ix, request, judgement)
             }
             Way::OwnLink(_) => {
                 self.refuse_state(ix, request);
@@ -234,9 +253,8 @@ impl Engine {
             touch: judgement.scope,
             poison,
             purpose: Purpose::Pass,
-            road,
         };
-        let handled = self.relay(ix, command, None);
+        let handled = self.relay(ix, command, road, None);
         if handled == Handled::Done && judgement.effect == Effect::Read {
             self.count_relayed_read_of(request);
         }
@@ -267,22 +285,19 @@ impl Engine {
             });
             return Handled::Done;
         }
-        let ours = request.argc() == 1
-            || sections().any(|section| {
-                ["nearcache", "default", "all", "everything"]
-                    .iter()
-                    .any(|word| is(section, word))
-            });
         self.touch.clear();
-        let purpose = if ours { Purpose::Info } else { Purpose::Pass };
+        let purpose = if has_our_section(request) {
+            Purpose::Info
+        } else {
+            Purpose::Pass
+        };
         let command = Relayed {
             frame: request.bytes(),
             touch: Scope::Keys,
             poison: Poison::Never,
             purpose,
-            road: Road::Shared,
         };
-        self.relay(ix, command, None)
+        self.relay(ix, command, Road::Shared, None)
     }
 
     fn refuse_state(&mut self, ix: usize, request: &Request<'_>) {
@@ -314,4 +329,15 @@ impl Engine {
         self.upstream.waiting.push(id);
         Handled::Held
     }
+}
+
+/// Whether INFO asks for a section that we add ours to.
+pub(super) fn has_our_section(request: &Request<'_>) -> bool {
+    let sections = ["nearcache", "default", "all", "everything"];
+    let names_one = |arg: &[u8]| {
+        sections
+            .iter()
+            .any(|section| arg.eq_ignore_ascii_case(section.as_bytes()))
+    };
+    request.argc() == 1 || request.args().skip(1).any(names_one)
 }

@@ -63,13 +63,21 @@ pub enum Rule {
     AgeFromDispatch,
     /// What a worker read from another server than the tracked one is not kept.
     SameServer,
+    /// L15: no read of a client with state upstream hits or joins.
+    OwnLinkOnly,
+    /// L5: a GET executed on an own link poisons its key.
+    PoisonAfterOwnGet,
+    /// L5: a GET inside a transaction poisons its key when that is executed.
+    PoisonAfterExecGet,
+    /// L9: EXEC poisons what its block touches.
+    PoisonAfterExec,
 }
 
 /// Which rules are turned off.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Switches {
     #[cfg(debug_assertions)]
-    off: u32,
+    off: u64,
 }
 
 impl Switches {
@@ -77,7 +85,7 @@ impl Switches {
     #[inline(always)]
     pub(super) fn holds(self, rule: Rule) -> bool {
         #[cfg(debug_assertions)]
-        let holds = self.off & (1 << rule as u32) == 0;
+        let holds = self.off & (1 << rule as u64) == 0;
         #[cfg(not(debug_assertions))]
         let holds = {
             let _ = rule;
@@ -110,7 +118,7 @@ impl Engine {
     #[doc(hidden)]
     #[cfg(debug_assertions)]
     pub fn break_rule(&mut self, rule: Rule) {
-        self.switches.off |= 1 << rule as u32;
+        self.switches.off |= 1 << rule as u64;
         self.refresh_lease();
     }
 

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache_ops;
+pub mod engine;
 pub mod http_request;
 pub mod resp_parser;
 pub mod wheel_ops;

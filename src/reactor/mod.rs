@@ -27,6 +27,7 @@ mod listeners;
 mod owner;
 mod signals;
 mod sockets;
+mod straight;
 
 use crate::config::{Config, LogLevel};
 use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
@@ -38,6 +39,7 @@ use crate::time::Time;
 use crate::transport::Transport;
 use dialer::Dialer;
 use listeners::{Accepted, Listeners};
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
 use signals::{Asked, Signals};
@@ -83,7 +85,6 @@ pub enum Ended {
 /// The loop and all it owns.
 pub struct Reactor {
     poll: Poll,
-    events: Events,
     engine: Engine,
     fetcher: Fetcher,
     log: helper::Handle,
@@ -127,7 +128,6 @@ impl Reactor {
         };
         Ok(Reactor {
             poll,
-            events: Events::with_capacity(EVENTS_MAX),
             engine: Engine::new(config, origin),
             fetcher,
             log,
@@ -168,8 +168,9 @@ impl Reactor {
     /// Only when waiting for events fails, which no load and no peer can cause.
     pub fn run(mut self) -> io::Result<Ended> {
         self.handle_outputs();
+        let mut events = Events::with_capacity(EVENTS_MAX);
         let ended = loop {
-            self.turn()?;
+            self.turn(&mut events)?;
             if let Some(until) = self.drain_until {
                 if self.engine.is_drained() {
                     break Ended::Drained;
@@ -183,16 +184,16 @@ impl Reactor {
         Ok(ended)
     }
 
-    fn turn(&mut self) -> io::Result<()> {
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         let patience = self.patience();
-        match self.poll.poll(&mut self.events, patience) {
+        match self.poll.poll(events, patience) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(()),
             result => result?,
         }
         self.now = socket::now();
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
-        self.note_events();
+        self.note_events(events);
         self.serve_invalidations();
         self.take_completions();
         self.take_addresses();
@@ -202,6 +203,7 @@ impl Reactor {
             };
             self.serve(id);
         }
+        self.serve_straight(events);
         for _ in 0..self.ready_clients.len() {
             let Some(id) = self.ready_clients.pop_front() else {
                 break;
@@ -263,10 +265,10 @@ impl Reactor {
         }
     }
 
-    /// Notes what the poll said, before anything is opened or closed.
-    fn note_events(&mut self) {
+    /// Notes what the poll said of all but clients, before anything is opened or closed.
+    fn note_events(&mut self, events: &Events) {
         let mut asked = Asked::default();
-        for event in &self.events {
+        for event in events {
             match Source::of(event.token()) {
                 // Woken by a worker or the helper: both are looked at in every turn.
                 Source::Waker => {}
@@ -274,14 +276,8 @@ impl Reactor {
                     asked = self.signals.as_mut().map(Signals::take).unwrap_or_default()
                 }
                 Source::Listener(index) => self.listeners.note(index),
-                Source::Socket(place) => {
-                    let calls = self.sockets.note(place, event);
-                    if let Some(id) = calls.ready {
-                        ready_list(&mut self.ready_links, &mut self.ready_clients, id)
-                            .push_back(id);
-                    }
-                    self.flush.extend(calls.flush);
-                }
+                Source::Socket(Place::Link(_)) => self.note_socket(event),
+                Source::Socket(Place::Client(_)) => {}
             }
         }
         if asked.switch {
@@ -291,6 +287,18 @@ impl Reactor {
         if asked.end && self.drain_until.is_none() {
             self.begin_drain();
         }
+    }
+
+    /// Notes what the poll said of a socket and puts it on the lists that follow from it.
+    fn note_socket(&mut self, event: &Event) {
+        let Source::Socket(place) = Source::of(event.token()) else {
+            return;
+        };
+        let calls = self.sockets.note(place, event);
+        if let Some(id) = calls.ready {
+            ready_list(&mut self.ready_links, &mut self.ready_clients, id).push_back(id);
+        }
+        self.flush.extend(calls.flush);
     }
 
     fn begin_drain(&mut self) {
@@ -358,27 +366,43 @@ impl Reactor {
             let room = self.engine.recv_slice(id);
             let len = room.len().min(budget);
             if len == 0 {
+                if socket.read_closed {
+                    self.engine.hung_up(id);
+                    self.handle_outputs();
+                }
                 return;
             }
             match transport.read(&mut room[..len]) {
-                Ok(0) => {
-                    (socket.readable, socket.ended) = (false, true);
-                    self.engine.peer_closed(id);
-                }
-                Ok(n) => {
+                Ok(n) if n > 0 => {
                     budget -= n;
                     socket.readable = n == len || socket.read_closed;
                     self.engine.received(id, n);
+                    self.handle_outputs();
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => {
-                    socket.readable = false;
-                    self.engine.failed(id, &e.to_string());
-                }
+                result => self.read_nothing(id, result),
             }
-            self.handle_outputs();
         }
+    }
+
+    /// What follows a read that brought nothing: the end, an error, or too early a call.
+    fn read_nothing(&mut self, id: ConnId, result: io::Result<usize>) {
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        match result {
+            Ok(_) => {
+                (socket.readable, socket.ended) = (false, true);
+                self.engine.peer_closed(id);
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
+            // It stays readable.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => {
+                socket.readable = false;
+                self.engine.failed(id, &e.to_string());
+            }
+        }
+        self.handle_outputs();
     }
 
     /// The poll reported an error; the socket says which.

@@ -72,11 +72,20 @@ impl Socket {
     }
 
     /// Remembers what the poll says.
-    fn note(&mut self, event: &Event) {
+    #[inline]
+    pub(super) fn note(&mut self, event: &Event) {
         self.readable |= (event.is_readable() || event.is_read_closed()) && !self.ended;
         self.read_closed |= event.is_read_closed();
         self.writable |= event.is_writable();
         self.broken |= event.is_error() || self.ended && event.is_write_closed();
+    }
+
+    /// Whether there is something to read, and nothing of before to be done first.
+    #[inline]
+    pub(super) fn is_straight(&self) -> bool {
+        self.readable
+            && self.writable
+            && !(self.broken | self.resume | self.to_send | self.listed | self.flush_listed)
     }
 
     /// Whether serving the socket could do something.
@@ -110,6 +119,14 @@ impl Sockets {
             return Calls::default();
         };
         socket.note(event);
+        self.calls(place)
+    }
+
+    /// Puts the socket down for the lists on which it has to be, and returns them.
+    pub(super) fn calls(&mut self, place: Place) -> Calls {
+        let Some(socket) = self.slot(place) else {
+            return Calls::default();
+        };
         let id = ConnId {
             place,
             generation: socket.generation,
@@ -151,7 +168,7 @@ impl Sockets {
     }
 
     #[inline]
-    fn slot(&mut self, place: Place) -> Option<&mut Socket> {
+    pub(super) fn slot(&mut self, place: Place) -> Option<&mut Socket> {
         match place {
             Place::Client(index) => self.clients.get_mut(index as usize)?.as_mut(),
             Place::Link(index) => self.links.get_mut(index as usize)?.as_mut(),

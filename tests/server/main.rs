@@ -12,6 +12,7 @@
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
+//! - [`own_transactions`], [`own_blocking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -35,8 +36,11 @@ mod http_tools;
 mod limits;
 mod oracle;
 mod outages;
+mod own_blocking;
+mod own_transactions;
 mod pipelining;
 mod refusals;
+mod script;
 mod session;
 mod shutdown;
 mod together;

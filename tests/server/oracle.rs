@@ -12,9 +12,10 @@ const SENTINEL: &str = "the-end-of-this-conversation";
 pub struct Oracle {
     /// In front of one of them.
     pub proxy: Proxy,
-    // The one behind the proxy.
-    _redis: RedisServer,
-    truth: RedisServer,
+    /// The one behind the proxy.
+    pub redis: RedisServer,
+    /// The other.
+    pub truth: RedisServer,
 }
 
 impl Oracle {
@@ -28,7 +29,7 @@ impl Oracle {
         let (redis, truth) = (RedisServer::start(), RedisServer::start());
         Oracle {
             proxy: configure(Proxy::to(&redis)).start(),
-            _redis: redis,
+            redis,
             truth,
         }
     }

@@ -127,19 +127,9 @@ fn commands_that_need_a_connection_of_their_own_are_refused_by_name_and_the_conn
     let mut client = proxy.resp();
     client.line("SET k v");
     for line in [
-        "MULTI",
-        "WATCH k",
         "SUBSCRIBE c",
         "PSUBSCRIBE c*",
         "SSUBSCRIBE c",
-        "BLPOP l 0",
-        "BRPOP l 0",
-        "BLMOVE a b LEFT LEFT 0",
-        "BRPOPLPUSH a b 0",
-        "BZPOPMIN z 0",
-        "BZPOPMAX z 0",
-        "XREAD BLOCK 0 STREAMS s $",
-        "XREADGROUP GROUP g c BLOCK 0 STREAMS s >",
         "MONITOR",
         "SYNC",
         "PSYNC ? -1",
@@ -176,9 +166,9 @@ fn a_refused_command_in_a_pipeline_disturbs_no_neighbour() {
     client.send(
         &[
             encode_line("SET k v"),
-            encode_line("MULTI"),
+            encode_line("SUBSCRIBE c"),
             encode_line("GET k"),
-            encode_line("BLPOP l 0"),
+            encode_line("MONITOR"),
             encode_line("INCR n"),
         ]
         .concat(),

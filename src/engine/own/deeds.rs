@@ -1,0 +1,62 @@
+//! What a command does to the connection it is executed on, by its name and arguments.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use crate::command::{StateKind, Way};
+use crate::protocol::resp::request::Request;
+use crate::protocol::resp::write::Version;
+use crate::session::Deed;
+
+impl Engine {
+    /// What the request does to the connection if it succeeds.
+    pub(super) fn deed(&self, request: &Request<'_>, way: Way) -> Deed {
+        let name = self.table.find(request.args()).name();
+        match (name, way) {
+            ("multi", _) => Deed::Multi,
+            // Whatever its number of arguments: Redis 7 ends the transaction.
+            ("exec", _) => Deed::Exec,
+            ("discard", _) => Deed::Discard,
+            ("watch", _) => Deed::Watch,
+            ("unwatch", _) => Deed::Unwatch,
+            ("select", _) => match request.args().nth(1).and_then(number) {
+                Some(db) => Deed::Select(db),
+                // Redis refuses it, or reads it in a way of its own.
+                None => Deed::Stain,
+            },
+            ("hello", _) => hello(request),
+            ("client|setname", _) => Deed::Name(request.args().nth(2).unwrap_or_default().into()),
+            ("auth", _) => Deed::Last,
+            ("client|no-evict" | "client|no-touch" | "client|setinfo", _) => Deed::Stain,
+            (_, Way::OwnLink(StateKind::Blocking | StateKind::Wait)) => Deed::Wait,
+            (_, Way::OwnLink(StateKind::Unknown)) => Deed::Stain,
+            _ => Deed::Nothing,
+        }
+    }
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn hello(request: &Request<'_>) -> Deed {
+    let mut args = request.args().skip(1);
+    let version = match args.next() {
+        Some(b"2") => Some(Version::Resp2),
+        Some(b"3") => Some(Version::Resp3),
+        _ => None,
+    };
+    let (mut name, mut auth) = (None, false);
+    while let Some(option) = args.next() {
+        if option.eq_ignore_ascii_case(b"auth") {
+            auth = true;
+            args.by_ref().take(2).for_each(drop);
+        } else if option.eq_ignore_ascii_case(b"setname") {
+            name = args.next().map(Box::from);
+        }
+    }
+    Deed::Hello {
+        version,
+        name,
+        auth,
+    }
+}

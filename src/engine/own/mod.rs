@@ -1,0 +1,392 @@
+//! Own links: a client gets one when a command of its begins state upstream (rule L15), and keeps it until that state
+//! has ended and nothing of the client is outstanding. Meanwhile all its commands go there, and none of its reads hits,
+//! joins or starts a fetch. Then the link is idle, for the next client of its version and database.
+//!
+//! It never moves a client with anything outstanding (rule L4), and never gives on a link of which anything is left:
+//! that one is closed. A client whose link is lost is closed too (rule L12), since nobody can rebuild what it held.
+//! Invariant: a client names its own link exactly while the link names the client.
+//! Costs: O(1) to begin and to end; a connection is made only where no idle one fits.
+#![forbid(unsafe_code)]
+
+mod deeds;
+mod replies;
+
+use super::clients::Handled;
+use super::relay::{Relayed, Scope};
+use super::resp::{Judgement, has_our_section};
+use super::switches::Rule;
+use super::{ConnId, Engine};
+use crate::client::{CloseReason, Hold, State};
+use crate::command::{LocalCommand, StateKind, Way};
+use crate::link::{Owed, Own, Poison, Pool, Purpose, Role, Touch};
+use crate::protocol::resp::request::Request;
+use crate::session::{Deed, Everything};
+use crate::stats::Counter;
+use std::collections::BTreeMap;
+
+/// All links of this kind.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OwnLinks {
+    /// Those without a client, by what they can serve; the one used last is used next.
+    pub(super) idle: BTreeMap<Pool, Vec<ConnId>>,
+    /// How many there are, idle or not.
+    pub(super) count: usize,
+}
+
+/// Where a command that the proxy can answer is answered for a client with an own link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// By Redis, on the own link.
+    Upstream,
+    /// Here, at once.
+    Here,
+    /// Here, once everything before it is answered: it depends on what that does.
+    HereInTurn,
+}
+
+impl Engine {
+    /// The first command of a client's state upstream.
+    pub(super) fn begin_own(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+        judgement: Judgement,
+    ) -> Handled {
+        // Rule L4: a move to an own link happens with nothing outstanding.
+        let client = &mut self.clients[ix];
+        if client.relayed > 0 || client.fetching > 0 {
+            client.hold = if client.relayed > 0 {
+                Hold::Relays
+            } else {
+                Hold::OwnFetch
+            };
+            return Handled::Held;
+        }
+        if let Some(why) = self.upstream.away() {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            self.refuse_own(ix, judgement.way, &text, CloseReason::UpstreamLost);
+            return Handled::Done;
+        }
+        let Some(link) = self.claim_link(ix) else {
+            let text = "ERR nearcache: too many connections to Redis";
+            self.refuse_own(ix, judgement.way, text, CloseReason::LinksExhausted);
+            return Handled::Done;
+        };
+        self.clients[ix].own = Some(link);
+        self.name_own_link(ix);
+        self.handle_own(ix, request, judgement)
+    }
+
+    /// What begins a transaction must not fail and let go on what was meant to be part of it: the client is closed.
+    fn refuse_own(&mut self, ix: usize, way: Way, text: &str, reason: CloseReason) {
+        self.stats.count(Counter::RelayErrors);
+        self.reply_error(ix, text.as_bytes());
+        let harmless = [StateKind::Blocking, StateKind::Subscribe, StateKind::Wait];
+        if !harmless.iter().any(|kind| way == Way::OwnLink(*kind)) {
+            self.finish_client(ix, reason);
+        }
+    }
+
+    /// An idle link that fits the client, or a fresh one.
+    fn claim_link(&mut self, ix: usize) -> Option<ConnId> {
+        let client = &self.clients[ix];
+        let (owner, db) = (client.id, client.db);
+        let pool = Pool {
+            version: client.version,
+            db,
+        };
+        let idle = self.own_links.idle.get_mut(&pool).and_then(Vec::pop);
+        let id = match idle {
+            Some(id) => id,
+            None => {
+                if self.own_links.count >= self.config.own_links_max {
+                    self.close_an_idle_link()?;
+                }
+                self.open_link(Role::Own(pool))
+            }
+        };
+        let link = self.link_index(id)?;
+        self.own_of(link).client = Some(owner);
+        Some(id)
+    }
+
+    /// Makes room for another link. `None`: none is idle.
+    fn close_an_idle_link(&mut self) -> Option<()> {
+        let links = self.own_links.idle.values().find_map(|links| links.first());
+        let link = self.link_index(*links?)?;
+        self.close_link(link);
+        Some(())
+    }
+
+    /// What an own link has besides what every link has.
+    fn own_of(&mut self, link: usize) -> &mut Own {
+        self.links[link]
+            .own
+            .as_mut()
+            .expect("only links of this role are named by clients and idle lists")
+    }
+
+    /// The place of the client's own link.
+    pub(super) fn own_link(&self, ix: usize) -> Option<usize> {
+        self.link_index(self.clients[ix].own?)
+    }
+
+    /// Redis knows the client by the name it has given itself.
+    fn name_own_link(&mut self, ix: usize) {
+        let Some(link) = self.own_link(ix) else {
+            return;
+        };
+        let name = self.clients[ix].name.clone();
+        if self.own_of(link).session.name == name {
+            return;
+        }
+        let ours = format!("nearcache:{}:own{link}", self.pid);
+        let shown = name.as_deref().unwrap_or(ours.as_bytes()).to_vec();
+        self.ask(link, Purpose::Ignored, &[b"CLIENT", b"SETNAME", &shown]);
+        self.own_of(link).session.name = name;
+    }
+
+    /// A command of a client that has an own link.
+    pub(super) fn handle_own(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+        judgement: Judgement,
+    ) -> Handled {
+        let Some(link) = self.own_link(ix) else {
+            debug_assert!(false, "a client names a link that is gone");
+            return Handled::Done;
+        };
+        let in_multi = self.own_of(link).session.is_in_multi();
+        if let Way::Local(command) = judgement.way {
+            match place(command, in_multi) {
+                Place::Upstream => {}
+                Place::HereInTurn if self.clients[ix].relayed > 0 => {
+                    self.clients[ix].hold = Hold::Relays;
+                    return Handled::Held;
+                }
+                Place::Here | Place::HereInTurn => {
+                    return self.answer_own_here(ix, command, request);
+                }
+            }
+        }
+        if self.link_is_full(ix, link) {
+            return Handled::Held;
+        }
+        let deed = self.deed(request, judgement.way);
+        let purpose = match judgement.way {
+            Way::Local(LocalCommand::Info) if !in_multi && has_our_section(request) => {
+                Purpose::Info
+            }
+            _ => Purpose::Pass,
+        };
+        let get = if in_multi {
+            Rule::PoisonAfterExecGet
+        } else {
+            Rule::PoisonAfterOwnGet
+        };
+        let (touch, poison) = match (judgement.way, &deed) {
+            // What it touches is what its transaction does, which the replies before its own will tell.
+            (_, Deed::Exec) => (Scope::Keys, Poison::Never),
+            (Way::Get, _) if self.switches.holds(get) => (Scope::Keys, Poison::Always),
+            _ => (judgement.scope, judgement.poison),
+        };
+        let command = Relayed {
+            frame: request.bytes(),
+            touch,
+            poison,
+            purpose,
+        };
+        self.dispatch_own(ix, link, command, deed);
+        Handled::Done
+    }
+
+    fn answer_own_here(
+        &mut self,
+        ix: usize,
+        command: LocalCommand,
+        request: &Request<'_>,
+    ) -> Handled {
+        if command == LocalCommand::Reset {
+            self.drop_own_link(ix);
+        }
+        let id = self.clients[ix].id;
+        let handled = self.answer_local(ix, command, request);
+        if let Some(ix) = self.client_index(id) {
+            self.name_own_link(ix);
+        }
+        handled
+    }
+
+    fn dispatch_own(&mut self, ix: usize, link_ix: usize, command: Relayed<'_>, deed: Deed) {
+        let client = &mut self.clients[ix];
+        let link = &mut self.links[link_ix];
+        let slot = client.owe(None);
+        client.relayed += 1;
+        client.link = Some(link.id);
+        let touch = match command.touch {
+            Scope::All => {
+                client.relayed_all += 1;
+                Touch::All
+            }
+            // Not in `outstanding`: all that follows goes the same way, whatever it touches.
+            Scope::Keys if command.poison == Poison::Never => Touch::Keys(0),
+            Scope::Keys => {
+                link.touched.extend(&self.touch);
+                Touch::Keys(
+                    u32::try_from(self.touch.len()).expect("a request's length bounds its keys"),
+                )
+            }
+        };
+        if link.owed.is_empty() {
+            link.heard = self.now;
+        }
+        link.owed.push_back(Owed {
+            to: Some((client.id, slot)),
+            purpose: command.purpose,
+            touch,
+            poison: command.poison,
+            counted: false,
+        });
+        link.outbox.append(command.frame, &mut self.pool);
+        let own = self.own_of(link_ix);
+        own.session.sent(&deed);
+        own.deeds.push_back(deed);
+        self.stats.count(Counter::Relayed);
+        self.flush_link(link_ix);
+    }
+
+    /// Whether a command of the client may wait upstream for as long as it likes.
+    pub(super) fn waits_upstream(&self, ix: usize) -> bool {
+        let own = self.own_link(ix).map(|link| self.links[link].own.as_ref());
+        own.flatten().is_some_and(|own| own.session.waits())
+    }
+
+    /// Nothing of the client is outstanding: if nothing of its state is left either, it is done with the link.
+    pub(super) fn leave_own_link(&mut self, ix: usize) {
+        let Some(link) = self.own_link(ix) else {
+            self.clients[ix].own = None;
+            return;
+        };
+        let session = &self.own_of(link).session;
+        if !session.is_clean() {
+            return;
+        }
+        let pool = Pool {
+            version: session.version,
+            db: session.db,
+        };
+        let reusable = session.is_reusable() && !self.links[link].retiring && !self.draining;
+        self.clients[ix].own = None;
+        if !reusable {
+            return self.close_link(link);
+        }
+        self.own_of(link).client = None;
+        self.links[link].role = Role::Own(pool);
+        let id = self.links[link].id;
+        self.own_links.idle.entry(pool).or_default().push(id);
+    }
+
+    /// The client is gone, or wants to be as new: what it has outstanding ends with the link (rule L12).
+    pub(super) fn drop_own_link(&mut self, ix: usize) {
+        if let Some(link) = self.clients[ix].own.take() {
+            self.end_own_link(link);
+        }
+    }
+
+    /// Closes an own link. What is outstanding on it may have been executed: what that touches is forgotten.
+    pub(super) fn end_own_link(&mut self, id: ConnId) {
+        let Some(link) = self.link_index(id) else {
+            return;
+        };
+        let owed = std::mem::take(&mut self.links[link].owed);
+        let mut touched = std::mem::take(&mut self.links[link].touched);
+        self.poison_block(link);
+        self.close_link(link);
+        for owed in owed {
+            self.poison_lost(&owed, &mut touched);
+            debug_assert!(!owed.counted, "what goes on own links takes no place");
+        }
+    }
+
+    /// Rule L9: what the transaction that ends now has touched is forgotten.
+    pub(super) fn poison_block(&mut self, link: usize) {
+        let Some(own) = &self.links[link].own else {
+            return;
+        };
+        let Some(block) = own.session.block().cloned() else {
+            return;
+        };
+        if !self.switches.holds(Rule::PoisonAfterExec) {
+            return;
+        }
+        if block.all != Everything::No {
+            return self.poison_all();
+        }
+        for hash in block.touched {
+            self.poison_name(hash);
+        }
+    }
+
+    /// Panics where an invariant does not hold.
+    pub(super) fn check_own_links(&self) {
+        let is_own = |id: &ConnId| {
+            let link = self.link_index(*id).map(|ix| &self.links[ix]);
+            link.and_then(|link| link.own.as_ref())
+        };
+        for (_, client) in &self.clients {
+            let Some(link) = &client.own else { continue };
+            let own = is_own(link).expect("a client's own link is one");
+            assert_eq!(own.client, Some(client.id), "a link has one client");
+        }
+        let links = self.links.iter().filter_map(|(_, link)| link.own.as_ref());
+        assert_eq!(links.count(), self.own_links.count);
+        for id in self.own_links.idle.values().flatten() {
+            let own = is_own(id).expect("an idle link is an own link");
+            assert!(own.client.is_none() && own.session.is_clean());
+        }
+    }
+
+    /// After the loss of a client's own link: it ends as it would have ended with Redis.
+    pub(super) fn own_link_lost(&mut self, client: ConnId) {
+        let Some(ix) = self.client_index(client) else {
+            return;
+        };
+        self.clients[ix].own = None;
+        if self.clients[ix].state == State::Open {
+            self.finish_client(ix, CloseReason::UpstreamLost);
+        }
+        self.client_changed(ix);
+    }
+}
+
+/// Where the proxy's own commands are answered for a client with an own link.
+fn place(command: LocalCommand, in_multi: bool) -> Place {
+    match command {
+        // Redis executes these inside a transaction too.
+        LocalCommand::Quit => Place::Here,
+        LocalCommand::Reset => Place::HereInTurn,
+        _ if in_multi => Place::Upstream,
+        LocalCommand::Ping
+        | LocalCommand::Echo
+        | LocalCommand::Hello
+        | LocalCommand::Auth
+        | LocalCommand::Select
+        | LocalCommand::Info
+        | LocalCommand::Readonly
+        | LocalCommand::Readwrite
+        | LocalCommand::Asking
+        | LocalCommand::Cluster => Place::Upstream,
+        LocalCommand::ClientId
+        | LocalCommand::ClientSetname
+        | LocalCommand::ClientGetname
+        | LocalCommand::ClientSetinfo
+        | LocalCommand::ClientInfo
+        | LocalCommand::ClientList
+        | LocalCommand::ClientKill
+        | LocalCommand::ClientUnblock
+        | LocalCommand::ClientNoEvict
+        | LocalCommand::ClientNoTouch
+        | LocalCommand::ClientReply => Place::HereInTurn,
+    }
+}

@@ -1,0 +1,404 @@
+//! What one connection to Redis is in the middle of, as the commands sent on it and the replies to them tell: a
+//! transaction, watched keys, subscriptions, tracking, a wait.
+//!
+//! It holds no socket and knows no client. Replies come in the order of the commands, so what was [`Session::answered`]
+//! is certain; only `multi_sent` runs ahead of the replies, as a guess that decides no more than who answers a PING.
+//! Invariant: [`Session::is_clean`] holds only while the next user of the connection would find nothing of the last.
+//! Costs: O(1) per command and reply; a transaction keeps one word per key it touches, up to [`BLOCK_KEYS_MAX`].
+#![forbid(unsafe_code)]
+
+mod elements;
+
+use crate::protocol::resp::write::Version;
+use elements::Elements;
+
+/// A transaction that touches more keys than this counts as touching all.
+const BLOCK_KEYS_MAX: usize = 64 * 1024;
+
+/// What a command does to the connection it is executed on, if it succeeds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Deed {
+    /// Nothing that outlasts its reply.
+    Nothing,
+    /// MULTI.
+    Multi,
+    /// EXEC.
+    Exec,
+    /// DISCARD.
+    Discard,
+    /// WATCH.
+    Watch,
+    /// UNWATCH.
+    Unwatch,
+    /// SELECT of this database.
+    Select(u32),
+    /// HELLO: the version and the name it asks for, and whether it says who the client is.
+    Hello {
+        /// None: the version stays.
+        version: Option<Version>,
+        /// None: the name stays.
+        name: Option<Box<[u8]>>,
+        /// Another user's rights are not to be given to whoever comes next.
+        auth: bool,
+    },
+    /// CLIENT SETNAME.
+    Name(Box<[u8]>),
+    /// It may wait for data as long as its client likes, and silence means nothing.
+    Wait,
+    /// It leaves behind what nobody knows: the connection serves no other client after this one.
+    Stain,
+    /// It leaves behind what lasts until the connection ends.
+    Last,
+}
+
+/// What a transaction has queued.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Block {
+    /// The hashes of the keys that its end makes worth forgetting.
+    pub touched: Vec<u64>,
+    /// More than those: possibly everything.
+    pub all: Everything,
+    /// Commands queued.
+    queued: u64,
+    /// What they do to the connection, with their places among them.
+    deeds: Vec<(u64, Deed)>,
+}
+
+/// Whether a transaction may have touched everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Everything {
+    /// It touches the keys that are named.
+    #[default]
+    No,
+    /// It may change anything that Redis reports.
+    Reported,
+    /// It may change what Redis does not report.
+    Unreported,
+}
+
+/// What became of a command, as its reply says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It was executed, or refused.
+    Executed,
+    /// It waits in the transaction.
+    Queued,
+}
+
+/// The state of one connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Session {
+    /// The version its replies are in.
+    pub version: Version,
+    /// Its database.
+    pub db: u32,
+    /// The name it has upstream.
+    pub name: Option<Box<[u8]>>,
+    /// The transaction it is in.
+    multi: Option<Block>,
+    /// The same, as it will be when all that was sent has been executed; a MULTI that fails makes it wrong until EXEC.
+    multi_sent: bool,
+    watches: bool,
+    stained: bool,
+    lasts: bool,
+    /// Commands outstanding that may wait for long.
+    waits: u32,
+    /// Looks into the reply to EXEC, where that matters.
+    elements: Option<Elements>,
+}
+
+impl Session {
+    /// A fresh connection.
+    pub fn new(version: Version, db: u32) -> Session {
+        Session {
+            version,
+            db,
+            name: None,
+            multi: None,
+            multi_sent: false,
+            watches: false,
+            stained: false,
+            lasts: false,
+            waits: 0,
+            elements: None,
+        }
+    }
+
+    /// Whether the client's next command will be queued, as far as that is known.
+    pub fn is_in_multi(&self) -> bool {
+        self.multi_sent || self.multi.is_some()
+    }
+
+    /// Whether nothing of the client's state is left, with nothing outstanding.
+    pub fn is_clean(&self) -> bool {
+        self.multi.is_none() && !self.watches && !self.lasts
+    }
+
+    /// Whether another client may have the connection once it is clean.
+    pub fn is_reusable(&self) -> bool {
+        !self.stained
+    }
+
+    /// Its id or its user is known elsewhere, or it has seen what nobody understands.
+    pub fn stain(&mut self) {
+        self.stained = true;
+    }
+
+    /// Whether silence means nothing now.
+    pub fn waits(&self) -> bool {
+        self.waits > 0
+    }
+
+    /// Whether the reply has to be seen whole, though its command is one whose replies are passed on as they come.
+    pub fn wants_whole_reply(&self, deed: &Deed) -> bool {
+        match deed {
+            Deed::Exec => false,
+            Deed::Nothing | Deed::Wait | Deed::Stain => self.multi.is_some(),
+            _ => true,
+        }
+    }
+
+    /// A command was sent.
+    pub fn sent(&mut self, deed: &Deed) {
+        match deed {
+            Deed::Multi => self.multi_sent = true,
+            Deed::Exec | Deed::Discard => self.multi_sent = false,
+            Deed::Wait => self.waits += 1,
+            // Whether or not it succeeds: the connection is not trusted any more.
+            Deed::Stain => self.stained = true,
+            _ => {}
+        }
+    }
+
+    /// The transaction that the reply to EXEC, which begins now, says the end of.
+    pub fn block(&self) -> Option<&Block> {
+        self.multi.as_ref()
+    }
+
+    /// A part of the reply to EXEC.
+    pub fn exec_part(&mut self, part: &[u8]) {
+        let Some(block) = &self.multi else {
+            return;
+        };
+        if block.deeds.is_empty() {
+            return;
+        }
+        let elements = self.elements.get_or_insert_with(Elements::default);
+        let mut done = Vec::new();
+        elements.feed(part, |at, succeeded| {
+            if succeeded {
+                let deeds = block.deeds.iter().filter(|(of, _)| *of == at);
+                done.extend(deeds.map(|(_, deed)| deed.clone()));
+            }
+        });
+        for deed in done {
+            self.execute(deed);
+        }
+    }
+
+    /// The reply to a command is complete. `reply` is all of it if it was wanted whole, else its beginning.
+    pub fn answered(&mut self, deed: &Deed, reply: &[u8]) -> Answer {
+        let failed = reply.starts_with(b"-") || reply.starts_with(b"!");
+        if *deed == Deed::Wait {
+            self.waits -= 1;
+        }
+        match deed {
+            Deed::Exec => {
+                // Redis 7 ends the transaction whatever is wrong with the EXEC; of others this is not certain.
+                let known = !failed
+                    || reply.starts_with(b"-EXECABORT")
+                    || reply.starts_with(b"-ERR EXEC without MULTI");
+                self.stained |= !known;
+                (self.multi, self.watches, self.elements) = (None, false, None);
+                return Answer::Executed;
+            }
+            Deed::Discard if !failed => {
+                (self.multi, self.watches) = (None, false);
+                return Answer::Executed;
+            }
+            _ => {}
+        }
+        if let Some(block) = &mut self.multi
+            && reply == b"+QUEUED\r\n"
+        {
+            if *deed != Deed::Nothing {
+                block.deeds.push((block.queued, deed.clone()));
+            }
+            block.queued += 1;
+            return Answer::Queued;
+        }
+        if !failed {
+            self.execute(deed.clone());
+        }
+        Answer::Executed
+    }
+
+    /// A command that has just been queued touches these keys.
+    pub fn touch(&mut self, hashes: impl Iterator<Item = u64>) {
+        let Some(block) = &mut self.multi else {
+            return;
+        };
+        block.touched.extend(hashes);
+        if block.touched.len() > BLOCK_KEYS_MAX {
+            block.touched.sort_unstable();
+            block.touched.dedup();
+            if block.touched.len() > BLOCK_KEYS_MAX / 2 {
+                block.touched = Vec::new();
+                block.all = block.all.max(Everything::Reported);
+            }
+        }
+    }
+
+    /// A command that has just been queued may touch all.
+    pub fn touch_all(&mut self, how: Everything) {
+        if let Some(block) = &mut self.multi {
+            block.all = block.all.max(how);
+        }
+    }
+
+    fn execute(&mut self, deed: Deed) {
+        match deed {
+            Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard => {}
+            Deed::Multi => self.multi = Some(Block::default()),
+            Deed::Watch => self.watches = true,
+            Deed::Unwatch => self.watches = false,
+            Deed::Select(db) => self.db = db,
+            Deed::Hello {
+                version,
+                name,
+                auth,
+            } => {
+                self.version = version.unwrap_or(self.version);
+                self.lasts |= auth;
+                if let Some(name) = name {
+                    self.name = (!name.is_empty()).then_some(name);
+                }
+            }
+            Deed::Name(name) => self.name = (!name.is_empty()).then_some(name),
+            Deed::Stain => self.stained = true,
+            Deed::Last => self.lasts = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each command with the reply to it, in turn.
+    fn run(conversation: &[(Deed, &str)]) -> Session {
+        let mut session = Session::new(Version::Resp2, 0);
+        for (deed, reply) in conversation {
+            session.sent(deed);
+            if *deed == Deed::Exec {
+                session.exec_part(reply.as_bytes());
+            }
+            session.answered(deed, reply.as_bytes());
+        }
+        session
+    }
+
+    const OK: &str = "+OK\r\n";
+    const QUEUED: &str = "+QUEUED\r\n";
+
+    #[test]
+    fn a_transaction_begins_and_ends_as_redis_says() {
+        assert!(run(&[]).is_clean());
+        assert!(!run(&[(Deed::Multi, OK)]).is_clean());
+        assert!(run(&[(Deed::Multi, "-NOPERM no\r\n")]).is_clean());
+        for end in [
+            (Deed::Exec, "*0\r\n"),
+            (Deed::Exec, "*-1\r\n"),
+            (Deed::Exec, "-EXECABORT because\r\n"),
+            (Deed::Discard, OK),
+        ] {
+            let session = run(&[(Deed::Watch, OK), (Deed::Multi, OK), end]);
+            assert!(session.is_clean() && session.is_reusable() && !session.is_in_multi());
+        }
+        let odd = run(&[(Deed::Multi, OK), (Deed::Exec, "-NOPERM no\r\n")]);
+        assert!(odd.is_clean() && !odd.is_reusable());
+        let refused = [(Deed::Multi, OK), (Deed::Discard, "-NOPERM no\r\n")];
+        assert!(!run(&refused).is_clean());
+    }
+
+    #[test]
+    fn watched_keys_last_until_unwatch_which_counts_only_when_executed() {
+        assert!(!run(&[(Deed::Watch, OK)]).is_clean());
+        assert!(run(&[(Deed::Watch, OK), (Deed::Unwatch, OK)]).is_clean());
+        let queued = [
+            (Deed::Watch, OK),
+            (Deed::Multi, OK),
+            (Deed::Unwatch, QUEUED),
+        ];
+        assert!(!run(&queued).is_clean());
+        let inside = [
+            (Deed::Multi, OK),
+            (Deed::Watch, "-ERR inside\r\n"),
+            (Deed::Exec, "*0\r\n"),
+        ];
+        assert!(run(&inside).is_clean());
+    }
+
+    #[test]
+    fn what_a_transaction_does_to_the_connection_counts_when_its_own_element_says_so() {
+        let hello = Deed::Hello {
+            version: Some(Version::Resp3),
+            name: Some(b"me".as_slice().into()),
+            auth: false,
+        };
+        let begun = [
+            (Deed::Multi, OK),
+            (Deed::Nothing, QUEUED),
+            (Deed::Select(3), QUEUED),
+            (Deed::Select(99), QUEUED),
+            (Deed::Nothing, "-ERR refused\r\n"),
+            (hello, QUEUED),
+        ];
+        let with = |reply| {
+            let mut all = begun.to_vec();
+            all.push((Deed::Exec, reply));
+            run(&all)
+        };
+        let done = with("*4\r\n$2\r\n-x\r\n+OK\r\n-ERR range\r\n%1\r\n+a\r\n-b\r\n");
+        assert_eq!((done.db, done.version), (3, Version::Resp3));
+        assert_eq!(done.name.as_deref(), Some(&b"me"[..]));
+        for nothing in ["*-1\r\n", "-EXECABORT x\r\n"] {
+            let aborted = with(nothing);
+            assert_eq!((aborted.db, aborted.version), (0, Version::Resp2));
+        }
+    }
+
+    #[test]
+    fn a_block_remembers_its_keys_up_to_a_bound() {
+        let mut session = run(&[(Deed::Multi, OK)]);
+        session.touch([1, 2].into_iter());
+        assert_eq!(
+            session.block().map(|block| block.touched.clone()),
+            Some(vec![1, 2])
+        );
+        session.touch_all(Everything::Unreported);
+        session.touch_all(Everything::Reported);
+        session.touch(0..BLOCK_KEYS_MAX as u64);
+        let block = session.block().expect("it is in a transaction");
+        assert_eq!(
+            (block.touched.len(), block.all),
+            (0, Everything::Unreported)
+        );
+        session.answered(&Deed::Exec, b"*0\r\n");
+        session.touch([3].into_iter());
+        assert!(session.block().is_none());
+    }
+
+    #[test]
+    fn what_nobody_knows_stains_and_what_lasts_lasts() {
+        let stained = run(&[(Deed::Stain, "-ERR unknown\r\n")]);
+        assert!(stained.is_clean() && !stained.is_reusable());
+        assert!(!run(&[(Deed::Last, OK)]).is_clean());
+        assert!(run(&[(Deed::Last, "-WRONGPASS\r\n")]).is_clean());
+        let mut waiting = Session::new(Version::Resp2, 0);
+        waiting.sent(&Deed::Wait);
+        assert!(waiting.waits());
+        waiting.answered(&Deed::Wait, b"*-1\r\n");
+        assert!(!waiting.waits() && waiting.is_clean());
+    }
+}

@@ -97,9 +97,18 @@ impl Script {
         }
     }
 
-    /// Runs it both ways and compares.
+    /// Runs each of these both ways; panics when one of them has seen a difference.
     #[track_caller]
-    pub fn compare(&self, exceptions: &[Exception]) {
+    pub fn compare(scripts: &[Script], exceptions: &[Exception]) {
+        let differences: Vec<String> = scripts
+            .iter()
+            .filter_map(|script| script.difference(exceptions))
+            .collect();
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    }
+
+    /// Runs it both ways. What differs, if something does.
+    fn difference(&self, exceptions: &[Exception]) -> Option<String> {
         let (direct, proxied) = thread::scope(|scope| {
             let direct = scope.spawn(|| self.direct());
             let proxied = scope.spawn(|| self.proxied());
@@ -128,13 +137,13 @@ impl Script {
                 wrong.push(format!("  direct  {direct}\n  proxied {proxied}"));
             }
         }
-        assert!(
-            wrong.is_empty(),
-            "{} {:?} sees a difference:\n{}",
-            self.name,
-            self.arguments,
-            wrong.join("\n")
-        );
+        let (name, arguments, wrong) = (&self.name, &self.arguments, wrong);
+        (!wrong.is_empty()).then(|| {
+            format!(
+                "{name} {arguments:?} sees a difference:\n{}",
+                wrong.join("\n")
+            )
+        })
     }
 
     fn direct(&self) -> Run {

@@ -46,9 +46,9 @@ fn redis_py(version: &str, hiredis: bool, flavour: &str) {
     let Some(library) = Library::find(&names) else {
         return;
     };
-    for file in ["redis_py.py", "redis_py_state.py"] {
-        Script::python(&library, file, &[flavour]).compare(EXCEPTIONS);
-    }
+    let scripts = ["redis_py.py", "redis_py_state.py"];
+    let scripts = scripts.map(|file| Script::python(&library, file, &[flavour]));
+    Script::compare(&scripts, EXCEPTIONS);
 }
 
 macro_rules! redis_py {
@@ -80,7 +80,7 @@ fn python(name: &str, file: &str) {
     let Some(library) = Library::find(&[format!("python/{name}")]) else {
         return;
     };
-    Script::python(&library, file, &[]).compare(EXCEPTIONS);
+    Script::compare(&[Script::python(&library, file, &[])], EXCEPTIONS);
 }
 
 #[test]
@@ -101,36 +101,37 @@ fn rq() {
     python("rq", "rq_jobs.py");
 }
 
-fn node(file: &str) {
+fn node(files: &[&str]) {
     let Some(library) = Library::find(&["node".to_string()]) else {
         return;
     };
-    Script::node(&library, file, &[]).compare(EXCEPTIONS);
+    let scripts = files.iter().map(|file| Script::node(&library, file, &[]));
+    Script::compare(&scripts.collect::<Vec<_>>(), EXCEPTIONS);
 }
 
 #[test]
 #[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
 fn ioredis() {
-    node("ioredis.js");
+    node(&["ioredis.js", "ioredis_state.js"]);
 }
 
 #[test]
 #[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
 fn node_redis() {
-    node("node_redis.js");
+    node(&["node_redis.js", "node_redis_state.js"]);
 }
 
 #[test]
 #[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
 fn bullmq() {
-    node("bullmq.js");
+    node(&["bullmq.js"]);
 }
 
 fn redis_rs(kind: &str) {
     let Some(library) = Library::find(&["rust".to_string()]) else {
         return;
     };
-    Script::rust(&library, &[kind]).compare(EXCEPTIONS);
+    Script::compare(&[Script::rust(&library, &[kind])], EXCEPTIONS);
 }
 
 #[test]
@@ -149,4 +150,10 @@ fn redis_rs_multiplexed() {
 #[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
 fn redis_rs_connection_manager() {
     redis_rs("manager");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+fn redis_rs_state() {
+    redis_rs("state");
 }

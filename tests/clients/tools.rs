@@ -193,7 +193,8 @@ fn first_lines(tool: &str, args: &[&str], count: usize) -> Vec<String> {
 
 #[test]
 fn redis_cli_at_a_terminal() {
-    Script::python(&Library::nothing(), "redis_cli_terminal.py", &[]).compare(&[]);
+    let script = Script::python(&Library::nothing(), "redis_cli_terminal.py", &[]);
+    Script::compare(&[script], &[]);
 }
 
 #[test]

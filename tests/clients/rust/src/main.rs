@@ -1,7 +1,10 @@
-//! The redis crate with its defaults, `smokes sync|multiplexed|manager PORT`: a synchronous connection, an asynchronous
-//! one that its users share, and one that connects again by itself.
+//! The redis crate with its defaults, `smokes sync|multiplexed|manager|state PORT`: a synchronous connection, an
+//! asynchronous one that its users share, and one that connects again by itself; `state` is what needs a connection of its
+//! own.
 //!
 //! What it says to the test that runs it is what `../python/conversation.py` says.
+
+mod state;
 
 use redis::aio::{ConnectionLike as AsyncLike, ConnectionManager};
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
@@ -165,7 +168,15 @@ async fn strings(link: &mut Link) {
 
 async fn pipelines(link: &mut Link) {
     let mut pipe = redis::pipe();
-    for text in ["SET p 0", "INCR p", "GET p", "GET missing", "HSET hash f v", "HGETALL hash", "MGET p missing"] {
+    for text in [
+        "SET p 0",
+        "INCR p",
+        "GET p",
+        "GET missing",
+        "HSET hash f v",
+        "HGETALL hash",
+        "MGET p missing",
+    ] {
         pipe.add_command(line(text));
     }
     record("pipeline", &format!("{:?}", link.ask_all(&pipe).await));
@@ -180,18 +191,38 @@ async fn pipelines(link: &mut Link) {
     for text in ["SET p x", "LPUSH p 1", "GET p"] {
         pipe.add_command(line(text));
     }
-    record("pipeline with an error", &format!("{:?}", link.ask_all(&pipe).await));
+    record(
+        "pipeline with an error",
+        &format!("{:?}", link.ask_all(&pipe).await),
+    );
 }
 
 async fn types_scripts_errors(link: &mut Link) {
     for text in [
-        "HGETALL hash", "RPUSH list a b", "LRANGE list 0 -1", "SADD set a", "SMEMBERS set", "ZADD zset 1 a 2.5 b",
-        "ZRANGE zset 0 -1 WITHSCORES", "ZSCORE zset b", "XADD stream 1-1 f v", "XRANGE stream - +", "DBSIZE",
-        "GET hash", "GET hash", "INCR name", "GET", "NOSUCHCOMMAND x", "GET name",
+        "HGETALL hash",
+        "RPUSH list a b",
+        "LRANGE list 0 -1",
+        "SADD set a",
+        "SMEMBERS set",
+        "ZADD zset 1 a 2.5 b",
+        "ZRANGE zset 0 -1 WITHSCORES",
+        "ZSCORE zset b",
+        "XADD stream 1-1 f v",
+        "XRANGE stream - +",
+        "DBSIZE",
+        "GET hash",
+        "GET hash",
+        "INCR name",
+        "GET",
+        "NOSUCHCOMMAND x",
+        "GET name",
     ] {
         ask(link, text).await;
     }
-    for body in ["return {KEYS[1], ARGV[1], 7, false, {1, 'x'}}", "return redis.call('incr', KEYS[1])"] {
+    for body in [
+        "return {KEYS[1], ARGV[1], 7, false, {1, 'x'}}",
+        "return redis.call('incr', KEYS[1])",
+    ] {
         let mut eval = redis::cmd("EVAL");
         eval.arg(body).arg(1).arg("hash").arg("x");
         record("EVAL", &shown(link.ask(&eval).await));
@@ -253,7 +284,16 @@ async fn addresses(kind: &str, port: u16) {
                 continue;
             }
         };
-        for text in ["GET name", "GET name", "SET name Other", "GET name", "GET missing", "HSET h f v", "HGETALL h", "CLIENT GETNAME"] {
+        for text in [
+            "GET name",
+            "GET name",
+            "SET name Other",
+            "GET name",
+            "GET missing",
+            "HSET h f v",
+            "HGETALL h",
+            "CLIENT GETNAME",
+        ] {
             ask(&mut other, text).await;
         }
     }
@@ -305,6 +345,10 @@ async fn recovered(link: &mut Link, label: &str) {
 async fn main() {
     let args: Vec<String> = std::env::args().collect();
     let (kind, port) = (&args[1], args[2].parse().expect("a port"));
+    if kind == "state" {
+        state::all(port);
+        return record("the end", "yes");
+    }
     let mut link = Link::open(kind, port, "").await.expect("it connects");
     strings(&mut link).await;
     pipelines(&mut link).await;

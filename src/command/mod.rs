@@ -58,6 +58,8 @@ pub enum Effect {
 pub enum Way {
     /// `GET key`: hit, join or fetch.
     Get,
+    /// Answered from what is kept if that is enough, else raw on a shared link.
+    Kept(KeptRead),
     /// Answered by the proxy.
     Local(LocalCommand),
     /// Raw, on a shared link.
@@ -66,6 +68,19 @@ pub enum Way {
     OwnLink(StateKind),
     /// Refused here, never forwarded.
     Refuse(Refusal),
+}
+
+/// Reads that entries are enough for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeptRead {
+    /// MGET: all values of one moment.
+    Mget,
+    /// EXISTS: how many there are.
+    Exists,
+    /// STRLEN.
+    Strlen,
+    /// GETRANGE, and SUBSTR, its older name.
+    Getrange,
 }
 
 /// What the proxy answers itself. A subcommand is named after its container.
@@ -273,7 +288,7 @@ impl Spec {
         if !self.arity_ok(argc) {
             match self.policy.way {
                 Way::Refuse(_) => {}
-                Way::Get | Way::Local(_) => return Way::Relay,
+                Way::Get | Way::Kept(_) | Way::Local(_) => return Way::Relay,
                 _ if self.arity.is_servers_own => return Way::Relay,
                 _ => {} // the server may be newer than our built-in table, and accept it
             }

@@ -65,6 +65,26 @@ impl Engine {
         out.finish()
     }
 
+    /// The rest of the fingerprint where commands may read several keys from what is kept: which entries are settled (rule
+    /// L14), and what was missed.
+    pub fn fingerprint_of_snapshots(&self) -> u64 {
+        let mut out = DefaultHasher::new();
+        let rounds = self.upstream.barrier_rounds;
+        for (db, key) in self.cache.iter_recent() {
+            let stamp = self.cache.stamp(db, key, self.hasher.hash(key), self.now);
+            let since = stamp.map(|stamp| self.tracking.unsettled_for(stamp.ping, rounds));
+            since.hash(&mut out);
+        }
+        if rounds > 1 {
+            self.tracking
+                .rounds_behind()
+                .for_each(|behind| behind.hash(&mut out));
+        }
+        GONE.hash(&mut out);
+        self.missed.iter().for_each(|miss| miss.hash(&mut out));
+        out.finish()
+    }
+
     fn hash_client(&self, client: &Client, out: &mut DefaultHasher) {
         (client.port, client.state, client.hold).hash(out);
         (client.admitted, client.waited_in_vain, client.peer_closed).hash(out);

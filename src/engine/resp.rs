@@ -153,6 +153,7 @@ impl Engine {
                 Some(key) => self.get(ix, key, Freshness::Cached, None),
                 None => self.relay_command(ix, request, judgement, Road::Shared),
             },
+            Way::Kept(read) => self.kept_read(ix, read, request, judgement),
             Way::Local(LocalCommand::Info) => self.info(ix, request),
             Way::Local(command) => self.answer_local(ix, command, request),
             Way::Relay => self.relay_command(ix, request, judgement, Road::Shared),
@@ -227,7 +228,7 @@ impl Engine {
         }
     }
 
-    fn relay_command(
+    pub(super) fn relay_command(
         &mut self,
         ix: usize,
         request: &Request<'_>,

@@ -6,8 +6,9 @@
 //! What the test binary needs beside cargo: redis-server, redis-cli, redis-benchmark, curl, python3.
 //!
 //! - [`walkthrough`]: what a newcomer does with curl, redis-cli and a client library
-//! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
+//! - [`hits`], [`kept`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
+//! - [`differential`]: every command of the server, directly and through the proxy
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
@@ -28,11 +29,13 @@ mod coherence_servers;
 mod coherence_switch;
 mod coherence_versions;
 mod commands;
+mod differential;
 mod expiry;
 mod hits;
 mod http;
 mod http_connections;
 mod http_tools;
+mod kept;
 mod limits;
 mod oracle;
 mod outages;

@@ -20,7 +20,7 @@ use run::Run;
 const SEEDS: u64 = 2000;
 /// So many are enough to come across a rule that is turned off.
 #[cfg(debug_assertions)]
-const SEEDS_TO_FAIL: u64 = 1000;
+const SEEDS_TO_FAIL: u64 = 5000;
 
 /// What is counted over all runs.
 const TOTALS: [&str; 11] = [

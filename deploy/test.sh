@@ -148,7 +148,6 @@ all)
     stage tools tools
     check
     stage tests cargo test --locked
-    clients
     stage compose compose
     stage fuzzing fuzz_all
     stage 'cost of a hit' icount

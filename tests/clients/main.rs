@@ -20,23 +20,62 @@ use library::Library;
 
 /// Lines that may differ: which script, label, direct value, value through the proxy, and why.
 const EXCEPTIONS: &[Exception] = &[
-    Exception {
-        script: "redis_py.py",
-        label: "get while Redis is away",
-        direct: "'ConnectionError'",
-        proxied: "'the proxy says that Redis is away'",
-        why: WHILE_AWAY,
-    },
-    Exception {
-        script: "redis_py.py",
-        label: "a command under way when Redis died",
-        direct: "'ConnectionError'",
-        proxied: "'the proxy says that Redis is away'",
-        why: WHILE_AWAY,
-    },
+    while_away(
+        "redis_py.py",
+        "get while Redis is away",
+        "'ConnectionError'",
+        AWAY_IN_PYTHON,
+    ),
+    while_away(
+        "redis_py.py",
+        "a command under way when Redis died",
+        "'ConnectionError'",
+        AWAY_IN_PYTHON,
+    ),
+    // These keep the command until Redis is back, and with it what the new Redis says.
+    while_away(
+        "ioredis.js",
+        "get while Redis is away",
+        "null",
+        AWAY_IN_NODE,
+    ),
+    while_away(
+        "ioredis.js",
+        "a command under way when Redis died",
+        "\"not again\"",
+        AWAY_IN_NODE,
+    ),
+    while_away(
+        "node_redis.js",
+        "get while Redis is away",
+        "null",
+        AWAY_IN_NODE,
+    ),
+    while_away(
+        "rust",
+        "while Redis is away",
+        "the connection is lost",
+        AWAY,
+    ),
 ];
-const WHILE_AWAY: &str =
-    "a command that comes while Redis is away gets an error at once and keeps its connection";
+const AWAY: &str = "the proxy says that Redis is away";
+const AWAY_IN_PYTHON: &str = "'the proxy says that Redis is away'";
+const AWAY_IN_NODE: &str = "\"the proxy says that Redis is away\"";
+
+const fn while_away(
+    script: &'static str,
+    label: &'static str,
+    direct: &'static str,
+    proxied: &'static str,
+) -> Exception {
+    Exception {
+        script,
+        label,
+        direct,
+        proxied,
+        why: "a command that comes while Redis is away gets an error at once and keeps its connection",
+    }
+}
 
 fn redis_py(version: &str, hiredis: bool, flavour: &str) {
     let mut names = vec![format!("python/{version}")];

@@ -242,12 +242,11 @@ async def monitor(r):
 
 
 async def client_side_cache(r):
-    try:
-        from redis.cache import CacheConfig
-    except ImportError:
+    # Older versions offer it with some of their parsers only, asyncio not at all.
+    if IS_ASYNC or int(redis.__version__.split(".")[0]) < 8:
         return
-    if IS_ASYNC:
-        return
+    from redis.cache import CacheConfig
+
     # The library wants 7.4 "to maximize compatibility with all Redis products"; Redis itself has tracked since 6.
     from redis.connection import CacheProxyConnection
 

@@ -130,11 +130,19 @@ impl Engine {
     fn answer_http_hits(&mut self, ix: usize, n: usize) -> usize {
         let client = &mut self.clients[ix];
         let bytes = &self.scratch[..n];
-        let known = &self.known_heads[ix % KNOWN_HEADS];
+        let known = &mut self.known_heads[ix % KNOWN_HEADS];
         let replies = &mut self.replies;
         replies.clear();
         let (mut at, mut hits) = (0, 0);
-        while let Some((key, used)) = known.get_at_start(&bytes[at..]) {
+        loop {
+            let rest = &bytes[at..];
+            let mut found = known.get_at_start(rest);
+            if found.is_none() && known.study(rest, &self.http_limits, &self.http_policy) {
+                found = known.get_at_start(rest);
+            }
+            let Some((key, used)) = found else {
+                break;
+            };
             let hash = self.hasher.hash(key);
             let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
                 break;
@@ -158,7 +166,7 @@ impl Engine {
             at += used;
             hits += 1;
         }
-        if let Framing::Http(parser) = &mut client.framing {
+        if let (1.., Framing::Http(parser)) = (hits, &mut client.framing) {
             parser.skip_request();
         }
         self.stats.add(Counter::Hits, hits);

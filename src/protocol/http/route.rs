@@ -160,6 +160,19 @@ pub enum Route<'a> {
     },
 }
 
+/// How the answer to a request must be put if it may be given at all, whatever it is for.
+pub fn manner(request: &Request, policy: &Policy) -> Option<Manner> {
+    if !policy.allows_host(request.host) {
+        return None;
+    }
+    Some(Manner {
+        version: request.version,
+        keep_alive: request.keep_alive,
+        head_only: request.method == Method::Head,
+        grant: policy.grant(request).ok()?,
+    })
+}
+
 /// Decides. `scratch` holds the key if it had to be decoded, and is kept by the caller for the next request.
 pub fn route<'a>(request: &Request<'a>, policy: &Policy, scratch: &'a mut Vec<u8>) -> Route<'a> {
     let mut manner = Manner {

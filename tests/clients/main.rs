@@ -93,7 +93,7 @@ fn redis_py(version: &str, hiredis: bool, flavour: &str) {
 macro_rules! redis_py {
     ($($test:ident: $version:literal, $hiredis:literal, $flavour:literal;)*) => {$(
         #[test]
-        #[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+        #[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
         fn $test() {
             redis_py($version, $hiredis, $flavour);
         }
@@ -124,7 +124,7 @@ fn python_queue(name: &str, file: &str) {
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn valkey_glide() {
     let Some(library) = Library::find(&["python/valkey-glide".to_string()]) else {
         return;
@@ -134,13 +134,13 @@ fn valkey_glide() {
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn celery() {
     python_queue("celery", "celery_tasks.py");
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn rq() {
     python_queue("rq", "rq_jobs.py");
 }
@@ -154,19 +154,19 @@ fn node(files: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn ioredis() {
     node(&["ioredis.js", "ioredis_state.js"]);
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn node_redis() {
     node(&["node_redis.js", "node_redis_state.js"]);
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn bullmq() {
     let Some(library) = Library::find(&["node".to_string()]) else {
         return;
@@ -183,25 +183,25 @@ fn redis_rs(kind: &str) {
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn redis_rs_sync() {
     redis_rs("sync");
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn redis_rs_multiplexed() {
     redis_rs("multiplexed");
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn redis_rs_connection_manager() {
     redis_rs("manager");
 }
 
 #[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make test does both"]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn redis_rs_state() {
     redis_rs("state");
 }

@@ -201,7 +201,7 @@ fn redis_cli_at_a_terminal() {
 fn redis_benchmark_runs_its_default_tests_clean() {
     let both = Both::start();
     for form in [&[][..], &["-3"], &["-P", "16", "--threads", "2"]] {
-        let args = [&["-n", "2000", "-q"], form].concat();
+        let args = [&["-n", "1000", "-q"], form].concat();
         let [direct, proxied] = both.ports().map(|port| {
             let port = port.to_string();
             let outcome = run_with_input(

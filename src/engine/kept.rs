@@ -1,7 +1,7 @@
 //! Reads beside GET that are answered from what is kept: MGET, EXISTS, STRLEN, GETRANGE and SUBSTR.
 //!
 //! Rules L5 and L6 hold for them as for GET; where they are not answered here they are relayed, and leave what is kept
-//! alone (L13). Several keys in one command are answered only as they were together at one moment (L14): all entries came
+//! alone (L13): a hit may be older than what a relayed one has just shown. Several keys in one command are answered only as they were together at one moment (L14): all entries came
 //! before the sending of a PING of the invalidation link that is answered, so whatever Redis had changed of them until
 //! then has been pushed to us. Only while Redis tracks. What a command missed twice lately is fetched for the next one,
 //! as if a client of ours had asked for it.
@@ -243,6 +243,7 @@ impl Engine {
         let keys = request.argc() - 1;
         if self.now >= self.hits_until
             || self.upstream.away().is_some()
+            || self.draining
             || keys != self.touch.len()
             || keys > KEYS_MAX
         {

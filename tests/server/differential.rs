@@ -166,25 +166,19 @@ impl Pair {
 
     /// Asks one of the two from the beginning; its replies, and the digest of the data it leaves.
     fn ask(&mut self, directly: bool, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>) {
+        self.ask_in_stages(directly, &[pieces])
+    }
+
+    /// The same where each stage is answered before the next is sent.
+    fn ask_in_stages(&mut self, directly: bool, stages: &[&[&[u8]]]) -> (Vec<u8>, Vec<u8>) {
         let client = if directly {
             &mut self.theirs
         } else {
             &mut self.ours
         };
-        let end = format!("{SENTINEL}\r\n");
-        let echo = encode(&["ECHO", SENTINEL]);
-        let mut reset: Vec<u8> = RESET.iter().flat_map(|line| encode_line(line)).collect();
-        reset.extend_from_slice(&echo);
-        client.send(&reset);
-        client.bytes_until(end.as_bytes());
-        for piece in pieces {
-            client.send(piece);
-        }
-        client.send(&echo);
-        let mut replies = client.bytes_until(end.as_bytes());
-        let echoed = format!("${}\r\n{end}", SENTINEL.len());
-        assert!(replies.ends_with(echoed.as_bytes()), "{}", show(&replies));
-        replies.truncate(replies.len() - echoed.len());
+        let reset: Vec<u8> = RESET.iter().flat_map(|line| encode_line(line)).collect();
+        say(client, &[&reset]);
+        let replies = stages.iter().flat_map(|stage| say(client, stage)).collect();
         let digest = self.digests.line("DEBUG DIGEST");
         (replies, format!("{digest:?}").into_bytes())
     }
@@ -202,6 +196,18 @@ impl Pair {
         assert!(got.1 == expected.1, "{what}: the data differs afterwards");
         got.0
     }
+}
+
+/// Sends all pieces, and an echo behind them that shows when all is answered; the replies.
+fn say(client: &mut RespClient, pieces: &[&[u8]]) -> Vec<u8> {
+    for piece in pieces {
+        client.send(piece);
+    }
+    client.send(&encode(&["ECHO", SENTINEL]));
+    let end = format!("${}\r\n{SENTINEL}\r\n", SENTINEL.len());
+    let mut replies = client.bytes_until(end.as_bytes());
+    replies.truncate(replies.len() - end.len());
+    replies
 }
 
 /// What kind of replies these are: their types and how they are nested, without lengths.
@@ -316,6 +322,59 @@ fn every_command_is_answered_as_by_redis() {
             }
         }
     }
+}
+
+#[test]
+fn no_command_leaves_anything_untrue_behind_in_what_is_kept() {
+    // All keys that a call may write, as strings and by name: read before it, so that they are kept, and after it.
+    let names = [
+        "s1",
+        "s2",
+        "n1",
+        "t1",
+        "p1",
+        "p2",
+        "l1",
+        "z1",
+        "d",
+        "d1",
+        "d2",
+        "nil",
+        "w_a",
+        "undeclared",
+    ];
+    let gets: Vec<u8> = names.iter().flat_map(|key| encode(&["GET", key])).collect();
+    let others = [
+        "MGET s1 s2 n1 nil",
+        "EXISTS d",
+        "EXISTS s1 d d1",
+        "STRLEN s1",
+        "GETRANGE n1 0 -1",
+    ];
+    let others: Vec<u8> = others.iter().flat_map(|line| encode_line(line)).collect();
+    let reads = [gets, others].concat();
+    let scene = Scene::start();
+    let hits = scene.proxy.counter("nearcache_hits");
+    for version in [2, 3] {
+        let mut pair = scene.pair(version);
+        for call in scene.calls.iter().filter(|call| !scene.is_kind_only(call)) {
+            let bytes = encoded(&call.steps);
+            let stages: [&[&[u8]]; 4] = [&[&reads], &[&reads], &[&bytes], &[&reads]];
+            let expected = pair.ask_in_stages(true, &stages);
+            let got = pair.ask_in_stages(false, &stages);
+            assert!(
+                got == expected,
+                "RESP{version}: {}\n  Redis says {}\n  we say     {}",
+                call.text,
+                show(&expected.0),
+                show(&got.0)
+            );
+        }
+    }
+    assert!(
+        scene.proxy.counter("nearcache_hits") > hits + 1000,
+        "there was something kept"
+    );
 }
 
 #[test]

@@ -23,7 +23,7 @@ const SEEDS: u64 = 2000;
 const SEEDS_TO_FAIL: u64 = 5000;
 
 /// What is counted over all runs.
-const TOTALS: [&str; 11] = [
+const TOTALS: [&str; 14] = [
     "replies",
     "values read",
     "values older than Redis's",
@@ -35,6 +35,9 @@ const TOTALS: [&str; 11] = [
     "losses of tracking",
     "lapses of the lease",
     "times without tracking",
+    "keys shown by reads that are no GET",
+    "hits of those",
+    "keys fetched ahead",
 ];
 
 type Totals = [u64; TOTALS.len()];
@@ -68,6 +71,9 @@ fn run(seed: u64, broken: Option<Rule>, trace: bool) -> Totals {
         state("tracking_down"),
         state("tracking_lapsed"),
         state("bounded"),
+        run.ledger.looks,
+        counter(Counter::OtherHits),
+        counter(Counter::FetchedAhead),
     ]
 }
 

@@ -50,7 +50,7 @@ async function main() {
 async function finished(queue, id) {
   for (let tries = 0; tries < 600; tries++) {
     const job = await queue.getJob(id).catch(() => undefined);
-    if (job && (await job.getState()) === 'completed') return job.returnvalue;
+    if (job && (await job.getState()) === 'completed') return (await queue.getJob(id)).returnvalue;
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   return 'never';

@@ -97,6 +97,7 @@ pub struct Config {
     pub bind: Vec<String>,
     pub redis_url: RedisUrl,
     pub coherence: Coherence,
+    pub event_barrier: bool,
     pub staleness_bound: Duration,
     pub stale_if_error: Duration,
     /// Only keys that begin with one of these are tracked and kept; empty: all.

@@ -85,6 +85,8 @@ pub enum Kind {
     Hosts(fn(&mut Config, Vec<String>)),
     /// How to stay coherent.
     Coherence(fn(&mut Config, Coherence)),
+    /// `on` or `off`.
+    Switch(fn(&mut Config, bool)),
     /// How loud the log is.
     Level(fn(&mut Config, LogLevel)),
 }
@@ -285,6 +287,13 @@ pub static ROWS: &[Row] = &[
         Kind::Coherence(|c, v| c.coherence = v),
         "How copies are kept true. tracking: Redis pushes every change, and no hit is older than STALENESS_BOUND_MS. \
          ttl: a change by others is seen after CACHE_TTL_SECS at the latest. off: nothing is kept.",
+    ),
+    other(
+        "EVENT_BARRIER",
+        "on",
+        Kind::Switch(|c, v| c.event_barrier = v),
+        "With COHERENCE=tracking: whether messages and the replies to blocking commands are held until the changes \
+         before them are known here, so that whoever reads because of one reads no older value. Costs one round trip.",
     ),
     millis(
         "STALENESS_BOUND_MS",

@@ -142,6 +142,15 @@ pub fn apply(
             }
             _ => Err(wrong()),
         },
+        Kind::Switch(set) => {
+            let on = match text {
+                "on" => true,
+                "off" => false,
+                _ => return Err(wrong()),
+            };
+            set(config, on);
+            Ok(text.to_string())
+        }
         Kind::Prefixes { nested, set } => {
             let prefixes: Vec<String> = items(text).map(str::to_owned).collect();
             let begins = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
@@ -225,6 +234,7 @@ pub fn allowed(kind: &Kind) -> String {
                 .to_string()
         }
         Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
+        Kind::Switch(_) => "on or off".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
 }

@@ -442,8 +442,21 @@ impl Engine {
         let Some(ix) = self.link_index(id) else {
             return;
         };
-        let role = self.links[ix].role;
         let is_own = self.links[ix].own.is_some();
+        if is_own
+            && !self.links[ix]
+                .own
+                .as_ref()
+                .is_some_and(|own| own.held.is_empty())
+        {
+            // What was received before counts.
+            self.poison_all();
+            self.release_held(id);
+            if self.link_index(id).is_none() {
+                return;
+            }
+        }
+        let role = self.links[ix].role;
         let begun = self.links[ix].reply_begun;
         let greeted = self.links[ix].state == State::Up;
         // Commands go out right behind the handshake, so from the connection on they may have been executed.

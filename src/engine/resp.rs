@@ -169,13 +169,11 @@ impl Engine {
                 };
                 self.relay_command(ix, request, judgement, Road::Shared)
             }
-            Way::OwnLink(StateKind::Multi | StateKind::Watch | StateKind::Blocking) => {
-                self.begin_own(ix, request, judgement)
-            }
-            Way::OwnLink(_) => {
+            Way::OwnLink(StateKind::Tracking | StateKind::Wait) => {
                 self.refuse_state(ix, request);
                 Handled::Done
             }
+            Way::OwnLink(_) => self.begin_own(ix, request, judgement),
             Way::Refuse(Refusal::CrossProtocol) => {
                 self.stats.count(Counter::ProtocolErrors);
                 self.finish_client(ix, CloseReason::ProtocolError);

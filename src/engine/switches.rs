@@ -71,6 +71,8 @@ pub enum Rule {
     PoisonAfterExecGet,
     /// L9: EXEC poisons what its block touches.
     PoisonAfterExec,
+    /// L17: what others cause is held for the barrier.
+    HoldMessages,
 }
 
 /// Which rules are turned off.

@@ -12,7 +12,7 @@
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
-//! - [`own_transactions`], [`own_blocking`]: clients with state upstream; [`script`]: conversations of several connections
+//! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -37,6 +37,8 @@ mod limits;
 mod oracle;
 mod outages;
 mod own_blocking;
+mod own_pubsub;
+mod own_streams;
 mod own_transactions;
 mod pipelining;
 mod refusals;

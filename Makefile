@@ -2,7 +2,7 @@
 # Settings come from env.local and, above it, from the environment: FLASK_RUN_PORT=7000 make restart
 
 .DEFAULT_GOAL := help
-.PHONY: help build restart restart_fg restart_resp stop status test check icount fuzz tables dist clean
+.PHONY: help build restart restart_fg restart_resp stop status test check icount bench fuzz tables dist clean
 
 # SECONDS means something else to bash, so neither is exported; recipes pass them as arguments.
 TARGET ?=
@@ -37,8 +37,11 @@ test: ## everything: format, lints, docs, all tests, fuzzing for seconds, instru
 check: ## the fast part of it: format, lints, docs, house rules
 	@bash deploy/test.sh check
 
-icount: ## instructions per hit by callgrind, gate 450 (P=1,16,64 and PROTO=http print more)
+icount: ## instructions and system calls per hit beside those committed (UPDATE=1 commits anew)
 	@bash deploy/test.sh icount
+
+bench: ## throughput and CPU beside redis-server and what else is installed (PROTO, P, ROUNDS, RATE, SPREAD ...)
+	@bash deploy/test.sh bench
 
 fuzz: ## fuzz one target: make fuzz TARGET=resp_parser SECONDS=60
 	@bash deploy/test.sh fuzz '$(TARGET)' '$(SECONDS)'

@@ -2,7 +2,8 @@
 # Everything that can be checked, in stages with their times: what `make test` and CI run. The first failure ends it.
 #   deploy/test.sh            all stages
 #   deploy/test.sh check      format, lints, documentation, house rules
-#   deploy/test.sh icount     instructions per hit
+#   deploy/test.sh icount     instructions and system calls per hit
+#   deploy/test.sh bench      throughput and CPU beside other servers
 #   deploy/test.sh fuzz TARGET SECONDS
 # RESP_PORT, HTTP_PORT and FLASK_RUN_PORT choose the ports of the one end-to-end suite that uses fixed ones.
 set -euo pipefail
@@ -110,6 +111,7 @@ compose() {
 
 # icount: `cargo bench` builds the proxy with the release profile itself.
 icount() { cargo bench --locked --bench icount; }
+bench() { cargo bench --locked --bench compare; }
 
 case ${1:-all} in
 all)
@@ -118,7 +120,7 @@ all)
     stage tests cargo test --locked
     stage compose compose
     stage fuzzing fuzz_all
-    stage 'instructions per hit' icount
+    stage 'cost of a hit' icount
     say "== all stages passed in $SECONDS s:"
     printf '%s' "$TIMES"
     ;;
@@ -127,10 +129,11 @@ check)
     stage 'house rules' cargo test --locked --test house --test config
     ;;
 icount) icount ;;
+bench) bench ;;
 fuzz)
     [ -n "${2:-}" ] || die "which target? make fuzz TARGET=resp_parser SECONDS=60 (there are: $(cd fuzz/fuzz_targets && ls | sed 's/\.rs$//' | tr '\n' ' '))"
     fuzz_ready || die "fuzzing needs a nightly toolchain (rustup toolchain install nightly) and cargo-fuzz (cargo install cargo-fuzz --locked)"
     fuzz_one "$2" "${3:-60}"
     ;;
-*) die "usage: deploy/test.sh [all|check|icount|fuzz TARGET SECONDS]" ;;
+*) die "usage: deploy/test.sh [all|check|icount|bench|fuzz TARGET SECONDS]" ;;
 esac

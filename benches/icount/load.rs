@@ -2,7 +2,7 @@
 //!
 //! It never has more than one round outstanding, so it needs no poll: what a round sends fits the socket buffers.
 
-use std::fmt;
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -10,6 +10,8 @@ use std::time::Duration;
 const KEYS: usize = 1000;
 /// Length of the values, as in the figures of the README.
 const VALUE_BYTES: usize = 64;
+/// A request of five lines, from behind the key.
+const HTTP_TAIL: &str = " HTTP/1.1\r\nHost: localhost:6000\r\nUser-Agent: agent-0000\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n";
 /// How long one reply may take, from a proxy slowed down fifty times.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -17,16 +19,19 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     Resp,
+    /// Requests that differ in the key alone, as those of one program do.
     Http,
+    /// Requests none of which has the head of the one before.
+    HttpNew,
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if *self == Protocol::Resp {
-            "RESP"
-        } else {
-            "HTTP"
-        })
+impl Protocol {
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Resp => "resp",
+            Protocol::Http => "http",
+            Protocol::HttpNew => "http-new",
+        }
     }
 }
 
@@ -35,6 +40,8 @@ pub struct Load {
     pub protocol: Protocol,
     pub connections: usize,
     pub depth: usize,
+    /// Requests sent so far, for what differs from one to the next.
+    pub sent: Cell<usize>,
 }
 
 impl Load {
@@ -84,10 +91,15 @@ impl Load {
             let key = name(*key);
             match self.protocol {
                 Protocol::Resp => write!(bytes, "*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()),
-                Protocol::Http => write!(
-                    bytes,
-                    "GET /get?key={key} HTTP/1.1\r\nHost: localhost\r\n\r\n"
-                ),
+                Protocol::Http => write!(bytes, "GET /get?key={key}{HTTP_TAIL}"),
+                Protocol::HttpNew => {
+                    let agent = format!(
+                        "agent-{:04}",
+                        self.sent.replace(self.sent.get() + 1) % 10_000
+                    );
+                    let tail = HTTP_TAIL.replace("agent-0000", &agent);
+                    write!(bytes, "GET /get?key={key}{tail}")
+                }
             }
             .map_err(|e| e.to_string())?;
         }
@@ -107,7 +119,7 @@ impl Load {
                     .and_then(|n| n.parse().ok())
                     .ok_or(format!("a reply that begins {head:?}"))?
             }
-            Protocol::Http => http_length(connection)?,
+            Protocol::Http | Protocol::HttpNew => http_length(connection)?,
         };
         if length != VALUE_BYTES {
             return Err(format!("a value of {length} bytes for {}", name(key)));

@@ -25,7 +25,7 @@ pub fn has(program: &str) -> bool {
 }
 
 /// A directory that goes away with this value.
-pub struct Workdir(PathBuf);
+pub struct Workdir(pub PathBuf);
 
 impl Workdir {
     pub fn new() -> Result<Workdir, String> {
@@ -48,7 +48,7 @@ impl Drop for Workdir {
 }
 
 /// A child process that is killed when nobody holds it any more.
-struct Running(Child);
+pub struct Running(pub Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -61,7 +61,8 @@ impl Drop for Running {
 /// A redis-server that keeps nothing on disk.
 pub struct Redis {
     pub port: u16,
-    _process: Running,
+    #[allow(dead_code)] // only the comparison looks at it
+    pub process: Running,
 }
 
 impl Redis {
@@ -85,10 +86,7 @@ impl Redis {
             .stderr(Stdio::null());
         let mut process = Running(command.spawn().map_err(|e| format!("redis-server: {e}"))?);
         wait_until_listening(&mut process, port, "redis-server")?;
-        Ok(Redis {
-            port,
-            _process: process,
-        })
+        Ok(Redis { port, process })
     }
 }
 
@@ -149,6 +147,7 @@ impl Proxy {
             .env("NEARCACHE_CACHE_TTL_SECS", "1h")
             .env("NEARCACHE_REDIS_TIMEOUT_MS", "60s");
         command
+            .env("NEARCACHE_STALENESS_BOUND_MS", "60s")
             .env("NEARCACHE_REDIS_CONNECT_TIMEOUT_MS", "60s")
             .env("NEARCACHE_LINK_DEAD_MS", "600s");
         let errors = output.try_clone().map_err(|e| e.to_string())?;
@@ -231,7 +230,7 @@ fn row_of_strace(line: &str) -> Option<(String, u64)> {
 }
 
 /// A port that nothing listens on now. Someone may take it before we do; then the start fails and says so.
-fn free_port() -> Result<u16, String> {
+pub fn free_port() -> Result<u16, String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
     listener
         .local_addr()
@@ -239,7 +238,7 @@ fn free_port() -> Result<u16, String> {
         .map_err(|e| e.to_string())
 }
 
-fn wait_until_listening(process: &mut Running, port: u16, name: &str) -> Result<(), String> {
+pub fn wait_until_listening(process: &mut Running, port: u16, name: &str) -> Result<(), String> {
     let deadline = Instant::now() + START_TIMEOUT;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         if let Some(status) = process.0.try_wait().map_err(|e| e.to_string())? {

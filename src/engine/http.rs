@@ -23,10 +23,10 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Whether the value is UTF-8.
-    utf8: bool,
+    pub(super) utf8: bool,
     /// What its entity tag is made of: a hash of 48 bits, as many as an entry has room for, whose two lowest are zero to
     /// leave room for `KNOWN` and `UTF8`.
-    etag: u64,
+    pub(super) etag: u64,
 }
 
 impl Facts {
@@ -44,7 +44,7 @@ impl Facts {
     }
 
     /// What an entry's tag says; `None` if nobody has looked at its value.
-    fn from_tag(tag: u64) -> Option<Facts> {
+    pub(super) fn from_tag(tag: u64) -> Option<Facts> {
         (tag & Facts::KNOWN != 0).then_some(Facts {
             utf8: tag & Facts::UTF8 != 0,
             etag: tag & !(Facts::KNOWN | Facts::UTF8),
@@ -88,7 +88,8 @@ impl Engine {
                     return bytes.len();
                 }
                 Step::Request { request, used } => {
-                    if self.handle_http(ix, &request) == Handled::Held {
+                    let message = &bytes[at..at + used];
+                    if self.handle_http(ix, &request, message) == Handled::Held {
                         // The same bytes are parsed again when the hold ends.
                         parser = before;
                         break;
@@ -110,7 +111,7 @@ impl Engine {
         at
     }
 
-    fn handle_http(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+    fn handle_http(&mut self, ix: usize, request: &Request<'_>, message: &[u8]) -> Handled {
         let mut scratch = std::mem::take(&mut self.http_key);
         let policy = std::mem::take(&mut self.http_policy);
         let routed = route(request, &policy, &mut scratch);
@@ -132,6 +133,7 @@ impl Engine {
                     (Freshness::Cached, HttpWay::Miss)
                 };
                 let if_none_match = if_none_match.map(|values| values.to_vec());
+                self.known_head(ix).learn(message, request, manner);
                 self.get(
                     ix,
                     key,

@@ -205,6 +205,10 @@ pub struct Engine {
     receiving: straight::Receiving,
     /// Replies that are to be written at once.
     replies: Vec<u8>,
+    /// What the answers to this second's plain hits have in common.
+    hit_middle: Vec<u8>,
+    /// Heads of HTTP requests that were understood, by client; several clients share a place.
+    known_heads: Vec<crate::protocol::http::KnownHead>,
     /// The key hashes of the command being handled.
     touch: Vec<u64>,
     /// The canonical form of the command being handled, where it came in another.
@@ -277,6 +281,8 @@ impl Engine {
             scratch: vec![0; READ_BYTES],
             receiving: straight::Receiving::Scratch,
             replies: Vec::with_capacity(straight::REPLIES_BYTES_MAX),
+            hit_middle: Vec::new(),
+            known_heads: vec![Default::default(); straight::KNOWN_HEADS],
             touch: Vec::new(),
             canonical: Vec::new(),
             http_key: Vec::new(),
@@ -285,6 +291,7 @@ impl Engine {
             switches: switches::Switches::default(),
             config,
         };
+        engine.set_date();
         engine.refresh_lease();
         engine.connect_control();
         engine
@@ -296,8 +303,15 @@ impl Engine {
         self.now = now;
         if unix_secs != self.unix_secs {
             self.unix_secs = unix_secs;
-            self.date = crate::protocol::http::response::date(unix_secs);
+            self.set_date();
         }
+    }
+
+    /// Writes the second down as HTTP's answers will say it.
+    fn set_date(&mut self) {
+        self.date = crate::protocol::http::response::date(self.unix_secs);
+        let cache_control = &self.config.http_cache_control;
+        self.hit_middle = crate::protocol::http::hit::middle(&self.date, cache_control);
     }
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).

@@ -269,6 +269,9 @@ impl Reactor {
     fn note_events(&mut self, events: &Events) {
         let mut asked = Asked::default();
         for event in events {
+            if Source::is_client(event.token()) {
+                continue;
+            }
             match Source::of(event.token()) {
                 // Woken by a worker or the helper: both are looked at in every turn.
                 Source::Waker => {}
@@ -276,8 +279,7 @@ impl Reactor {
                     asked = self.signals.as_mut().map(Signals::take).unwrap_or_default()
                 }
                 Source::Listener(index) => self.listeners.note(index),
-                Source::Socket(Place::Link(_)) => self.note_socket(event),
-                Source::Socket(Place::Client(_)) => {}
+                Source::Socket(_) => self.note_socket(event),
             }
         }
         if asked.switch {

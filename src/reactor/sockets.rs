@@ -208,6 +208,13 @@ impl Source {
         Token(value << KIND_BITS | kind)
     }
 
+    /// Whether the source is a client's socket: nearly all are.
+    #[inline]
+    pub(super) const fn is_client(token: Token) -> bool {
+        token.0 & ((1 << KIND_BITS) - 1) == KIND_CLIENT
+    }
+
+    #[inline]
     pub(super) const fn of(token: Token) -> Source {
         let value = token.0 >> KIND_BITS;
         match token.0 & ((1 << KIND_BITS) - 1) {
@@ -237,6 +244,8 @@ mod tests {
         all.extend(places.map(|i| Source::Socket(Place::Link(i))));
         for (i, a) in all.iter().enumerate() {
             assert_eq!(Source::of(a.token()), *a);
+            let is_client = matches!(a, Source::Socket(Place::Client(_)));
+            assert_eq!(Source::is_client(a.token()), is_client);
             assert!(all[..i].iter().all(|b| b.token() != a.token()));
         }
     }

@@ -1,5 +1,5 @@
 //! The server side of HTTP/1 (RFC 9110, 9111, 9112) without I/O: bytes to requests, requests to decisions, answers to
-//! bytes. In the order of a request's life: `scan` finds the end of its head, `head` understands it (with httparse), `target`
+//! bytes. In the order of a request's life: `known` recognises what was understood before, `scan` finds the end of its head, `head` understands it (with httparse), `target`
 //! and `body` help, [`route`] decides, [`query`] decodes the key, [`response`] writes the answer.
 //!
 //! Never reads a clock, never allocates for a request, and never lets a byte be read in two ways: where the RFCs leave a
@@ -14,6 +14,8 @@
 
 mod body;
 mod head;
+pub mod hit;
+mod known;
 mod octets;
 pub mod query;
 mod refusal;
@@ -28,6 +30,7 @@ mod differential;
 mod transcripts;
 
 pub use head::{IfNoneMatch, Method, Request, Version};
+pub use known::KnownHead;
 pub use refusal::Refusal;
 
 use body::ChunkScan;
@@ -190,6 +193,13 @@ impl RequestParser {
                 head_only: line.is_some_and(|line| line.method == Method::Head),
             }
         })
+    }
+
+    /// A request was handled without the parser's help, which saw none of its bytes: it is between messages.
+    #[inline]
+    pub fn skip_request(&mut self) {
+        debug_assert!(self.is_between_messages());
+        self.empty_lines = 0;
     }
 
     /// Whether nothing of a next message has been looked at: the connection is idle if its buffer is empty as well.

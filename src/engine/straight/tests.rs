@@ -1,0 +1,193 @@
+//! The straight way beside the general one: same bytes, less said.
+#![forbid(unsafe_code)]
+
+use super::super::Origin;
+use super::*;
+use crate::cache::{NewContent, Put};
+use crate::config::Config;
+use crate::time::Time;
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+fn peer() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+/// An engine that keeps `k1` and `k2`, as if Redis were there.
+fn engine() -> Engine {
+    let now = Time::from_millis(1);
+    let origin = Origin {
+        seed: [1; 4],
+        now,
+        unix_secs: 0,
+        pid: 1,
+    };
+    let mut engine = Engine::new(Config::default(), origin);
+    engine.hits_until = now + Duration::from_secs(60);
+    for (key, value) in [(b"k1", &b"one"[..]), (b"k2", b"two")] {
+        let put = Put {
+            db: 0,
+            key,
+            hash: engine.hasher.hash(key),
+            content: NewContent::Value(value),
+            stored_at: now,
+            deadline: now + Duration::from_secs(60),
+            tag: 0,
+            ping: 0,
+        };
+        assert!(engine.cache.put(put, now).kept);
+    }
+    while engine.poll_output().is_some() {}
+    engine
+}
+
+fn read(engine: &mut Engine, id: ConnId, bytes: &[u8]) -> Option<Vec<u8>> {
+    engine.recv_slice(id)[..bytes.len()].copy_from_slice(bytes);
+    match engine.received_at_once(id, bytes.len()) {
+        AtOnce::Replies(replies) => Some(replies.to_vec()),
+        AtOnce::Outputs => None,
+    }
+}
+
+/// What the engine wants sent the general way, if it said so.
+fn flushed(engine: &mut Engine, id: ConnId) -> Option<Vec<u8>> {
+    let mut said = false;
+    while let Some(output) = engine.poll_output() {
+        said |= output == Output::Flush(id);
+    }
+    let mut slices = [IoSlice::new(&[]); 4];
+    let filled = engine.send_slices(id, &mut slices);
+    said.then(|| {
+        slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect()
+    })
+}
+
+const GET_K1: &[u8] = b"*2\r\n$3\r\nGET\r\n$2\r\nk1\r\n";
+const GET_K2: &[u8] = b"*2\r\n$3\r\nget\r\n$2\r\nk2\r\n";
+
+#[test]
+fn hits_are_answered_at_once_and_in_order() {
+    let mut engine = engine();
+    let id = engine.open(Port::Resp, peer()).unwrap();
+    let replies = read(&mut engine, id, &[GET_K1, GET_K2, GET_K1].concat());
+    let expected = b"$3\r\none\r\n$3\r\ntwo\r\n$3\r\none\r\n";
+    assert_eq!(replies.as_deref(), Some(&expected[..]));
+    engine.sent_at_once(id, expected.len());
+    assert_eq!(flushed(&mut engine, id), None);
+    engine.check();
+}
+
+#[test]
+fn what_the_socket_does_not_take_is_sent_the_general_way() {
+    let mut engine = engine();
+    let id = engine.open(Port::Resp, peer()).unwrap();
+    assert!(read(&mut engine, id, &[GET_K1, GET_K2].concat()).is_some());
+    engine.sent_at_once(id, 4);
+    assert_eq!(flushed(&mut engine, id).unwrap(), b"one\r\n$3\r\ntwo\r\n");
+    // What comes before that was sent waits its turn.
+    assert_eq!(read(&mut engine, id, GET_K1), None);
+    engine.sent(id, 5);
+    assert_eq!(
+        flushed(&mut engine, id),
+        None,
+        "said once until it is empty"
+    );
+    let mut slices = [IoSlice::new(&[]); 4];
+    assert_eq!(engine.send_slices(id, &mut slices), 1);
+    assert_eq!(&*slices[0], b"$3\r\ntwo\r\n$3\r\none\r\n");
+    engine.sent(id, 18);
+    assert!(read(&mut engine, id, GET_K2).is_some(), "at rest again");
+}
+
+#[test]
+fn behind_the_first_that_is_no_hit_everything_goes_the_general_way() {
+    let mut engine = engine();
+    let id = engine.open(Port::Resp, peer()).unwrap();
+    assert_eq!(
+        read(&mut engine, id, &[GET_K1, b"PING\r\n", GET_K2].concat()),
+        None
+    );
+    let expected = b"$3\r\none\r\n+PONG\r\n$3\r\ntwo\r\n";
+    assert_eq!(flushed(&mut engine, id).unwrap(), expected);
+    engine.sent(id, expected.len());
+    // A part of a request is kept, and what follows it is not taken for a beginning.
+    assert_eq!(
+        read(&mut engine, id, &[GET_K1, &GET_K2[..9]].concat()),
+        None
+    );
+    assert_eq!(flushed(&mut engine, id).unwrap(), b"$3\r\none\r\n");
+    engine.sent(id, 9);
+    assert_eq!(read(&mut engine, id, &GET_K2[9..]), None);
+    assert_eq!(flushed(&mut engine, id).unwrap(), b"$3\r\ntwo\r\n");
+    engine.check();
+}
+
+#[test]
+fn only_hits_of_the_redis_protocol_under_the_lease_go_straight() {
+    let mut engine = engine();
+    let http = engine.open(Port::Http, peer()).unwrap();
+    assert_eq!(read(&mut engine, http, GET_K1), None);
+    let id = engine.open(Port::Resp, peer()).unwrap();
+    engine.hits_until = engine.now;
+    assert_eq!(read(&mut engine, id, GET_K1), None);
+}
+
+/// An HTTP request for a key, from a client of this name.
+fn ask(key: &str, agent: &str) -> Vec<u8> {
+    format!("GET /get?key={key} HTTP/1.1\r\nHost: h\r\nUser-Agent: {agent}\r\n\r\n").into_bytes()
+}
+
+#[test]
+fn http_hits_go_straight_from_the_second_on_and_say_the_same() {
+    let mut engine = engine();
+    let id = engine.open(Port::Http, peer()).unwrap();
+    let mut general = Vec::new();
+    for key in ["k1", "k2"] {
+        assert_eq!(
+            read(&mut engine, id, &ask(key, key)),
+            None,
+            "an unknown head"
+        );
+        let answer = flushed(&mut engine, id).unwrap();
+        engine.sent(id, answer.len());
+        general.extend(answer);
+    }
+    let both = [ask("k1", "k2"), ask("k2", "k2")].concat();
+    let straight = read(&mut engine, id, &both).expect("the head and both values are known");
+    assert_eq!(
+        String::from_utf8(straight),
+        String::from_utf8(general.clone())
+    );
+    engine.sent_at_once(id, general.len());
+    // Whatever differs goes the general way, in order.
+    for other in [
+        ask("k1", "other"),
+        ask("missing", "k2"),
+        ask("k1&x=1", "k2"),
+    ] {
+        let mut other_engine = engine.clone();
+        let bytes = [ask("k2", "k2"), other].concat();
+        assert_eq!(read(&mut other_engine, id, &bytes), None);
+        let answer = flushed(&mut other_engine, id).unwrap();
+        assert!(answer.starts_with(&general[general.len() / 2..]));
+    }
+}
+
+#[test]
+fn an_http_hit_says_the_second_in_which_it_is_given() {
+    let mut engine = engine();
+    let id = engine.open(Port::Http, peer()).unwrap();
+    assert_eq!(read(&mut engine, id, &ask("k1", "a")), None);
+    let first = flushed(&mut engine, id).unwrap();
+    engine.sent(id, first.len());
+    engine.begin_turn(engine.now + Duration::from_secs(5), 784_111_777);
+    let later = read(&mut engine, id, &ask("k1", "a")).expect("a known head");
+    let later = String::from_utf8(later).unwrap();
+    for field in ["Date: Sun, 06 Nov 1994 08:49:37 GMT", "ttl=55", "Age: 5"] {
+        assert!(later.contains(&format!("{field}\r\n")), "{later}");
+    }
+}

@@ -108,6 +108,17 @@ pub struct Owed {
     pub poison: Poison,
     /// Whether it counts against `MAX_CONCURRENT_REQUESTS`.
     pub counted: bool,
+    /// It is a transaction in one piece, with more replies than one.
+    pub unit: Option<Unit>,
+}
+
+/// How far the replies to a transaction in one piece have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Unit {
+    /// Replies that come before that to its EXEC.
+    pub before: u32,
+    /// Whether any of them has been passed on.
+    pub passed: bool,
 }
 
 /// What only a link of its own client has.

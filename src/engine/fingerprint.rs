@@ -112,6 +112,7 @@ impl Engine {
     fn hash_owed(&self, owed: &Owed, out: &mut DefaultHasher) {
         let to = owed.to.map(|(client, slot)| self.slot_name(client, slot));
         (to, owed.purpose, owed.touch, owed.poison, owed.counted).hash(out);
+        owed.unit.hash(out);
     }
 
     fn hash_kept(&self, out: &mut DefaultHasher) {

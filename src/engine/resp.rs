@@ -55,10 +55,13 @@ impl Engine {
                 }
                 Parse::Done(request) => {
                     parser = RequestParser::default();
-                    if self.handle_resp(ix, &request) == Handled::Held {
+                    let (handled, used) = self
+                        .relay_unit(ix, &bytes[at..], &request)
+                        .unwrap_or_else(|| (self.handle_resp(ix, &request), request.len()));
+                    if handled == Handled::Held {
                         break;
                     }
-                    at += request.len();
+                    at += used;
                     *budget -= 1;
                     if self.client_index(id).is_none() || self.clients[ix].state != State::Open {
                         return bytes.len();
@@ -190,7 +193,7 @@ impl Engine {
     }
 
     /// Looks the call up: its way, its effect, and the hashes of its keys.
-    fn judge(&mut self, request: &Request<'_>) -> Judgement {
+    pub(super) fn judge(&mut self, request: &Request<'_>) -> Judgement {
         let (args, argc) = (request.args(), request.argc());
         let spec = self.table.find(args.clone());
         let (touch, hasher) = (&mut self.touch, &self.hasher);
@@ -251,6 +254,7 @@ impl Engine {
             touch: judgement.scope,
             poison,
             purpose: Purpose::Pass,
+            unit: None,
         };
         let handled = self.relay(ix, command, road, None);
         if handled == Handled::Done && judgement.effect == Effect::Read {
@@ -294,6 +298,7 @@ impl Engine {
             touch: Scope::Keys,
             poison: Poison::Never,
             purpose,
+            unit: None,
         };
         self.relay(ix, command, Road::Shared, None)
     }

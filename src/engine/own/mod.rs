@@ -12,6 +12,7 @@ mod deeds;
 mod held;
 mod replies;
 mod tunnel;
+mod unit;
 
 use super::clients::Handled;
 use super::relay::{Relayed, Scope};
@@ -216,6 +217,7 @@ impl Engine {
             touch,
             poison,
             purpose,
+            unit: None,
         };
         self.dispatch_own(ix, link, command, deed);
         Handled::Done
@@ -267,6 +269,7 @@ impl Engine {
             touch,
             poison: command.poison,
             counted: false,
+            unit: None,
         });
         link.outbox.append(command.frame, &mut self.pool);
         let own = self.own_of(link_ix);

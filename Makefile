@@ -2,12 +2,13 @@
 # Settings come from env.local and, above it, from the environment: FLASK_RUN_PORT=7000 make restart
 
 .DEFAULT_GOAL := help
-.PHONY: help build restart restart_fg restart_resp stop status test check icount bench fuzz tables dist clean
+.PHONY: help build restart restart_fg restart_resp stop status test check clients icount bench sim fuzz tables dist clean
 
 # SECONDS means something else to bash, so neither is exported; recipes pass them as arguments.
 TARGET ?=
 SECONDS ?= 60
-unexport TARGET SECONDS
+SEED ?=
+unexport TARGET SECONDS SEED
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z_]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,11 +38,17 @@ test: ## everything: format, lints, docs, all tests, fuzzing for seconds, instru
 check: ## the fast part of it: format, lints, docs, house rules
 	@bash deploy/test.sh check
 
+clients: ## real client libraries: the same with Redis itself and through the proxy
+	@bash deploy/test.sh clients
+
 icount: ## instructions and system calls per hit beside those committed (UPDATE=1 commits anew)
 	@bash deploy/test.sh icount
 
 bench: ## throughput and CPU beside redis-server and what else is installed (PROTO, P, ROUNDS, RATE, SPREAD ...)
 	@bash deploy/test.sh bench
+
+sim: ## many more seeds of the simulation than make test (SIM_SEEDS=20000); SEED=7 replays one, step by step
+	@bash deploy/test.sh sim '$(SEED)'
 
 fuzz: ## fuzz one target: make fuzz TARGET=resp_parser SECONDS=60
 	@bash deploy/test.sh fuzz '$(TARGET)' '$(SECONDS)'

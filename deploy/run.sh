@@ -155,10 +155,11 @@ refuse_taken() {
     fi
 }
 
-# proxy_answers PORT: whether the proxy is there. While Redis is away it answers PING too, with an error of its own.
+# proxy_answers PORT: whether the proxy is there. While Redis is away it answers PING too, with an error of its own; with
+# a password in REDIS_URL it wants that first.
 proxy_answers() {
     case "$(ask "$HOST" "$1" 'PING\r\n')" in
-    +PONG | '-ERR nearcache: '*) return 0 ;;
+    +PONG | '-ERR nearcache: '* | '-NOAUTH '*) return 0 ;;
     *) return 1 ;;
     esac
 }

@@ -2,8 +2,10 @@
 # Everything that can be checked, in stages with their times: what `make test` and CI run. The first failure ends it.
 #   deploy/test.sh            all stages
 #   deploy/test.sh check      format, lints, documentation, house rules
+#   deploy/test.sh clients    real client libraries against the proxy
 #   deploy/test.sh icount     instructions and system calls per hit
 #   deploy/test.sh bench      throughput and CPU beside other servers
+#   deploy/test.sh sim [SEED]  many runs of the simulation, or one again, step by step
 #   deploy/test.sh fuzz TARGET SECONDS
 # RESP_PORT, HTTP_PORT and FLASK_RUN_PORT choose the ports of the one end-to-end suite that uses fixed ones.
 set -euo pipefail
@@ -13,6 +15,7 @@ cd "$(dirname "$0")/.."
 FUZZ_SECONDS=${FUZZ_SECONDS:-5}
 
 TIMES=''
+NOT_TESTED=''
 
 stage() {
     local name=$1 began=$SECONDS; shift
@@ -23,18 +26,18 @@ stage() {
 "
 }
 
-# tools: what the stages need. redis-server, redis-cli and curl must be there; without valgrind, strace or nightly
-# something is left out, and says so.
+# tools: what the stages need. redis-server, redis-cli, curl and python3 must be there; without valgrind, strace or
+# nightly something is left out, and says so.
 tools() {
     local missing='' pair
-    for pair in redis-server:redis-server redis-cli:redis-tools curl:curl valgrind:valgrind strace:strace; do
+    for pair in redis-server:redis-server redis-cli:redis-tools curl:curl python3:python3 valgrind:valgrind strace:strace; do
         have "${pair%%:*}" || missing="$missing ${pair##*:}"
     done
     if [ -n "$missing" ]; then
         # shellcheck disable=SC2086 # words are meant
         if can_install; then install_packages $missing; else say "missing:$missing (sudo apt-get install$missing)"; fi
     fi
-    for pair in redis-server redis-cli curl; do
+    for pair in redis-server redis-cli curl python3; do
         have "$pair" || die "$pair is needed for the end-to-end tests and is not installed"
     done
     for pair in rustfmt clippy; do
@@ -47,6 +50,22 @@ check() {
     stage lints cargo clippy --locked --all-targets -- -D warnings
     # Private items are documented too, so a link to one is no dead link.
     stage documentation env RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' cargo doc --locked --no-deps --document-private-items
+}
+
+# clients: what is installed stays installed; the tests beside it are run by `cargo test` already.
+clients() {
+    stage 'client libraries' bash deploy/clients.sh
+    # They mostly wait, for one another and for Redis to come back.
+    stage clients cargo test --locked --test clients -- --ignored --test-threads 6
+    # Again where it is not scrolled away.
+    local reason
+    for reason in target/clients/*.skipped target/clients/*/*.skipped; do
+        if [ -e "$reason" ]; then
+            reason=${reason#target/clients/}
+            NOT_TESTED="$NOT_TESTED  !! not tested: ${reason%.skipped}: $(cat "target/clients/$reason")
+"
+        fi
+    done
 }
 
 # fuzz_ready: nightly and cargo-fuzz, got if they can be. cargo-fuzz needs nightly for its sanitizers.
@@ -113,6 +132,17 @@ compose() {
 icount() { cargo bench --locked --bench icount; }
 bench() { cargo bench --locked --bench compare; }
 
+# sim [SEED]: the seeds of `make test` and many more (SIM_SEEDS), or one of them with each of its steps.
+sim() {
+    local test=every_reply_is_right_whatever_the_seed
+    if [ -n "${1:-}" ]; then
+        case $1 in *[!0-9]*) die "a seed is a number: make sim SEED=7" ;; esac
+        SIM_SEED=$1 cargo test --locked --test simulation "$test" -- --exact --nocapture
+    else
+        SIM_SEEDS=${SIM_SEEDS:-20000} cargo test --locked --test simulation "$test" -- --exact --nocapture
+    fi
+}
+
 case ${1:-all} in
 all)
     stage tools tools
@@ -122,18 +152,23 @@ all)
     stage fuzzing fuzz_all
     stage 'cost of a hit' icount
     say "== all stages passed in $SECONDS s:"
-    printf '%s' "$TIMES"
+    printf '%s' "$TIMES$NOT_TESTED"
     ;;
 check)
     check
     stage 'house rules' cargo test --locked --test house --test config
     ;;
+clients)
+    clients
+    printf '%s' "$TIMES$NOT_TESTED"
+    ;;
 icount) icount ;;
 bench) bench ;;
+sim) sim "${2:-}" ;;
 fuzz)
     [ -n "${2:-}" ] || die "which target? make fuzz TARGET=resp_parser SECONDS=60 (there are: $(cd fuzz/fuzz_targets && ls | sed 's/\.rs$//' | tr '\n' ' '))"
     fuzz_ready || die "fuzzing needs a nightly toolchain (rustup toolchain install nightly) and cargo-fuzz (cargo install cargo-fuzz --locked)"
     fuzz_one "$2" "${3:-60}"
     ;;
-*) die "usage: deploy/test.sh [all|check|icount|bench|fuzz TARGET SECONDS]" ;;
+*) die "usage: deploy/test.sh [all|check|clients|icount|bench|sim [SEED]|fuzz TARGET SECONDS]" ;;
 esac

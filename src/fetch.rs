@@ -70,8 +70,10 @@ impl RunId {
 pub enum FetchError {
     /// Redis answered GET with an error: its text without the leading `-` and without CRLF.
     Upstream(String),
-    /// No connection to Redis could be made, or it was lost and the one retry failed as well.
+    /// No connection to Redis could be made: it was not asked.
     Unreachable(String),
+    /// The connection was lost while the answer was owed, and the one retry failed as well.
+    Lost(String),
     /// Redis did not answer within the time-out.
     TimedOut,
     /// The worker's queue was full.

@@ -36,7 +36,7 @@
 //!
 //! Core: [`engine`] (the decisions), [`client`], [`link`], [`session`] (what one of them is in the middle of), [`tracking`] (the invalidation link), [`fetch`] (misses in
 //! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
-//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`time`], [`config`], [`stats`]. [`fuzzing`] holds the bodies of the fuzz targets.
+//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`secret`], [`time`], [`config`], [`stats`]. [`fuzzing`] holds the bodies of the fuzz targets.
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -56,6 +56,7 @@ pub mod outbox;
 pub mod prefix;
 pub mod protocol;
 pub mod reactor;
+pub mod secret;
 pub mod session;
 pub mod socket;
 pub mod stats;

@@ -55,6 +55,10 @@ pub enum Purpose {
     Info,
     /// GET for an HTTP client: answer as HTTP.
     Http,
+    /// SELECT by a client: if Redis accepts it, this is its database from now on.
+    Select(u32),
+    /// AUTH by a client, with credentials that are not the proxy's own.
+    Login,
     /// A step of the handshake that must succeed.
     Required,
     /// A step of the handshake whose answer does not matter.
@@ -65,6 +69,8 @@ pub enum Purpose {
     CommandTable,
     /// HELLO 3, on the control link: an error means that Redis cannot track.
     Resp3,
+    /// HELLO without a version, on the control link.
+    Hello,
     /// INFO replication, on the control link.
     Replication,
     /// CLIENT TRACKING ON, on the control link.

@@ -11,9 +11,13 @@ pub enum Counter {
     /// See [`ROWS`]; the same for the rest.
     Hits,
     #[allow(missing_docs)]
+    OtherHits,
+    #[allow(missing_docs)]
     Misses,
     #[allow(missing_docs)]
     Joined,
+    #[allow(missing_docs)]
+    FetchedAhead,
     #[allow(missing_docs)]
     Relayed,
     #[allow(missing_docs)]
@@ -88,11 +92,16 @@ const fn row(counter: Counter, name: &'static str, help: &'static str) -> Row {
 }
 
 /// Every counter, in the order of [`Counter`].
-pub const ROWS: [Row; 29] = [
+pub const ROWS: [Row; 31] = [
     row(
         Counter::Hits,
         "hits",
         "cacheable reads answered from memory",
+    ),
+    row(
+        Counter::OtherHits,
+        "other_hits",
+        "those among them that are no GET: MGET, EXISTS, STRLEN, GETRANGE",
     ),
     row(
         Counter::Misses,
@@ -103,6 +112,11 @@ pub const ROWS: [Row; 29] = [
         Counter::Joined,
         "joined",
         "cacheable reads that joined a fetch under way",
+    ),
+    row(
+        Counter::FetchedAhead,
+        "fetched_ahead",
+        "keys fetched in the background because MGET had missed them twice",
     ),
     row(
         Counter::Relayed,

@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("cache", &["time", "wheel"]),
     (
         "client",
-        &["buffer", "engine", "outbox", "protocol", "time"],
+        &["buffer", "command", "engine", "outbox", "protocol", "time"],
     ),
     ("command", &["protocol"]),
     ("config", &["prefix"]),
@@ -31,7 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "link", "outbox",
-            "prefix", "protocol", "session", "stats", "time", "tracking", "wheel",
+            "prefix", "protocol", "secret", "session", "stats", "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
@@ -45,7 +45,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("helper", &["config"]),
     ("link", &["engine", "outbox", "protocol", "session", "time"]),
     ("main", &["config", "engine", "helper", "reactor", "socket"]),
-    ("protocol", &["fuzzing"]),
+    ("protocol", &["fuzzing", "secret"]),
     (
         "reactor",
         &[

@@ -115,6 +115,19 @@ impl Cache {
         (slot.deadline > now).then(|| slot.content(now))
     }
 
+    /// As [`Cache::peek`], with the number of [`Put::ping`].
+    #[inline]
+    pub fn peek_with_ping(
+        &self,
+        db: u32,
+        key: &[u8],
+        hash: u64,
+        now: Time,
+    ) -> Option<(Content<'_>, u16)> {
+        let slot = self.slots.at(self.find(db, key, hash)?);
+        (slot.deadline > now).then(|| (slot.content(now), slot.label.ping()))
+    }
+
     /// When and as what the entry of `key` was put, whatever its content. Not a use of it.
     pub fn stamp(&self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Stamp> {
         let slot = self.slots.at(self.find(db, key, hash)?);

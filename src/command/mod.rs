@@ -28,6 +28,18 @@ pub struct Spec {
     flags: Flags,
     keys: Keys,
     policy: Policy,
+    place: Place,
+}
+
+/// Where a command stands in its table: a small name for it, of use as long as the table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Place(u16);
+
+impl Place {
+    /// No command of the table.
+    pub const UNKNOWN: Place = Place(u16::MAX);
+    /// GET, in any table.
+    pub const GET: Place = Place(u16::MAX - 1);
 }
 
 /// How many arguments a command takes, its name among them.
@@ -58,6 +70,8 @@ pub enum Effect {
 pub enum Way {
     /// `GET key`: hit, join or fetch.
     Get,
+    /// Answered from what is kept if that is enough, else raw on a shared link.
+    Kept(KeptRead),
     /// Answered by the proxy.
     Local(LocalCommand),
     /// Raw, on a shared link.
@@ -66,6 +80,19 @@ pub enum Way {
     OwnLink(StateKind),
     /// Refused here, never forwarded.
     Refuse(Refusal),
+}
+
+/// Reads that entries are enough for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeptRead {
+    /// MGET: all values of one moment.
+    Mget,
+    /// EXISTS: how many there are.
+    Exists,
+    /// STRLEN.
+    Strlen,
+    /// GETRANGE, and SUBSTR, its older name.
+    Getrange,
 }
 
 /// What the proxy answers itself. A subcommand is named after its container.
@@ -238,6 +265,12 @@ impl Spec {
         &self.name
     }
 
+    /// Its place in the table.
+    #[inline]
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
     /// Whether it is in the table.
     pub fn is_known(&self) -> bool {
         !self.name.is_empty()
@@ -273,7 +306,7 @@ impl Spec {
         if !self.arity_ok(argc) {
             match self.policy.way {
                 Way::Refuse(_) => {}
-                Way::Get | Way::Local(_) => return Way::Relay,
+                Way::Get | Way::Kept(_) | Way::Local(_) => return Way::Relay,
                 _ if self.arity.is_servers_own => return Way::Relay,
                 _ => {} // the server may be newer than our built-in table, and accept it
             }

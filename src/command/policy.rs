@@ -8,7 +8,7 @@
 
 use super::keys::Keys;
 use super::row::Row;
-use super::{Depends, Effect, Flags, LocalCommand, Refusal, StateKind, Way};
+use super::{Depends, Effect, Flags, KeptRead, LocalCommand, Refusal, StateKind, Way};
 
 /// The judgement, apart from the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,10 @@ fn named(name: &str) -> Option<Policy> {
     let relay = |effect: Effect| policy(effect, Way::Relay);
     Some(match name {
         "get" => policy(Read, Way::Get),
+        "mget" => policy(Read, Way::Kept(KeptRead::Mget)),
+        "exists" => policy(Read, Way::Kept(KeptRead::Exists)),
+        "strlen" => policy(Read, Way::Kept(KeptRead::Strlen)),
+        "getrange" | "substr" => policy(Read, Way::Kept(KeptRead::Getrange)),
 
         "ping" => local(Ping),
         "echo" => local(Echo),

@@ -10,7 +10,7 @@
 use super::keys::Keys;
 use super::policy::{self, Policy};
 use super::row::Row;
-use super::{Arity, Flags, Spec, builtin};
+use super::{Arity, Flags, Place, Spec, builtin};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -101,6 +101,14 @@ impl Table {
                 None if node.has_data => &inner.unknown,
                 None => &inner.unknown_without_data,
             },
+        }
+    }
+
+    /// The name of the command in this place; `None` for what is not in the table.
+    pub fn name_at(&self, place: Place) -> Option<&str> {
+        match place {
+            Place::GET => Some("get"),
+            Place(at) => Some(self.0.nodes.get(usize::from(at))?.spec.name()),
         }
     }
 
@@ -221,7 +229,9 @@ fn build(rows: &[Row], is_servers_own: bool) -> Table {
         unknown_without_data: unknown(policy::UNKNOWN_WITHOUT_DATA),
     };
     for at in 0..inner.nodes.len() {
-        inner.insert(u16::try_from(at).expect("there are at most NODES_MAX nodes"));
+        let place = u16::try_from(at).expect("there are at most NODES_MAX nodes");
+        inner.nodes[at].spec.place = Place(place);
+        inner.insert(place);
     }
     inner.get = inner.probe(NO_PARENT, b"get");
     Table(Arc::new(inner))
@@ -243,6 +253,7 @@ fn node(row: &Row, parent: u16, is_servers_own: bool) -> Node {
             flags: Flags::from_names(row.flags.iter().map(String::as_str)),
             keys,
             policy,
+            place: Place::UNKNOWN,
         },
         parent,
         own_name_at,
@@ -277,6 +288,7 @@ fn unknown(policy: Policy) -> Spec {
         flags: Flags::from_names(std::iter::empty()),
         keys,
         policy,
+        place: Place::UNKNOWN,
     }
 }
 

@@ -7,7 +7,10 @@
 
 use super::rows::{Kind, ROWS, Row, row};
 use super::value::{apply, is_ip, show_size};
-use super::{Coherence, Config, ConfigError, Loaded, LogLevel, RedisUrl, Setting, Sources};
+use super::{
+    ClientAuth, Coherence, Config, ConfigError, Loaded, LogLevel, RedisUrl, Setting, Sources,
+    UpstreamLost,
+};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -111,6 +114,8 @@ impl Config {
             link_dead: Duration::ZERO,
             shared_links_per_pool: 0,
             links_max: 0,
+            upstream_lost: UpstreamLost::Close,
+            client_auth: ClientAuth::Redis,
             own_links_max: 0,
             link_idle: Duration::ZERO,
             shared_request_bytes_max: 0,
@@ -637,8 +642,11 @@ mod tests {
                 Kind::Origins(_) => "https://elsewhere",
                 Kind::Hosts(_) => "elsewhere",
                 Kind::Level(_) => "debug",
-                Kind::Switch(_) => "off",
                 Kind::Coherence(_) => "off",
+                Kind::Choice { words, .. } => words
+                    .iter()
+                    .find(|word| **word != row.default)
+                    .expect("there is a choice"),
                 Kind::Prefixes { .. } => "user:,session:",
                 Kind::Rules(_) => "user:,session:=10",
                 // It stores nothing itself.

@@ -74,6 +74,24 @@ pub enum Coherence {
     Off,
 }
 
+/// What a client is told when Redis is lost while it owes a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamLost {
+    /// Its connection ends, as it would if it were connected to Redis: client libraries try again then.
+    Close,
+    /// An error in place of the reply; the connection stays.
+    Error,
+}
+
+/// Whether clients must say the password of `REDIS_URL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// If there is one.
+    Redis,
+    /// Never.
+    None,
+}
+
 /// How loud the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -118,6 +136,8 @@ pub struct Config {
     pub link_dead: Duration,
     pub shared_links_per_pool: usize,
     pub links_max: usize,
+    pub upstream_lost: UpstreamLost,
+    pub client_auth: ClientAuth,
     pub own_links_max: usize,
     pub link_idle: Duration,
     pub shared_request_bytes_max: usize,

@@ -4,7 +4,7 @@
 //! `--help`, `env.local`, the README's table and `--check` follow from it.
 #![forbid(unsafe_code)]
 
-use super::{Coherence, Config, LogLevel, RedisUrl};
+use super::{ClientAuth, Coherence, Config, LogLevel, RedisUrl, UpstreamLost};
 use crate::prefix::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,8 +85,13 @@ pub enum Kind {
     Hosts(fn(&mut Config, Vec<String>)),
     /// How to stay coherent.
     Coherence(fn(&mut Config, Coherence)),
-    /// `on` or `off`.
-    Switch(fn(&mut Config, bool)),
+    /// One of these words.
+    Choice {
+        /// What may be said.
+        words: &'static [&'static str],
+        /// Stores what one of them means.
+        set: fn(&mut Config, &str),
+    },
     /// How loud the log is.
     Level(fn(&mut Config, LogLevel)),
 }
@@ -265,8 +270,8 @@ pub static ROWS: &[Row] = &[
         "BIND",
         "localhost",
         Kind::Addresses(|c, v| c.bind = v),
-        "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. There is no password on these ports: whoever \
-         reaches them reads and writes Redis.",
+        "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a password in REDIS_URL whoever \
+         reaches these ports reads and writes Redis.",
     ),
     other(
         "REDIS_URL",
@@ -282,6 +287,21 @@ pub static ROWS: &[Row] = &[
         "A file whose first line is the REDIS_URL, for a password that shall not stand in the environment.",
     ),
     other(
+        "CLIENT_AUTH",
+        "redis",
+        Kind::Choice {
+            words: &["redis", "none"],
+            set: |c, word| {
+                c.client_auth = match word {
+                    "none" => ClientAuth::None,
+                    _ => ClientAuth::Redis,
+                }
+            },
+        },
+        "Whether clients must say a password. redis: that of REDIS_URL, if it has one (AUTH and HELLO; Basic or Bearer \
+         for HTTP). none: they need not, and act with the rights of REDIS_URL's user.",
+    ),
+    other(
         "COHERENCE",
         "tracking",
         Kind::Coherence(|c, v| c.coherence = v),
@@ -291,7 +311,10 @@ pub static ROWS: &[Row] = &[
     other(
         "EVENT_BARRIER",
         "on",
-        Kind::Switch(|c, v| c.event_barrier = v),
+        Kind::Choice {
+            words: &["on", "off"],
+            set: |c, v| c.event_barrier = v == "on",
+        },
         "With COHERENCE=tracking: whether messages and the replies to blocking commands are held until the changes \
          before them are known here, so that whoever reads because of one reads no older value. Costs one round trip.",
     ),
@@ -415,6 +438,22 @@ pub static ROWS: &[Row] = &[
         (1, 100_000),
         |c, v| c.links_max = v,
         "Connections to Redis in all, beside the workers'.",
+    ),
+    other(
+        "UPSTREAM_LOST",
+        "close",
+        Kind::Choice {
+            words: &["close", "error"],
+            set: |c, word| {
+                c.upstream_lost = match word {
+                    "error" => UpstreamLost::Error,
+                    _ => UpstreamLost::Close,
+                }
+            },
+        },
+        "What a Redis client sees when Redis is lost while it owes a reply. close: the end of its connection, after \
+         which client libraries try again. error: an error reply. While Redis is known to be away it is always an \
+         error.",
     ),
     count(
         "OWN_LINKS_MAX",

@@ -142,13 +142,11 @@ pub fn apply(
             }
             _ => Err(wrong()),
         },
-        Kind::Switch(set) => {
-            let on = match text {
-                "on" => true,
-                "off" => false,
-                _ => return Err(wrong()),
-            };
-            set(config, on);
+        Kind::Choice { words, set } => {
+            if !words.contains(&text) {
+                return Err(wrong());
+            }
+            set(config, text);
             Ok(text.to_string())
         }
         Kind::Prefixes { nested, set } => {
@@ -218,6 +216,7 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Path(_) => "the name of a file".to_string(),
         Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),
         Kind::Coherence(_) => "tracking, ttl or off".to_string(),
+        Kind::Choice { words, .. } => words.join(" or "),
         Kind::Prefixes { nested: false, .. } => {
             "beginnings of key names, separated by commas, none the beginning of another"
                 .to_string()
@@ -234,7 +233,6 @@ pub fn allowed(kind: &Kind) -> String {
                 .to_string()
         }
         Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
-        Kind::Switch(_) => "on or off".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
 }

@@ -87,6 +87,13 @@ impl Engine {
         Admit::Queued
     }
 
+    /// Takes a place for work that nobody waits for, if that keeps nobody out: while at most half of them are taken.
+    pub(super) fn take_spare_place(&mut self) -> bool {
+        let spare = self.admission.in_flight < self.admission.max / 2;
+        self.admission.in_flight += usize::from(spare);
+        spare
+    }
+
     /// Gives a place back, and to whoever waits longest.
     pub(super) fn release_place(&mut self) {
         self.admission.in_flight -= 1;

@@ -58,6 +58,8 @@ impl Engine {
             db,
             self.now,
         ));
+        // An HTTP client says its password with each request.
+        self.clients[index].authenticated = port == Port::Http || !self.demands_password();
         self.stats.count(Counter::ClientsOpened);
         if port == Port::Http {
             let first = self
@@ -67,6 +69,27 @@ impl Engine {
             self.clients[index].timer = Some(self.timers.set(self.now + first, Timer::Client(id)));
         }
         Some(id)
+    }
+
+    /// The address on which a client was accepted, for CLIENT LIST.
+    pub fn accepted_on(&mut self, id: ConnId, local: SocketAddr) {
+        if let Some(ix) = self.client_index(id)
+            && local != self.local_of(&self.clients[ix])
+        {
+            self.clients[ix].local = Some(Box::new(local));
+        }
+    }
+
+    /// Where the client was accepted.
+    pub(super) fn local_of(&self, client: &Client) -> SocketAddr {
+        let here = || {
+            let port = match client.port {
+                Port::Http => self.config.http_port,
+                Port::Resp => self.config.resp_port,
+            };
+            SocketAddr::new(client.peer.ip(), port.unwrap_or(0))
+        };
+        client.local.as_deref().copied().unwrap_or_else(here)
     }
 
     /// What a client that cannot be taken is told before its socket is closed.
@@ -356,11 +379,21 @@ impl Engine {
         self.log_close(ix, reason);
     }
 
+    /// The reply in this slot was lost with the connection to Redis that owed it: the client is shown out behind the
+    /// replies before it, as Redis's own death would have done.
+    pub(super) fn cut_client(&mut self, ix: usize, slot: u64) {
+        self.clients[ix].lose_slot(slot);
+        self.finish_client(ix, CloseReason::UpstreamLost);
+    }
+
     fn log_close(&mut self, ix: usize, reason: CloseReason) {
         let level = match reason {
-            CloseReason::Asked | CloseReason::Shutdown | CloseReason::SocketFailed => {
-                LogLevel::Debug
-            }
+            // The loss of Redis has its own line, once and not for each client.
+            CloseReason::Asked
+            | CloseReason::Shutdown
+            | CloseReason::SocketFailed
+            | CloseReason::Killed
+            | CloseReason::UpstreamLost => LogLevel::Debug,
             _ => LogLevel::Warn,
         };
         if level > self.config.log_level {

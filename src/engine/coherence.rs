@@ -439,7 +439,10 @@ impl Engine {
         hash: u64,
     ) -> Option<Stale> {
         let gone = match error {
-            FetchError::Unreachable(_) | FetchError::TimedOut | FetchError::WorkerLost => true,
+            FetchError::Unreachable(_)
+            | FetchError::Lost(_)
+            | FetchError::TimedOut
+            | FetchError::WorkerLost => true,
             FetchError::Upstream(text) => {
                 text.starts_with("LOADING") || text.starts_with("MASTERDOWN")
             }

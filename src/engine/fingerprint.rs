@@ -61,8 +61,28 @@ impl Engine {
         self.hash_names(self.admission.queue(), &mut out);
         self.hash_tracking(&mut out);
         self.upstream.state_name().hash(&mut out);
-        self.upstream.version.hash(&mut out);
+        (&self.upstream.version, self.upstream.db_known).hash(&mut out);
         self.hash_names(self.upstream.waiting.iter().copied(), &mut out);
+        out.finish()
+    }
+
+    /// The rest of the fingerprint where commands may read several keys from what is kept: which entries are settled (rule
+    /// L14), and what was missed.
+    pub fn fingerprint_of_snapshots(&self) -> u64 {
+        let mut out = DefaultHasher::new();
+        let rounds = self.upstream.barrier_rounds;
+        for (db, key) in self.cache.iter_recent() {
+            let stamp = self.cache.stamp(db, key, self.hasher.hash(key), self.now);
+            let since = stamp.map(|stamp| self.tracking.unsettled_for(stamp.ping, rounds));
+            since.hash(&mut out);
+        }
+        if rounds > 1 {
+            self.tracking
+                .rounds_behind()
+                .for_each(|behind| behind.hash(&mut out));
+        }
+        GONE.hash(&mut out);
+        self.missed.iter().for_each(|miss| miss.hash(&mut out));
         out.finish()
     }
 
@@ -70,17 +90,20 @@ impl Engine {
         (client.port, client.state, client.hold).hash(out);
         (client.admitted, client.waited_in_vain, client.peer_closed).hash(out);
         (client.flush_listed, client.ready_listed).hash(out);
-        (client.version, client.db, &client.name).hash(out);
+        client.authenticated.hash(out);
+        (client.version, client.db, client.mute, &client.extras).hash(out);
         client.inbox.readable().hash(out);
         client.outbox.to_vec().hash(out);
         client.owed.len().hash(out);
         for Slot {
             done,
+            lost,
+            muted,
             early,
             render,
         } in &client.owed
         {
-            (done, early.to_vec(), render).hash(out);
+            (done, lost, muted, early.to_vec(), render).hash(out);
         }
         client.link.map(|link| self.name(link)).hash(out);
         client.own.map(|link| self.name(link)).hash(out);

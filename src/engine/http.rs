@@ -133,7 +133,10 @@ impl Engine {
                     (Freshness::Cached, HttpWay::Miss)
                 };
                 let if_none_match = if_none_match.map(|values| values.to_vec());
-                self.known_head(ix).learn(message, request, manner);
+                if !self.demands_password() {
+                    // A head that holds a password is not remembered: to compare with it would tell of it.
+                    self.known_head(ix).learn(message, request, manner);
+                }
                 self.get(
                     ix,
                     key,
@@ -410,7 +413,10 @@ fn status_of(error: &FetchError) -> u16 {
     match error {
         FetchError::Upstream(text) => response::status_for_redis_error(text.as_bytes()),
         FetchError::TimedOut => 504,
-        FetchError::Unreachable(_) | FetchError::QueueFull | FetchError::WorkerLost => 503,
+        FetchError::Unreachable(_)
+        | FetchError::Lost(_)
+        | FetchError::QueueFull
+        | FetchError::WorkerLost => 503,
     }
 }
 

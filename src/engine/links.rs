@@ -6,7 +6,7 @@ use super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
-use crate::config::Coherence;
+use crate::config::{Coherence, UpstreamLost};
 use crate::link::{Link, Owed, Poison, Purpose, Role, State, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write::{self, Version};
@@ -105,6 +105,8 @@ impl Engine {
         let tracks = self.coherence == Coherence::Tracking;
         if tracks {
             self.ask(ix, Purpose::Resp3, &[b"HELLO", b"3"]);
+        } else {
+            self.ask(ix, Purpose::Hello, &[b"HELLO"]);
         }
         let name = format!("nearcache:{}:inval", self.pid);
         self.ask(
@@ -322,9 +324,12 @@ impl Engine {
             Purpose::Pass => self.pass(&owed, reply),
             Purpose::Info => self.pass_info(&owed, reply),
             Purpose::Http => self.pass_http(&owed, reply),
+            Purpose::Login => self.login_answered(&owed, reply),
+            Purpose::Select(db) => self.selected(&owed, db, reply),
             Purpose::Required
             | Purpose::Ignored
             | Purpose::Resp3
+            | Purpose::Hello
             | Purpose::Server
             | Purpose::Replication
             | Purpose::CommandTable
@@ -385,6 +390,9 @@ impl Engine {
             return;
         };
         let client = &mut self.clients[ix];
+        if client.is_slot_muted(slot) {
+            return;
+        }
         if client.bytes_owed() + bytes.len() > self.config.outbox_max_bytes {
             return self.close_client(ix, CloseReason::OutboxOverflow);
         }
@@ -496,13 +504,8 @@ impl Engine {
         if role == Role::Control {
             self.tracking_down();
         }
-        let text = if sent {
-            format!("{OUTCOME_UNKNOWN} ({why})")
-        } else {
-            format!("ERR nearcache: Redis is not reachable: {why}")
-        };
         for (at, owed) in owed.drain(..).enumerate() {
-            self.lost_command(&owed, &mut touched, (why, &text), at == 0 && begun, is_own);
+            self.lost_command(&owed, &mut touched, (why, sent), at == 0 && begun, is_own);
         }
         if let Some(client) = owner {
             self.own_link_lost(client);
@@ -516,7 +519,7 @@ impl Engine {
         &mut self,
         owed: &Owed,
         touched: &mut VecDeque<u64>,
-        (why, text): (&str, &str),
+        (why, sent): (&str, bool),
         begun: bool,
         is_own: bool,
     ) {
@@ -530,22 +533,26 @@ impl Engine {
             }
         }
         self.stats.count(Counter::RelayErrors);
+        let text = if sent {
+            format!("{OUTCOME_UNKNOWN} ({why})")
+        } else {
+            format!("ERR nearcache: Redis is not reachable: {why}")
+        };
         if let Some(ix) = self.client_index(client) {
+            // Where a part of the reply has left already, only the end of the connection can say that no more comes.
             let begun = begun || owed.unit.is_some_and(|unit| unit.passed);
-            if begun && owed.purpose == Purpose::Pass {
-                // A part of the reply may have left already: only the end of the connection can say that no more comes.
-                self.close_client(ix, CloseReason::UpstreamLost);
+            let cut = begun && owed.purpose == Purpose::Pass
+                || sent && self.config.upstream_lost == UpstreamLost::Close;
+            if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {
+                let body = text.strip_prefix("ERR nearcache: ").unwrap_or(&text);
+                let status = if why == SILENT { 504 } else { 503 };
+                self.http_error(ix, slot, &ask, status, body.as_bytes());
+            } else if cut {
+                self.cut_client(ix, slot);
             } else {
-                let client = &mut self.clients[ix];
-                if let Some(Render::Http(ask)) = client.render(slot).cloned() {
-                    let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
-                    let status = if why == SILENT { 504 } else { 503 };
-                    self.http_error(ix, slot, &ask, status, body.as_bytes());
-                } else {
-                    client.fill_with(slot, &mut self.pool, |out| {
-                        write::error(out, text.as_bytes())
-                    });
-                }
+                self.clients[ix].fill_with(slot, &mut self.pool, |out| {
+                    write::error(out, text.as_bytes())
+                });
             }
         }
         self.settle_relayed(None, owed);

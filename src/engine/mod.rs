@@ -5,8 +5,8 @@
 //! [`Engine::poll_output`] says. The same calls with the same seed give the same bytes.
 //!
 //! The order of a turn: [`Engine::begin_turn`]; completions and links; clients; [`Engine::advance`]; then the outputs.
-//! Where to read on: `read.rs` (GET by either protocol), `relay.rs` (everything else), `links.rs` (what Redis answers),
-//! `own/` (clients with state upstream),
+//! Where to read on: `read.rs` (GET by either protocol), `kept.rs` (MGET and other reads that are answered here),
+//! `relay.rs` (everything else), `own/` (clients with state upstream), `links.rs` (what Redis answers),
 //! `upstream.rs` (whether Redis is there), `local.rs` (what the proxy answers itself).
 //!
 //! Invariants beside those of the parts: an entry of a key exists only while no fetch of it holds its mark; a client on
@@ -19,6 +19,7 @@ mod clients;
 mod coherence;
 mod fingerprint;
 mod http;
+mod kept;
 mod links;
 mod local;
 mod measure;
@@ -184,6 +185,7 @@ pub struct Engine {
     tracking: Tracking,
     barriers: Barriers,
     measures: Measures,
+    missed: kept::Missed,
     /// Hits are given before this instant.
     hits_until: Time,
     /// What was kept when Redis went away, for reads that fail (rule L18).
@@ -242,10 +244,7 @@ impl Engine {
                 ..RequestLimits::default()
             },
             http_limits: crate::protocol::http::Limits::DEFAULT,
-            http_policy: crate::protocol::http::route::Policy::new(
-                &config.http_allowed_origins,
-                &config.http_allowed_hosts,
-            ),
+            http_policy: local::http_policy(&config),
             prefixes: Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes),
             now: origin.now,
             started: origin.now,
@@ -268,6 +267,7 @@ impl Engine {
             tracking: Tracking::default(),
             barriers: Barriers::default(),
             measures: Measures::default(),
+            missed: kept::Missed::default(),
             hits_until: Time::ZERO,
             stale: Cache::new(limits, origin.now),
             down_since: origin.now,
@@ -293,6 +293,7 @@ impl Engine {
         };
         engine.set_date();
         engine.refresh_lease();
+        engine.say_who_is_let_in();
         engine.connect_control();
         engine
     }

@@ -10,7 +10,7 @@ use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
-use crate::config::Coherence;
+use crate::config::{Coherence, UpstreamLost};
 use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter};
 use crate::prefix::Keep;
 use crate::protocol::resp::write;
@@ -155,36 +155,39 @@ impl Engine {
                 return Handled::Done;
             }
         }
-        let db = self.clients[ix].db;
+        let name = Name {
+            db: self.clients[ix].db,
+            key: read.key,
+            hash: read.hash,
+        };
+        let waiter = self.owe_fetch(ix, read.hash, read.http);
+        self.begin_fetch(name, vec![waiter]);
+        self.stats.count(Counter::Misses);
+        Handled::Done
+    }
+
+    /// Hands a fetch to its worker. Its place among those that may be under way is taken.
+    pub(super) fn begin_fetch(&mut self, name: Name<'_>, waiters: Vec<Waiter>) {
+        let Name { db, key, hash } = name;
         // Rule L2: what is kept goes, so that nobody is answered from before this fetch while it is under way.
         if self.switches.holds(Rule::RemoveAtStart) {
-            self.cache.remove(db, read.key, read.hash);
+            self.cache.remove(db, key, hash);
         }
-        let waiter = self.owe_fetch(ix, read.hash, read.http);
         let timer = self.timers.set(
             self.now + self.config.redis_timeout,
             Timer::Fetch(self.fetches.next_id()),
         );
-        let name = Name {
-            db,
-            key: read.key,
-            hash: read.hash,
-        };
         let keeps = self.keeps() || !self.switches.holds(Rule::NoMarkWhileDown);
         let mark = if keeps { Mark::Set } else { Mark::None };
-        let id = self
-            .fetches
-            .start(name, mark, self.now, timer, vec![waiter]);
-        let worker = (read.hash % self.config.redis_workers.max(1) as u64) as usize;
+        let id = self.fetches.start(name, mark, self.now, timer, waiters);
+        let worker = (hash % self.config.redis_workers.max(1) as u64) as usize;
         self.outputs.push_back(Output::Submit(Job {
             id,
             worker,
             db,
-            key: read.key.to_vec(),
+            key: key.to_vec(),
             dispatched: self.now,
         }));
-        self.stats.count(Counter::Misses);
-        Handled::Done
     }
 
     fn owe_fetch(&mut self, ix: usize, hash: u64, http: Option<HttpAsk>) -> Waiter {
@@ -374,6 +377,11 @@ impl Engine {
         let slot = waiter.slot;
         match self.clients[ix].render(slot).cloned() {
             Some(Render::Http(ask)) => self.http_fetch_error(ix, Some(slot), &ask, error),
+            _ if matches!(error, FetchError::Lost(_))
+                && self.config.upstream_lost == UpstreamLost::Close =>
+            {
+                self.cut_client(ix, slot)
+            }
             _ => self.clients[ix].fill_with(slot, &mut self.pool, |out| {
                 write::error(out, error_text(error).as_bytes())
             }),
@@ -475,7 +483,9 @@ impl Engine {
 pub(super) fn error_text(error: &FetchError) -> String {
     match error {
         FetchError::Upstream(text) => text.clone(),
-        FetchError::Unreachable(why) => format!("ERR nearcache: Redis is not reachable: {why}"),
+        FetchError::Unreachable(why) | FetchError::Lost(why) => {
+            format!("ERR nearcache: Redis is not reachable: {why}")
+        }
         FetchError::TimedOut => "ERR nearcache: Redis did not answer in time".to_owned(),
         FetchError::QueueFull => "ERR nearcache: too many requests at the same time".to_owned(),
         FetchError::WorkerLost => "ERR nearcache: the worker failed; try again".to_owned(),

@@ -292,7 +292,7 @@ impl Engine {
     }
 
     /// Whether anything of this key may be kept at all. Where not, its reads are relayed.
-    fn is_cacheable(&self, key: &[u8]) -> bool {
+    pub(super) fn is_cacheable(&self, key: &[u8]) -> bool {
         let tracked = &self.config.tracking_prefixes;
         let is_told_of = match self.coherence {
             Coherence::Off => false,

@@ -9,17 +9,41 @@ use super::{Engine, OUTBOX_HIGH_BYTES};
 use crate::cache::Content;
 use crate::client::{CloseReason, Framing, Hold, State};
 use crate::command::keys::Touch;
-use crate::command::{Effect, LocalCommand, Refusal, StateKind, Way};
+use crate::command::{Effect, LocalCommand, Place, Refusal, StateKind, Way};
 use crate::link::{Poison, Purpose};
 use crate::protocol::Parse;
-use crate::protocol::resp::request::{Request, RequestError, RequestParser, Shape, get_at_start};
+use crate::protocol::resp::request::{
+    Request, RequestError, RequestLimits, RequestParser, Shape, get_at_start,
+};
 use crate::protocol::resp::write;
 use crate::stats::Counter;
+
+/// What a client may send before it has said its password, as in Redis.
+const STRANGERS_LIMITS: RequestLimits = RequestLimits {
+    bulk_bytes_max: 16 << 10,
+    line_bytes_max: 64 << 10,
+    args_max: 10,
+    request_bytes_max: 256 << 10,
+};
+const TOO_MANY_FOR_A_STRANGER: &[u8] = b"Protocol error: unauthenticated multibulk length";
+const TOO_LONG_FOR_A_STRANGER: &[u8] = b"Protocol error: unauthenticated bulk length";
+
+/// Which commands a client may give before it has said its password. Not by the server's flags: what is relayed goes
+/// with the proxy's own rights.
+fn may_come_first(way: Way) -> bool {
+    use LocalCommand::{Auth, Hello, Quit, Reset};
+    match way {
+        Way::Local(command) => matches!(command, Auth | Hello | Quit | Reset),
+        Way::Refuse(Refusal::CrossProtocol) => true,
+        _ => false,
+    }
+}
 
 /// What the vocabulary says of one call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judgement {
     pub(super) way: Way,
+    pub(super) place: Place,
     pub(super) effect: Effect,
     /// The keys' hashes stand in `Engine::touch` when it is `Scope::Keys`.
     pub(super) scope: Scope,
@@ -47,10 +71,15 @@ impl Engine {
             if self.outbox_is_high(ix) {
                 break;
             }
-            match parser.parse(&bytes[at..], &self.request_limits) {
+            let limits = if self.clients[ix].authenticated {
+                &self.request_limits
+            } else {
+                &STRANGERS_LIMITS
+            };
+            match parser.parse(&bytes[at..], limits) {
                 Parse::More => break,
                 Parse::Bad(error) => {
-                    self.refuse_bytes(ix, &error);
+                    self.refuse_bytes(ix, &bytes[at..], &error);
                     return bytes.len();
                 }
                 Parse::Done(request) => {
@@ -67,6 +96,10 @@ impl Engine {
                         return bytes.len();
                     }
                     self.clients[ix].waited_in_vain = false;
+                    self.clients[ix].next_command();
+                    if self.clients[ix].hold != Hold::None {
+                        break; // its answer decides how the next one is to be handled
+                    }
                 }
             }
         }
@@ -101,16 +134,25 @@ impl Engine {
             at += used;
             hits += 1;
         }
+        if hits > 0 {
+            client.last = Place::GET;
+        }
         *budget -= hits;
         self.stats.add(Counter::Hits, hits as u64);
         at
     }
 
     /// Bytes that no request can begin with: Redis's words, then the end of the connection.
-    fn refuse_bytes(&mut self, ix: usize, error: &RequestError) {
+    fn refuse_bytes(&mut self, ix: usize, bytes: &[u8], error: &RequestError) {
         self.stats.count(Counter::ProtocolErrors);
         let mut text = b"ERR ".to_vec();
-        text.extend_from_slice(&error.text());
+        let is_plain = self.clients[ix].authenticated
+            || RequestParser::default().parse(bytes, &self.request_limits) == Parse::Bad(*error);
+        text.extend_from_slice(&match error {
+            RequestError::CountInvalid if !is_plain => TOO_MANY_FOR_A_STRANGER.into(),
+            RequestError::LengthInvalid if !is_plain => TOO_LONG_FOR_A_STRANGER.into(),
+            _ => error.text(),
+        });
         let reason = match error {
             RequestError::RequestTooBig => CloseReason::RequestTooLarge,
             _ => CloseReason::ProtocolError,
@@ -133,7 +175,7 @@ impl Engine {
                     Parse::Done(request) => self.handle_canonical(ix, &request),
                     // Unquoting never makes a request longer than the limits that it was read under.
                     Parse::More | Parse::Bad(_) => {
-                        self.refuse_bytes(ix, &RequestError::RequestTooBig);
+                        self.refuse_bytes(ix, &[], &RequestError::RequestTooBig);
                         Handled::Done
                     }
                 };
@@ -145,17 +187,26 @@ impl Engine {
 
     fn handle_canonical(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         let judgement = self.judge(request);
+        self.clients[ix].last = judgement.place;
+        if !self.clients[ix].authenticated && !may_come_first(judgement.way) {
+            self.refuse_stranger(ix, request);
+            return Handled::Done;
+        }
         if self.clients[ix].own.is_some() && !matches!(judgement.way, Way::Refuse(_)) {
             let reads = judgement.way == Way::Get && !self.switches.holds(Rule::OwnLinkOnly);
             if !reads {
                 return self.handle_own(ix, request, judgement);
             }
         }
+        if self.names_another_user(request, judgement.way) {
+            return self.log_in_upstream(ix, request, judgement);
+        }
         match judgement.way {
             Way::Get => match request.args().nth(1) {
                 Some(key) => self.get(ix, key, Freshness::Cached, None),
                 None => self.relay_command(ix, request, judgement, Road::Shared),
             },
+            Way::Kept(read) => self.kept_read(ix, read, request, judgement),
             Way::Local(LocalCommand::Info) => self.info(ix, request),
             Way::Local(command) => self.answer_local(ix, command, request),
             Way::Relay => self.relay_command(ix, request, judgement, Road::Shared),
@@ -183,10 +234,13 @@ impl Engine {
                 Handled::Done
             }
             Way::Refuse(Refusal::MaintNotifications) => {
-                self.reply_error(
-                    ix,
-                    b"ERR unknown subcommand 'MAINT_NOTIFICATIONS'. Try CLIENT HELP.",
-                );
+                let name = request.args().nth(1).unwrap_or_default();
+                let text = [
+                    &b"ERR unknown subcommand '"[..],
+                    name,
+                    b"'. Try CLIENT HELP.",
+                ];
+                self.reply_error(ix, &text.concat());
                 Handled::Done
             }
         }
@@ -210,7 +264,7 @@ impl Engine {
             Touch::Keys => Scope::Keys,
             Touch::All => Scope::All,
         };
-        let way = spec.way(args, argc);
+        let (way, place) = (spec.way(args, argc), spec.place());
         let poison = match (effect, scope) {
             _ if way == Way::OwnLink(StateKind::Unknown) => Poison::UnlessUnknown,
             (Effect::None | Effect::Read, _) => Poison::Never,
@@ -222,13 +276,14 @@ impl Engine {
         };
         Judgement {
             way,
+            place,
             effect,
             scope,
             poison,
         }
     }
 
-    fn relay_command(
+    pub(super) fn relay_command(
         &mut self,
         ix: usize,
         request: &Request<'_>,

@@ -14,7 +14,8 @@
 use super::http::Facts;
 use super::{ConnId, Engine, Output, Place, Port};
 use crate::cache::Content;
-use crate::client::{Client, Framing};
+use crate::client::{Client, Framing, Mute};
+use crate::command;
 use crate::protocol::http::KnownHead;
 use crate::protocol::http::hit::{self, Hit};
 use crate::protocol::resp::request::get_at_start;
@@ -120,6 +121,9 @@ impl Engine {
             at += used;
             hits += 1;
         }
+        if hits > 0 {
+            client.last = command::Place::GET;
+        }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
         at
@@ -130,11 +134,19 @@ impl Engine {
     fn answer_http_hits(&mut self, ix: usize, n: usize) -> usize {
         let client = &mut self.clients[ix];
         let bytes = &self.scratch[..n];
-        let known = &self.known_heads[ix % KNOWN_HEADS];
+        let known = &mut self.known_heads[ix % KNOWN_HEADS];
         let replies = &mut self.replies;
         replies.clear();
         let (mut at, mut hits) = (0, 0);
-        while let Some((key, used)) = known.get_at_start(&bytes[at..]) {
+        loop {
+            let rest = &bytes[at..];
+            let mut found = known.get_at_start(rest);
+            if found.is_none() && known.study(rest, &self.http_limits, &self.http_policy) {
+                found = known.get_at_start(rest);
+            }
+            let Some((key, used)) = found else {
+                break;
+            };
             let hash = self.hasher.hash(key);
             let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
                 break;
@@ -158,7 +170,7 @@ impl Engine {
             at += used;
             hits += 1;
         }
-        if let Framing::Http(parser) = &mut client.framing {
+        if let (1.., Framing::Http(parser)) = (hits, &mut client.framing) {
             parser.skip_request();
         }
         self.stats.add(Counter::Hits, hits);
@@ -172,10 +184,16 @@ impl Engine {
     }
 
     /// Whether a read of this client may be a hit without a look at its key: the lease holds, and nothing of it is
-    /// outstanding that the read could have to wait for (rule L5), nor has it state upstream (rule L15).
+    /// outstanding that the read could have to wait for (rule L5), nor has it state upstream (rule L15), and it is to be
+    /// answered at all.
     #[inline]
     pub(super) fn may_hit(&self, client: &Client) -> bool {
-        client.relayed == 0 && client.own.is_none() && self.now < self.hits_until && !self.draining
+        client.relayed == 0
+            && client.own.is_none()
+            && self.now < self.hits_until
+            && client.authenticated
+            && client.mute == Mute::Off
+            && !self.draining
     }
 }
 

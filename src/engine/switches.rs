@@ -61,6 +61,8 @@ pub enum Rule {
     BoundedLife,
     /// L19: the age of an entry counts from the dispatch of its fetch.
     AgeFromDispatch,
+    /// L14: an MGET is answered from entries that came before an answered PING was sent.
+    SettledTogether,
     /// What a worker read from another server than the tracked one is not kept.
     SameServer,
     /// L15: no read of a client with state upstream hits or joins.

@@ -5,9 +5,11 @@
 //! first new attempt nothing is known, and requests are tried.
 #![forbid(unsafe_code)]
 
+use super::local::Greeting;
 use super::timers::Timer;
 use super::{ConnId, Engine};
 use crate::client::Hold;
+use crate::command::Place;
 use crate::command::row::{REPLY_DEPTH_MAX, rows_from_reply};
 use crate::command::table::Table;
 use crate::config::LogLevel;
@@ -54,10 +56,14 @@ pub(super) struct Upstream {
     differed_at: Option<Time>,
     /// Whether HELLO 3 was accepted on the control link.
     speaks_resp3: bool,
+    /// What it says of itself in answer to HELLO.
+    pub(super) greeting: Greeting,
     /// `redis_version`, once it is known.
     pub(super) version: Option<String>,
     /// `run_id`, once it is known.
     pub(super) run_id: Option<RunId>,
+    /// The greatest number of a database that this server is known to have.
+    pub(super) db_known: u32,
     /// Clients that wait to know.
     pub(super) waiting: Vec<ConnId>,
 }
@@ -74,8 +80,10 @@ impl Default for Upstream {
             differed_at: None,
             speaks_resp3: false,
             pause: Duration::ZERO,
+            greeting: Greeting::default(),
             version: None,
             run_id: None,
+            db_known: 0,
             waiting: Vec::new(),
         }
     }
@@ -92,6 +100,14 @@ impl Upstream {
         match &self.availability {
             Availability::Away(why) => Some(why),
             Availability::Unknown | Availability::Up => None,
+        }
+    }
+
+    /// Its role in HELLO's words.
+    pub(super) fn role(&self) -> &'static str {
+        match &self.replication {
+            Some((role, _)) if role != "master" => "replica",
+            Some(_) | None => "master",
         }
     }
 
@@ -158,7 +174,11 @@ impl Engine {
             Purpose::Resp3 if reply.starts_with(b"-") => {
                 self.upstream.speaks_resp3 = false;
             }
-            Purpose::Resp3 => self.upstream.speaks_resp3 = true,
+            Purpose::Resp3 => {
+                self.upstream.speaks_resp3 = true;
+                self.upstream.greeting = Greeting::read(reply);
+            }
+            Purpose::Hello => self.upstream.greeting = Greeting::read(reply),
             Purpose::Server => self.read_server(reply),
             Purpose::Replication if !self.read_replication(reply) => {
                 return self.link_lost(id, "Redis has changed its role or its history");
@@ -254,6 +274,7 @@ impl Engine {
             );
             self.poison_all();
             self.retire_links();
+            self.upstream.db_known = 0;
         }
         if run_id.is_some() {
             self.upstream.run_id = run_id;
@@ -313,7 +334,15 @@ impl Engine {
             Parse::More | Parse::Bad(_) => Err("it cannot be decoded".to_owned()),
         };
         match table {
-            Ok(table) => self.table = table,
+            Ok(table) => {
+                if table != self.table {
+                    // The places of commands are others now.
+                    for (_, client) in &mut self.clients {
+                        client.last = Place::UNKNOWN;
+                    }
+                }
+                self.table = table;
+            }
             Err(why) => self.log(
                 LogLevel::Warn,
                 format!("the reply to COMMAND is of no use ({why}); the built-in table serves"),

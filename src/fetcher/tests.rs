@@ -371,6 +371,10 @@ fn without_redis_fetches_fail_at_once_and_recover_alone() {
     server.run("SET k v");
     assert_eq!(Ok(pool.fetch_until_ok("k")), found("v", -1));
     server.stop();
+    assert!(
+        matches!(pool.fetch("k"), Err(FetchError::Lost(_))),
+        "sent on the old connection, and in vain on a new one"
+    );
     assert!(unreachable(pool.fetch("k")));
     let server = Server::start(port);
     assert_eq!(
@@ -527,9 +531,7 @@ fn answers_received_before_a_loss_stand_and_the_rest_is_sent_once_more_in_order(
     let failed = pool.fetch("d");
     assert_eq!(
         failed,
-        Err(FetchError::Unreachable(
-            "ERR max number of clients reached".into()
-        ))
+        Err(FetchError::Lost("ERR max number of clients reached".into()))
     );
     server.join().unwrap();
     pool.stop();

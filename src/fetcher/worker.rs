@@ -35,6 +35,8 @@ pub(super) struct Worker {
     log: helper::Handle,
     link: Link,
     owed: VecDeque<Job>,
+    /// How many at the front of `owed` were sent on a connection that is lost.
+    lost: usize,
     done: Vec<Completion>,
     jitter: u64,
 }
@@ -68,6 +70,7 @@ impl Worker {
             log,
             link: Link::Lost,
             owed: VecDeque::new(),
+            lost: 0,
             done: Vec::new(),
             jitter: socket::random_seed()[0],
         }
@@ -91,6 +94,7 @@ impl Worker {
             // changes are complete in themselves. What stays is as good as a fresh worker.
             if catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
                 self.link = Link::Lost;
+                self.lost = 0;
                 self.fail_owed(|| FetchError::WorkerLost);
                 self.log.log(
                     LogLevel::Error,
@@ -108,6 +112,9 @@ impl Worker {
             if let Link::Away { retry_at, why, .. } = &self.link {
                 let (why, due) = (why.clone(), *retry_at <= socket::now());
                 // Jobs that waited fail before an attempt that may take long.
+                let waited = self.owed.split_off(std::mem::take(&mut self.lost));
+                self.fail_owed(|| FetchError::Lost(why.clone()));
+                self.owed = waited;
                 self.fail_owed(|| FetchError::Unreachable(why.clone()));
                 self.completions.deliver(&mut self.done);
                 if due {
@@ -134,7 +141,12 @@ impl Worker {
             attempts_left -= 1;
             // The newest job's deadline bounds the batch: until then somebody may be waiting for an answer.
             let deadline = newest.dispatched + self.settings.timeout;
-            match upstream.exchange(&mut self.owed, &mut self.done, deadline) {
+            let outcome = upstream.exchange(&mut self.owed, &mut self.done, deadline);
+            self.lost = match outcome {
+                Err(Lost::Broken(_)) => self.owed.len(),
+                Ok(()) | Err(Lost::TimedOut) => 0,
+            };
+            match outcome {
                 Ok(()) => return,
                 Err(Lost::TimedOut) => {
                     self.link = Link::Lost;
@@ -200,6 +212,7 @@ impl Worker {
             .is_some_and(|job| job.dispatched + self.settings.timeout <= now)
         {
             let job = self.owed.pop_front().expect("front() was there");
+            self.lost = self.lost.saturating_sub(1);
             self.done.push(Completion {
                 id: job.id,
                 result: Err(FetchError::TimedOut),

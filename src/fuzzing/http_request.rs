@@ -214,6 +214,7 @@ fn check_answers(request: &Request, data: &[u8]) {
     let policy = Policy {
         origins: Origins::Listed(vec![text.to_string()]),
         hosts: Vec::new(),
+        credentials: None,
     };
     let mut scratch = Vec::new();
     match route(request, &policy, &mut scratch) {

@@ -495,6 +495,9 @@ impl Reactor {
             Transport::refuse(stream, self.engine.refusal(port), DISCARD_BYTES_MAX);
             return self.handle_outputs();
         };
+        if let Ok(local) = stream.local_addr() {
+            self.engine.accepted_on(id, local);
+        }
         let keepalive = match port {
             // HTTP has an idle time-out of its own.
             Port::Http => None,

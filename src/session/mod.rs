@@ -40,8 +40,8 @@ pub enum Deed {
         version: Option<Version>,
         /// None: the name stays.
         name: Option<Box<[u8]>>,
-        /// Another user's rights are not to be given to whoever comes next.
-        auth: bool,
+        /// The user it logs in, whose rights are not to be given to whoever comes next.
+        user: Option<Box<[u8]>>,
     },
     /// CLIENT SETNAME.
     Name(Box<[u8]>),
@@ -55,10 +55,12 @@ pub enum Deed {
     Confuse,
     /// It may wait for data as long as its client likes, and silence means nothing.
     Wait,
-    /// It leaves behind what nobody knows: the connection serves no other client after this one.
-    Stain,
     /// It leaves behind what lasts until the connection ends.
     Last,
+    /// It leaves behind what nobody knows: the connection serves no other client after this one.
+    Stain,
+    /// AUTH of this user: lasts until the connection ends.
+    Auth(Box<[u8]>),
 }
 
 /// What a transaction has queued.
@@ -127,7 +129,10 @@ pub struct Session {
     /// Confirmations that the oldest command outstanding still gets, once the first has come.
     confirmations_left: Option<u32>,
     stained: bool,
+    /// What lasts until the connection ends.
     lasts: bool,
+    /// The user that its client has logged in as.
+    user: Option<Box<[u8]>>,
     /// Commands outstanding that may wait for long.
     waits: u32,
     /// Looks into the reply to EXEC, where that matters.
@@ -149,6 +154,7 @@ impl Session {
             confirmations_left: None,
             stained: false,
             lasts: false,
+            user: None,
             waits: 0,
             elements: None,
         }
@@ -159,12 +165,18 @@ impl Session {
         self.multi_sent || self.multi.is_some()
     }
 
+    /// The user that its client has logged in as; `None`: the proxy's own.
+    pub fn user(&self) -> Option<&[u8]> {
+        self.user.as_deref()
+    }
+
     /// Whether nothing of the client's state is left, with nothing outstanding.
     pub fn is_clean(&self) -> bool {
         self.multi.is_none()
             && !self.watches
             && !self.tracks
             && !self.lasts
+            && self.user.is_none()
             && self.channels.is_empty()
     }
 
@@ -355,10 +367,10 @@ impl Session {
             Deed::Hello {
                 version,
                 name,
-                auth,
+                user,
             } => {
                 self.version = version.unwrap_or(self.version);
-                self.lasts |= auth;
+                self.user = user.or_else(|| self.user.take());
                 if let Some(name) = name {
                     self.name = (!name.is_empty()).then_some(name);
                 }
@@ -366,6 +378,7 @@ impl Session {
             Deed::Name(name) => self.name = (!name.is_empty()).then_some(name),
             Deed::Stain => self.stained = true,
             Deed::Last => self.lasts = true,
+            Deed::Auth(user) => self.user = Some(user),
         }
     }
 }
@@ -433,7 +446,7 @@ mod tests {
         let hello = Deed::Hello {
             version: Some(Version::Resp3),
             name: Some(b"me".as_slice().into()),
-            auth: false,
+            user: None,
         };
         let begun = [
             (Deed::Multi, OK),
@@ -482,8 +495,10 @@ mod tests {
     fn what_nobody_knows_stains_and_what_lasts_lasts() {
         let stained = run(&[(Deed::Stain, "-ERR unknown\r\n")]);
         assert!(stained.is_clean() && !stained.is_reusable());
-        assert!(!run(&[(Deed::Last, OK)]).is_clean());
-        assert!(run(&[(Deed::Last, "-WRONGPASS\r\n")]).is_clean());
+        let login = Deed::Auth(b"alice".as_slice().into());
+        let alice = run(&[(login.clone(), OK)]);
+        assert!(!alice.is_clean() && alice.user() == Some(b"alice"));
+        assert!(run(&[(login, "-WRONGPASS\r\n")]).is_clean());
         let mut waiting = Session::new(Version::Resp2, 0);
         waiting.sent(&Deed::Wait);
         assert!(waiting.waits());

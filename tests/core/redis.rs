@@ -342,12 +342,14 @@ impl Redis {
                 OK.to_vec()
             }
             ("AUTH", _) | ("CLIENT", 2..) => OK.to_vec(),
-            ("SELECT", 2) => {
-                session.db = String::from_utf8_lossy(arg(1))
-                    .parse()
-                    .expect("a database number");
-                OK.to_vec()
-            }
+            ("SELECT", 2) => match String::from_utf8_lossy(arg(1)).parse() {
+                Ok(db @ 0..16) => {
+                    session.db = db;
+                    OK.to_vec()
+                }
+                Ok(_) => b"-ERR DB index is out of range\r\n".to_vec(),
+                Err(_) => b"-ERR value is not an integer or out of range\r\n".to_vec(),
+            },
             ("INFO", 2) if arg(1).eq_ignore_ascii_case(b"replication") => bulk(
                 format!(
                     "# Replication\r\nrole:master\r\nmaster_replid:{:040x}\r\n",

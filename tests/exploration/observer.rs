@@ -26,6 +26,8 @@ pub struct Awaited {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Deed {
     Read,
+    /// A read that is no GET: nothing is promised of what comes after it (rule L13).
+    Looked,
     Wrote,
 }
 
@@ -41,8 +43,8 @@ pub struct Observer {
 pub struct Heard<'r> {
     pub len: usize,
     reply: &'r [u8],
-    /// The value in it, if it is one.
-    value: Option<Vec<u8>>,
+    /// The values in it.
+    values: Vec<Option<Vec<u8>>>,
     /// It is an error of the proxy's own.
     pub failed: bool,
 }
@@ -51,13 +53,13 @@ impl<'r> Heard<'r> {
     pub fn new(op: Op, bytes: &'r [u8]) -> Heard<'r> {
         if matches!(op, Op::Http | Op::Fresh) {
             let answer = parse_http(bytes, false).expect("answers come whole");
-            let value = (answer.status == 200).then_some(answer.body);
+            let values = vec![(answer.status == 200).then_some(answer.body)];
             let failed = answer.status == 503;
             let (len, reply) = (answer.len, &bytes[..0]);
             return Heard {
                 len,
                 reply,
-                value,
+                values,
                 failed,
             };
         }
@@ -66,7 +68,7 @@ impl<'r> Heard<'r> {
         Heard {
             len,
             reply,
-            value: bulk(reply),
+            values: values(reply),
             failed: reply.starts_with(b"-ERR nearcache: "),
         }
     }
@@ -77,19 +79,20 @@ impl<'r> Heard<'r> {
         match op {
             Op::Set | Op::Mset | Op::Script | Op::ScriptBoth => reply == b"+OK\r\n",
             Op::Del => reply.starts_with(b":"),
-            Op::Other => self.value.as_deref() == Some(b"other"),
+            Op::Other => self.values[0].as_deref() == Some(b"other"),
             Op::Hello => reply.starts_with(b"%"),
-            Op::Mget => reply.starts_with(b"*1\r\n"),
-            Op::Get | Op::GetL | Op::Http | Op::Fresh => match &self.value {
+            Op::Look => reply.starts_with(b":"),
+            Op::Mget => self.values.len() == 2,
+            Op::Get | Op::GetL | Op::Range | Op::Http | Op::Fresh => match &self.values[0] {
                 Some(value) => value.iter().all(u8::is_ascii_digit),
                 None => matches!(reply, b"" | b"_\r\n" | b"$-1\r\n"),
             },
         }
     }
 
-    /// The version that a GET of this key shows.
-    pub fn version(&self, redis: &Redis, key: usize) -> usize {
-        match &self.value {
+    /// The version of a key that the value at that place shows.
+    pub fn version(&self, redis: &Redis, key: usize, place: usize) -> usize {
+        match &self.values[place] {
             Some(text) => String::from_utf8_lossy(text).parse().unwrap_or(0),
             None => {
                 let history = &redis.history[&(0, KEYS[key].into())];
@@ -122,12 +125,18 @@ impl Observer {
     }
 
     /// Its read has shown this version.
-    pub fn read(&mut self, awaited: &Awaited, key: usize, version: usize) -> Result<(), Promise> {
+    pub fn read(
+        &mut self,
+        shown: Deed,
+        awaited: &Awaited,
+        key: usize,
+        version: usize,
+    ) -> Result<(), Promise> {
         for (deed, of, earlier) in &self.seen {
-            if *of == key && version < *earlier {
+            if *of == key && version < *earlier && *deed != Deed::Looked {
                 return Err(match deed {
                     Deed::Wrote => Promise::Ryw,
-                    Deed::Read => Promise::Mono,
+                    Deed::Read | Deed::Looked => Promise::Mono,
                 });
             }
         }
@@ -137,9 +146,23 @@ impl Observer {
         if version < awaited.gmono[key] {
             return Err(Promise::Gmono);
         }
-        self.seen.push((Deed::Read, key, version));
+        self.seen.push((shown, key, version));
         Ok(())
     }
+}
+
+/// The values of a bulk reply, or of an array of them.
+fn values(reply: &[u8]) -> Vec<Option<Vec<u8>>> {
+    let mut rest = match reply.strip_prefix(b"*2\r\n") {
+        None => return vec![bulk(reply)],
+        Some(rest) => rest,
+    };
+    let mut values = Vec::new();
+    while let (false, Some(len)) = (rest.is_empty(), reply_len(rest)) {
+        values.push(bulk(&rest[..len]));
+        rest = &rest[len..];
+    }
+    values
 }
 
 /// The value of a bulk reply.

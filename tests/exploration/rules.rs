@@ -4,7 +4,7 @@
 //! entry (by the lease, and by HTTP past the cache); R2/R3 identity, INV leaves the mark (and the entry); L4 pinning; L5;
 //! L5 and L7 with unknown keys ignored; L5 no poison; L7; L8; L9; L9 entry but not mark; L10; barrier: a PING sent before
 //! the reply counts; a PING of an earlier script counts; L11 entries kept, marks kept, marks while off; L18 poison, success,
-//! UP, the barrier of a script ended by DOWN; L19 no limit, age from completion, an older fetch is joined, UP keeps the
+//! UP, the barrier of a script ended by DOWN; L14 the test of PINGs; L19 no limit, age from completion, an older fetch is joined, UP keeps the
 //! entries, the marks, end of a script. Beside the table: the end of the lease (for hits and for joins), and data of
 //! another server.
 //!
@@ -15,8 +15,8 @@
 use super::driver::codec::request;
 use super::driver::world::Routing;
 use super::observer::bulk;
-use super::scenario::Op::{Fresh, Get, Hello, Http, Other, Script, Set};
-use super::scenario::Promise::{Bound, Cross, Event, Gmono, Mono, Order, Ryw, StaleUp};
+use super::scenario::Op::{Fresh, Get, GetL, Hello, Http, Mget, Mset, Other, Range, Script, Set};
+use super::scenario::Promise::{Bound, Cross, Event, Gmono, Half, Mono, Order, Ryw, StaleUp};
 use super::scenario::{Mode, PLAIN, Promise, Scenario, TRACKED};
 use super::state::State;
 use super::{Search, explain, shortest};
@@ -119,6 +119,30 @@ fn l5_a_get_behind_an_own_write_goes_the_same_way() {
         ..PLAIN
     };
     rule(Rule::RelayBehindRelayed, &[Ryw], scenario);
+    let scenario = Scenario {
+        scripts: &[&[Get, Set, Range]],
+        ..TRACKED
+    };
+    rule(Rule::RelayBehindRelayed, &[Ryw], scenario);
+}
+
+#[test]
+fn l14_several_keys_are_those_of_one_moment() {
+    let scenario = Scenario {
+        scripts: &[&[Get, GetL, Mget]],
+        depth: 1,
+        foreign: &[Mset],
+        waits: 1,
+        ..TRACKED
+    };
+    rule(Rule::SettledTogether, &[Half], scenario);
+    let scenario = Scenario {
+        scripts: &[&[Get, GetL, Mget], &[Mset]],
+        depth: 1,
+        waits: 1,
+        ..TRACKED
+    };
+    rule(Rule::SettledTogether, &[Half], scenario);
 }
 
 #[test]

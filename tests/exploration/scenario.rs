@@ -16,8 +16,12 @@ pub enum Op {
     ScriptBoth,
     /// GET of another key.
     Other,
-    /// A read that is never from the cache.
+    /// A read of `k` that is never from the cache.
+    Look,
+    /// MGET of both.
     Mget,
+    /// GETRANGE of `k`, all of it.
+    Range,
     /// From here on the client is answered in RESP3, by other links.
     Hello,
     /// GET over HTTP.
@@ -71,6 +75,20 @@ pub struct Scenario {
     pub limit: usize,
 }
 
+impl Scenario {
+    /// Whether a client reads both keys at once.
+    pub fn reads_both(&self) -> bool {
+        self.scripts.iter().any(|script| script.contains(&Op::Mget))
+    }
+
+    /// Whether whoever writes writes both keys.
+    pub fn writes_both(&self) -> bool {
+        let all = self.scripts.iter().copied().chain([self.foreign]);
+        let one = [Op::Set, Op::Del, Op::Script];
+        !all.flatten().any(|op| one.contains(op))
+    }
+}
+
 /// What scenarios are made from.
 pub const PLAIN: Scenario = Scenario {
     name: "",
@@ -112,6 +130,8 @@ pub enum Promise {
     Event,
     /// A GET reflects what was written the staleness bound before it was sent (unless it is answered stale).
     Bound,
+    /// Where both keys are only ever written together, an MGET of both shows both or neither.
+    Half,
     /// Nothing waits aside while Redis pushes, and no stale answer is older than the last time it began to.
     StaleUp,
     /// Every client gets all its replies.

@@ -1,7 +1,7 @@
 //! The scenarios in which no interleaving may break a promise.
 
 use super::scenario::Op::{
-    Del, Fresh, Get, GetL, Hello, Http, Mget, Mset, Other, Script, ScriptBoth, Set,
+    Del, Fresh, Get, GetL, Hello, Http, Look, Mget, Mset, Other, Range, Script, ScriptBoth, Set,
 };
 use super::scenario::{Mode, PLAIN, Scenario, TRACKED};
 
@@ -50,7 +50,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "ttl: other reads between",
-        scripts: &[&[Get, Mget, Get], &[Set, Mget, Get]],
+        scripts: &[&[Get, Look, Get], &[Set, Look, Get]],
         ..PLAIN
     },
     Scenario {
@@ -359,6 +359,71 @@ pub const SCENARIOS: &[Scenario] = &[
         ticks: 1,
         stale: true,
         failures: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "ttl: a part of a value",
+        scripts: &[&[Get, Range, Get], &[Set, Range]],
+        ..PLAIN
+    },
+    Scenario {
+        name: "a part of a value, a foreign write",
+        scripts: &[&[Get, Range, Get], &[Set, Range]],
+        foreign: &[Set],
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET beside MSET",
+        scripts: &[&[Get, GetL, Mget], &[Mset, Mget]],
+        depth: 1,
+        waits: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET behind the own MSET",
+        scripts: &[&[Get, GetL, Mset, Mget]],
+        waits: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET, foreign MSET",
+        scripts: &[&[Get, GetL, Mget, Mget]],
+        foreign: &[Mset],
+        waits: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET, two rounds",
+        mode: Mode::TwoRounds,
+        scripts: &[&[Get, GetL, Mget]],
+        depth: 1,
+        foreign: &[Mset],
+        waits: 2,
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET that misses twice",
+        scripts: &[&[Mget, Mget, Mget], &[Mset]],
+        depth: 1,
+        foreign: &[Mset],
+        waits: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET, the invalidation link is lost",
+        scripts: &[&[Get, GetL, Mget]],
+        depth: 1,
+        foreign: &[Mset],
+        cuts: 1,
+        waits: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET, bounded",
+        mode: Mode::Bounded,
+        scripts: &[&[Get, GetL, Mget], &[Mset]],
+        depth: 1,
+        ticks: 1,
         ..TRACKED
     },
 ];

@@ -2,9 +2,9 @@
 
 use super::driver::codec::{reply_len, request};
 use super::driver::world::{Routing, World};
-use super::observer::{Awaited, Heard, KEYS, Observer, PerKey, bulk};
+use super::observer::{Awaited, Deed, Heard, KEYS, Observer, PerKey, bulk};
 use super::scenario::{Mode, Op, Promise, Scenario};
-use nearcache::config::{Coherence, Config};
+use nearcache::config::{Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
 use nearcache::stats::Counter;
 use std::collections::BTreeMap;
@@ -84,6 +84,8 @@ impl State {
             coherence,
             staleness_bound: BOUND,
             stale_if_error: if scenario.stale { HOUR } else { Duration::ZERO },
+            // So that a client sees what comes after a loss.
+            upstream_lost: UpstreamLost::Error,
             redis_workers: 2,
             shared_links_per_pool: 2,
             max_concurrent_requests: scenario.limit,
@@ -399,7 +401,9 @@ impl State {
             Op::Script => request(&["EVAL", &format!("SET k {tag}"), "0"]),
             Op::ScriptBoth => request(&["EVAL", &format!("MSET k {tag} l {tag}"), "1", "k"]),
             Op::Other => request(&["GET", "j"]),
-            Op::Mget => request(&["MGET", "k"]),
+            Op::Look => request(&["EXISTS", "k", "never"]),
+            Op::Mget => request(&["MGET", "k", "l"]),
+            Op::Range => request(&["GETRANGE", "k", "0", "99"]),
             Op::Hello => request(&["HELLO", "3"]),
             Op::Http => http(""),
             Op::Fresh => http("Cache-Control: no-cache\r\n"),
@@ -486,12 +490,37 @@ impl State {
                 }
                 return Ok(heard.len);
             }
-            Op::Other | Op::Hello | Op::Mget => return Ok(heard.len),
+            Op::Other | Op::Hello | Op::Look => return Ok(heard.len),
+            Op::Mget => {
+                let versions = [0, 1].map(|key| heard.version(&self.world.redis, key, key));
+                for (key, version) in versions.into_iter().enumerate() {
+                    self.observers[client].read(Deed::Looked, awaited, key, version)?;
+                    if version < awaited.bound[key] {
+                        return Err(Promise::Bound);
+                    }
+                }
+                let half = self.scenario.writes_both() && versions[0] != versions[1];
+                return if half {
+                    Err(Promise::Half)
+                } else {
+                    Ok(heard.len)
+                };
+            }
+            Op::Range => {
+                let version = heard.version(&self.world.redis, 0, 0);
+                self.observers[client].read(Deed::Looked, awaited, 0, version)?;
+                let old = version < awaited.bound[0];
+                return if old {
+                    Err(Promise::Bound)
+                } else {
+                    Ok(heard.len)
+                };
+            }
             Op::Get | Op::Http | Op::Fresh => 0,
             Op::GetL => 1,
         };
-        let version = heard.version(&self.world.redis, key);
-        self.observers[client].read(awaited, key, version)?;
+        let version = heard.version(&self.world.redis, key, 0);
+        self.observers[client].read(Deed::Read, awaited, key, version)?;
         self.gmono[key] = self.gmono[key].max(version);
         if stale && version < self.up[key] {
             return Err(Promise::StaleUp);
@@ -552,6 +581,9 @@ impl State {
         let mut out = DefaultHasher::new();
         let world = &self.world;
         world.engine.fingerprint().hash(&mut out);
+        if self.scenario.reads_both() {
+            world.engine.fingerprint_of_snapshots().hash(&mut out);
+        }
         world.redis.state().hash(&mut out);
         for socket in &world.sockets {
             (&socket.incoming, socket.paused, socket.closed).hash(&mut out);

@@ -59,6 +59,7 @@ fn a_change_in_the_gap_of_the_invalidation_link_is_not_missed() {
 fn each_connection_may_be_killed_under_load_and_nothing_stale_is_read() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
+        .lost_is_an_error()
         .tracking()
         .env("LOG_LEVEL", "error")
         .start_tracking();
@@ -237,11 +238,13 @@ fn the_invalidation_link_may_be_cut_at_every_byte_of_a_short_handshake_and_of_a_
     redis.call(&user);
     let relay = Relay::to(redis.port());
     let proxy = Proxy::through(&relay)
+        .lost_is_an_error()
         .tracking()
         .env(
             "REDIS_URL",
             format!("redis://terse:pw@127.0.0.1:{}/0", relay.port()),
         )
+        .env("CLIENT_AUTH", "none")
         .env("LOG_LEVEL", "error")
         .start_tracking();
     let link = relay
@@ -263,6 +266,7 @@ fn the_invalidation_link_may_be_cut_in_a_full_handshake() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
     let proxy = Proxy::through(&relay)
+        .lost_is_an_error()
         .tracking()
         .env("LOG_LEVEL", "error")
         .start_tracking();

@@ -113,6 +113,7 @@ fn keys_outside_the_tracked_prefixes_are_never_kept() {
 fn while_redis_is_away_the_last_known_values_are_served_and_said_to_be_stale() {
     let mut redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
+        .lost_is_an_error()
         .tracking()
         .env("STALE_IF_ERROR_SECS", 600)
         .env("CACHE_NEGATIVE_TTL_SECS", 60)
@@ -166,6 +167,7 @@ fn while_redis_is_away_the_last_known_values_are_served_and_said_to_be_stale() {
 fn a_stale_value_is_not_served_after_its_time() {
     let mut redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
+        .lost_is_an_error()
         .tracking()
         .env("STALE_IF_ERROR_SECS", 1)
         .start_tracking();
@@ -191,6 +193,7 @@ fn a_key_whose_own_write_was_lost_has_no_stale_value() {
     let mut redis = RedisServer::start();
     let relay = Relay::to(redis.port());
     let proxy = Proxy::patiently_through(&relay)
+        .lost_is_an_error()
         .tracking()
         .env("STALE_IF_ERROR_SECS", 600)
         .start_tracking();

@@ -109,6 +109,7 @@ impl Scene {
         let relay = Relay::to(redis.port());
         // Hits go on while nothing is heard of Redis.
         let proxy = Proxy::patiently_through(&relay)
+            .lost_is_an_error()
             .tracking()
             .env("STALENESS_BOUND_MS", 600_000)
             .env("STALE_IF_ERROR_SECS", 600)

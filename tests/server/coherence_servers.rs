@@ -13,7 +13,10 @@ const BOUND: Duration = Duration::from_millis(400);
 #[test]
 fn a_redis_that_comes_back_with_other_data_is_believed_at_once() {
     let mut redis = RedisServer::start();
-    let proxy = Proxy::tracking(&redis);
+    let proxy = Proxy::to(&redis)
+        .lost_is_an_error()
+        .tracking()
+        .start_tracking();
     let mut watched = Watched::by(&proxy);
     redis.call(&["MSET", "k", "0", "gone", "here"]);
     for round in 1..=3 {
@@ -42,7 +45,10 @@ fn when_the_address_leads_to_another_redis_nothing_of_the_first_is_answered_any_
     first.call(&["MSET", "k", "first", "cold", "first", "j", "first"]);
     second.call(&["MSET", "k", "second", "cold", "second"]);
     let relay = Relay::to(first.port());
-    let proxy = Proxy::patiently_through(&relay).tracking().start_tracking();
+    let proxy = Proxy::patiently_through(&relay)
+        .lost_is_an_error()
+        .tracking()
+        .start_tracking();
     let mut watched = Watched::by(&proxy);
     watched.warm("k", &Reply::bulk("first"));
     watched.warm("j", &Reply::bulk("first"));
@@ -73,7 +79,10 @@ fn a_master_that_becomes_a_replica_and_a_master_again_is_followed() {
     other.call(&["CONFIG", "SET", "repl-diskless-sync-delay", "0"]);
     redis.call(&["SET", "k", "of the master"]);
     other.call(&["SET", "k", "of the other"]);
-    let proxy = Proxy::tracking(&redis);
+    let proxy = Proxy::to(&redis)
+        .lost_is_an_error()
+        .tracking()
+        .start_tracking();
     let mut watched = Watched::by(&proxy);
     watched.warm("k", &Reply::bulk("of the master"));
     let lost = proxy.counter(info::UPSTREAM_LOST);
@@ -123,6 +132,7 @@ fn bounded_as(redis: &RedisServer, rights: &str) -> Proxy {
     let proxy = Proxy::to(redis)
         .tracking()
         .env("REDIS_URL", url)
+        .env("CLIENT_AUTH", "none")
         .env("STALENESS_BOUND_MS", BOUND.as_millis())
         .start();
     proxy.await_coherence("bounded");

@@ -6,8 +6,13 @@
 //! What the test binary needs beside cargo: redis-server, redis-cli, redis-benchmark, curl, python3.
 //!
 //! - [`walkthrough`]: what a newcomer does with curl, redis-cli and a client library
-//! - [`hits`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
+//! - [`hits`], [`kept`], [`expiry`], [`budgets`]: what is kept, for how long, and how much of it
 //! - [`commands`], [`pipelining`], [`session`], [`refusals`], [`tools`]: what RESP clients see, compared with Redis itself
+//! - [`auth`]: a Redis with a password
+//! - [`handshakes`]: what client libraries say on connecting
+//! - [`client_command`]: CLIENT and its like about the proxy's own clients
+//! - [`databases`]: SELECT, and what belongs to a database
+//! - [`differential`]: every command of the server, directly and through the proxy
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
@@ -18,7 +23,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod auth;
 mod budgets;
+mod client_command;
 mod coherence;
 mod coherence_faults;
 mod coherence_lease;
@@ -28,11 +35,15 @@ mod coherence_servers;
 mod coherence_switch;
 mod coherence_versions;
 mod commands;
+mod databases;
+mod differential;
 mod expiry;
+mod handshakes;
 mod hits;
 mod http;
 mod http_connections;
 mod http_tools;
+mod kept;
 mod limits;
 mod oracle;
 mod outages;

@@ -23,7 +23,7 @@ fn await_recovery(client: &mut RespClient, command: &str, expected: &Reply) {
 #[test]
 fn with_redis_down_at_the_start_there_are_errors_at_once_and_recovery_when_it_comes() {
     let mut redis = RedisServer::not_started();
-    let proxy = Proxy::start(&redis);
+    let proxy = Proxy::to(&redis).lost_is_an_error().start();
     let mut client = proxy.resp();
     for line in ["GET k", "SET k v", "HGETALL h", "INCR n", "NOSUCH"] {
         let reply = client.line(line);
@@ -56,7 +56,7 @@ fn with_redis_down_at_the_start_there_are_errors_at_once_and_recovery_when_it_co
 #[test]
 fn a_redis_that_is_killed_and_started_again_is_found_by_the_clients_that_stayed() {
     let mut redis = RedisServer::start();
-    let proxy = Proxy::start(&redis);
+    let proxy = Proxy::to(&redis).lost_is_an_error().start();
     let (mut client, mut http) = (proxy.resp(), proxy.http());
     for round in 0..3 {
         redis.call(&["SET", "k", &format!("v{round}")]);
@@ -83,7 +83,7 @@ fn a_redis_that_is_killed_and_started_again_is_found_by_the_clients_that_stayed(
 #[test]
 fn commands_in_flight_when_redis_dies_are_each_answered_once_and_in_order() {
     let mut redis = RedisServer::start();
-    let proxy = Proxy::start(&redis);
+    let proxy = Proxy::to(&redis).lost_is_an_error().start();
     redis.call(&["SET", "warm", "w"]);
     let mut client = proxy.resp();
     assert_eq!(client.line("GET warm"), Reply::bulk("w"));
@@ -122,9 +122,96 @@ fn commands_in_flight_when_redis_dies_are_each_answered_once_and_in_order() {
 }
 
 #[test]
-fn connections_that_redis_closed_for_idleness_fail_no_request() {
+fn who_is_owed_a_reply_when_redis_dies_is_disconnected_as_by_redis_itself() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    redis.call(&["MSET", "warm", "w", "n", "0"]);
+    let mut idle = proxy.resp();
+    assert_eq!(idle.line("GET warm"), Reply::bulk("w"));
+    assert_eq!(idle.line("DEL nothing"), Reply::Int(0));
+    let asks: [&[&str]; 6] = [
+        &["INCR n"],
+        &["GET cold"],
+        &["GET warm", "INCR n", "GET warm", "ECHO x"],
+        &["INFO"],
+        &["SELECT 7", "GET warm"],
+        &["EVAL return(1) 0"],
+    ];
+    let mut clients: Vec<RespClient> = asks.iter().map(|_| proxy.resp()).collect();
+    let mut direct = redis.client();
+    assert_eq!(direct.line("ECHO x"), Reply::bulk("x"));
+    redis.freeze();
+    for (client, lines) in clients.iter_mut().zip(asks) {
+        let bytes: Vec<u8> = lines.iter().flat_map(|line| encode_line(line)).collect();
+        client.send(&bytes);
+    }
+    direct.send(&encode_line("INCR n"));
+    let mut http = proxy.http();
+    http.send(&request_for("GET", "colder"));
+    // The other client's round trip: the proxy has taken what was sent before.
+    assert_eq!(idle.line("ECHO x"), Reply::bulk("x"));
+    redis.kill();
+    assert_eq!(direct.bytes_until_closed(), b"");
+    for (client, lines) in clients.iter_mut().zip(asks) {
+        let begins_with_a_hit = lines[0] == "GET warm";
+        let expected: &[u8] = if begins_with_a_hit {
+            b"$1\r\nw\r\n"
+        } else {
+            b""
+        };
+        assert_eq!(client.bytes_until_closed(), expected, "{lines:?}");
+    }
+    assert_eq!(http.response().status, 503);
+    // Nobody owed this one anything, and while Redis is known to be away nobody is disconnected.
+    eventually("the proxy knows that Redis is away", PATIENCE, || {
+        idle.line("PING").is_own_error()
+    });
+    for line in ["GET cold", "INCR n", "INFO", "EVAL return(1) 0"] {
+        for client in [&mut idle, &mut proxy.resp()] {
+            assert!(client.line(line).is_own_error(), "{line}");
+        }
+    }
+    redis.boot();
+    await_recovery(&mut idle, "INCR n", &Reply::Int(1));
+}
+
+#[test]
+fn a_connection_that_redis_closes_ends_those_who_are_owed_a_reply_on_it_and_nobody_else() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(&redis);
+    let (mut victim, mut other) = (proxy.resp(), proxy.resp());
+    assert_eq!(other.line("DEL nothing"), Reply::Int(0));
+    let links: Vec<u64> = redis
+        .proxy_connections()
+        .into_iter()
+        .filter_map(|(id, name)| name.contains(":link").then_some(id))
+        .collect();
+    assert!(!links.is_empty());
+    let kill: Vec<u8> = links
+        .iter()
+        .flat_map(|id| encode_line(&format!("CLIENT KILL ID {id}")))
+        .collect();
+    let mut admin = redis.client();
+    assert_eq!(admin.line("ECHO x"), Reply::bulk("x"));
+    redis.freeze();
+    admin.send(&kill);
+    victim.send(&encode_line("INCR n"));
+    assert_eq!(other.line("ECHO x"), Reply::bulk("x"));
+    redis.thaw();
+    assert_eq!(victim.bytes_until_closed(), b"");
+    assert_eq!(admin.replies(links.len()).len(), links.len());
+    // Whether it was executed is not known, but it never is twice.
+    let before = redis.call(&["EXISTS", "n"]);
+    let Reply::Int(before) = before else {
+        panic!("EXISTS counts: {before:?}")
+    };
+    assert_eq!(other.line("INCR n"), Reply::Int(before + 1));
+}
+
+#[test]
+fn connections_that_redis_closed_for_idleness_fail_no_request() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).lost_is_an_error().start();
     let (mut client, mut http) = (proxy.resp(), proxy.http());
     for round in 0..2 {
         redis.call(&["CONFIG", "SET", "timeout", "0"]);
@@ -159,7 +246,10 @@ fn connections_that_redis_closed_for_idleness_fail_no_request() {
 #[test]
 fn a_redis_that_does_not_answer_is_504_after_the_time_out_and_hits_are_served() {
     let redis = RedisServer::start();
-    let proxy = Proxy::to(&redis).env("REDIS_TIMEOUT_MS", 300).start();
+    let proxy = Proxy::to(&redis)
+        .env("REDIS_TIMEOUT_MS", 300)
+        .lost_is_an_error()
+        .start();
     redis.call(&["SET", "hot", "h"]);
     let (mut client, mut http) = (proxy.resp(), proxy.http());
     assert_eq!(client.line("GET hot"), Reply::bulk("h"));
@@ -185,7 +275,7 @@ fn a_redis_that_does_not_answer_is_504_after_the_time_out_and_hits_are_served() 
 fn a_relayed_reply_that_breaks_off_is_an_error_or_the_end_and_never_a_value() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
-    let proxy = Proxy::through(&relay).start();
+    let proxy = Proxy::through(&relay).lost_is_an_error().start();
     let value = "0123456789".repeat(100);
     redis.call(&["SET", "k", &value]);
     for bytes in [0, 1, 4, 5, 6, 7, 500, 1006, 1008] {
@@ -210,7 +300,7 @@ fn a_relayed_reply_that_breaks_off_is_an_error_or_the_end_and_never_a_value() {
 fn a_fetched_reply_that_breaks_off_is_an_error_or_fetched_again_and_never_half_a_value() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
-    let proxy = Proxy::through(&relay).start();
+    let proxy = Proxy::through(&relay).lost_is_an_error().start();
     let value = "0123456789".repeat(100);
     for (n, bytes) in [0, 3, 6, 300, 1006, 1008, 1010, 1013]
         .into_iter()
@@ -240,7 +330,7 @@ fn a_fetched_reply_that_breaks_off_is_an_error_or_fetched_again_and_never_half_a
 fn a_redis_that_accepts_and_closes_at_once_is_an_error_at_once() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
-    let proxy = Proxy::through(&relay).start();
+    let proxy = Proxy::through(&relay).lost_is_an_error().start();
     let mut client = proxy.resp();
     assert_eq!(client.line("SET k v"), Reply::ok());
     relay.refuse(true);
@@ -261,7 +351,7 @@ fn a_redis_that_accepts_and_closes_at_once_is_an_error_at_once() {
 fn a_slow_connection_changes_no_reply() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
-    let proxy = Proxy::through(&relay).start();
+    let proxy = Proxy::through(&relay).lost_is_an_error().start();
     relay.delay(Way::Up, std::time::Duration::from_millis(5));
     relay.delay(Way::Down, std::time::Duration::from_millis(5));
     let mut clients = [proxy.resp(), proxy.resp(), proxy.resp()];

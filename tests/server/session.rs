@@ -4,6 +4,7 @@ use crate::oracle::{Oracle, assert_same_replies};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 use crate::support::resp::{Reply, encode_line};
+use crate::support::{PATIENCE, eventually};
 
 /// The value behind a name in the reply to HELLO, a map in RESP3 and a flat array in RESP2.
 #[track_caller]
@@ -138,6 +139,54 @@ fn a_wrong_hello_is_refused_as_redis_refuses_it() {
     }
 }
 
+/// The reply without what belongs to the connection.
+fn without_id(hello: &Reply) -> Reply {
+    let (Reply::Map(items) | Reply::Array(items)) = hello else {
+        panic!("no map: {hello:?}")
+    };
+    let mut items = items.clone();
+    let at = items.iter().position(|item| *item == Reply::bulk("id"));
+    items[at.expect("HELLO tells an id") + 1] = Reply::Int(0);
+    match hello {
+        Reply::Map(_) => Reply::Map(items),
+        _ => Reply::Array(items),
+    }
+}
+
+#[test]
+fn hello_says_what_redis_says_of_itself() {
+    for coherence in ["tracking", "ttl", "off"] {
+        let redis = RedisServer::start();
+        let proxy = Proxy::to(&redis).env("COHERENCE", coherence).start();
+        let (mut ours, mut theirs) = (proxy.resp(), redis.client());
+        for line in ["HELLO 2", "HELLO 3", "HELLO", "HELLO 3 SETNAME me"] {
+            assert_eq!(
+                without_id(&ours.line(line)),
+                without_id(&theirs.line(line)),
+                "{line} with {coherence}"
+            );
+        }
+    }
+}
+
+#[test]
+fn hello_tells_a_replica_from_a_master() {
+    let (master, redis) = (RedisServer::start(), RedisServer::start());
+    let proxy = Proxy::start(&redis);
+    let role = |client: &mut crate::support::resp::RespClient| {
+        let hello = client.line("HELLO 3");
+        field(&hello, "role").text()
+    };
+    let mut client = proxy.resp();
+    assert_eq!(role(&mut client), "master");
+    let port = master.port().to_string();
+    redis.call(&["REPLICAOF", "127.0.0.1", &port]);
+    eventually("the new role is told", PATIENCE, || {
+        role(&mut client) == "replica"
+    });
+    assert_eq!(role(&mut redis.client()), "replica");
+}
+
 #[test]
 fn a_client_can_name_itself() {
     let redis = RedisServer::start();
@@ -172,21 +221,6 @@ fn client_setinfo_is_taken_as_newer_servers_take_it() {
         Reply::ok()
     );
     assert_eq!(client.line("CLIENT SETINFO lib-ver 1.2.3"), Reply::ok());
-}
-
-#[test]
-fn select_of_the_configured_database_is_fine_and_of_another_is_an_error() {
-    let redis = RedisServer::start();
-    let proxy = Proxy::start(&redis);
-    let mut client = proxy.resp();
-    assert_eq!(client.line("SELECT 0"), Reply::ok());
-    let reply = client.line("SELECT 1");
-    assert!(
-        matches!(reply, Reply::Error(_)),
-        "until clients may choose, another database is refused: {reply:?}"
-    );
-    assert_eq!(client.line("SET k v"), Reply::ok());
-    assert_eq!(client.line("GET k"), Reply::bulk("v"));
 }
 
 #[test]

@@ -34,6 +34,8 @@ pub enum Asked {
         head_only: bool,
     },
     Relayed(Vec<Vec<u8>>),
+    /// MGET, EXISTS, STRLEN or GETRANGE, whether it is relayed or not.
+    Look(Vec<Vec<u8>>),
     Exactly(Vec<u8>),
     Hello {
         resp3: bool,
@@ -43,14 +45,18 @@ pub enum Asked {
 }
 
 impl Asked {
-    /// Whether a command is sent at most once in a run.
+    /// Whether a command is sent at most once in a run. Reads of the keys that all use are not.
     pub fn is_unique(args: &[Vec<u8>]) -> bool {
         const REPEATED: [&str; 10] = [
             "GET", "INCR", "PING", "INFO", "CLIENT", "COMMAND", "SELECT", "HELLO", "AUTH", "ECHO",
         ];
-        !REPEATED
-            .iter()
-            .any(|name| args[0].eq_ignore_ascii_case(name.as_bytes()))
+        const LOOKS: [&str; 4] = ["MGET", "EXISTS", "STRLEN", "GETRANGE"];
+        let is_in = |names: &[&str]| {
+            let is = |name: &&str| args[0].eq_ignore_ascii_case(name.as_bytes());
+            names.iter().any(is)
+        };
+        let is_tagged = args.iter().any(|arg| arg.contains(&b'.'));
+        !is_in(&REPEATED) && (is_tagged || !is_in(&LOOKS))
     }
 }
 
@@ -182,6 +188,10 @@ impl Actor {
             let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
             (request(&args), Asked::Relayed(args))
         };
+        let look = |args: &[&str]| {
+            let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+            (request(&args), Asked::Look(args))
+        };
         let exactly =
             |args: &[&str], reply: String| (request(args), Asked::Exactly(reply.into_bytes()));
         let script = taste.scripts && random.u8(..4) == 0;
@@ -217,14 +227,12 @@ impl Actor {
                 &Actor::key(taste, random),
                 &format!("{value}m"),
             ]),
-            75..79 => relayed(&["MGET", &key, &Actor::key(taste, random), &absent]),
-            79..81 => relayed(&["EXISTS", &key, &absent]),
-            81..83 => relayed(&[
-                "GETRANGE",
-                &key,
-                "0",
-                &(1000 * self.number + self.sent).to_string(),
-            ]),
+            75..77 => relayed(&["MGET", &key, &Actor::key(taste, random), &absent]),
+            77..79 => look(&["MGET", &key, &Actor::key(taste, random)]),
+            79 => relayed(&["EXISTS", &key, &absent]),
+            80 => look(&["EXISTS", &key, &key]),
+            81 => look(&["STRLEN", &key]),
+            82 => look(&["GETRANGE", &key, "0", "99999"]),
             83..86 => relayed(&["EVAL", &format!("SET {key} {value}"), "0"]),
             86..87 => relayed(&["EVAL", &format!("SETERR {key} {value}"), "1", "other"]),
             87..88 => relayed(&["COPY", &key, &absent, "DB", &(ledger.db + 1).to_string()]),
@@ -371,6 +379,7 @@ impl Actor {
                 let stale = world.engine.stats().get(Counter::StaleHits) > sent.stale_hits;
                 ledger.value(world, self, sent, key.as_bytes(), data.as_ref(), stale);
             }
+            Asked::Look(args) => ledger.looked(world, self, sent, args, reply),
             Asked::Relayed(args) => ledger.relayed(world, self, args, reply),
             Asked::Exactly(expected) => {
                 assert_eq!(shown(reply), shown(expected), "client {}", self.number)

@@ -8,7 +8,8 @@
 //! that fits, so nothing right is ever refused.
 
 use super::actor::{Actor, Asked, Sent};
-use super::driver::redis::{Data, Execution, Snapshot, Version};
+use super::driver::codec::{bulk, reply_len};
+use super::driver::redis::{Data, Execution, Key, Snapshot, Version};
 use super::driver::world::World;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub struct Ledger {
     log_seen: usize,
     pub replies: u64,
     pub values: u64,
+    /// Keys that other reads than GET have shown.
+    pub looks: u64,
     pub old_values: u64,
     pub errors: u64,
 }
@@ -69,19 +72,7 @@ impl Ledger {
             .history
             .get(&key)
             .map_or(&none[..], Vec::as_slice);
-        let fresh = history
-            .iter()
-            .rposition(|version| version.at + self.bound <= sent.at)
-            .unwrap_or(0);
-        let at = |snapshot: &Snapshot| snapshot.get(&key).copied().unwrap_or(0);
-        let fresh = if stale {
-            at(&sent.up)
-        } else {
-            fresh.max(at(&sent.told))
-        };
-        let floor = sent.floor.get(name).copied().unwrap_or(0);
-        let own = actor.floor.get(name).copied().unwrap_or(0);
-        let lowest = floor.max(own).max(fresh);
+        let lowest = self.lowest(actor, sent, &key, history, stale);
         let possible = |version: &usize| {
             let data = history
                 .get(*version)
@@ -108,7 +99,7 @@ impl Ledger {
         let version = (lowest..=newest).find(possible);
         let Some(version) = version else {
             panic!(
-                "client {} read {got:?} from {:?}: nothing in versions {lowest}..={newest} (floor {floor}, own {own}, bound {fresh}) of\n{}",
+                "client {} read {got:?} from {:?}: nothing in versions {lowest}..={newest} of\n{}",
                 actor.number,
                 String::from_utf8_lossy(name),
                 described(history),
@@ -118,6 +109,85 @@ impl Ledger {
         actor.last_read.insert(name.to_vec(), version);
         raise(&mut actor.floor, name, version);
         raise(&mut self.floor, name, version);
+    }
+
+    /// The reply to a read that is no GET: each of its keys had such a value no longer ago than a GET may show. Of what
+    /// the client reads afterwards nothing follows (rule L13).
+    pub fn looked(
+        &mut self,
+        world: &World,
+        actor: &Actor,
+        sent: &Sent,
+        args: &[Vec<u8>],
+        reply: &[u8],
+    ) {
+        let name = String::from_utf8_lossy(&args[0]).into_owned();
+        let keys = match name.as_str() {
+            "MGET" => &args[1..],
+            _ => &args[1..2],
+        };
+        let head = reply.windows(2).position(|two| two == b"\r\n");
+        let mut rest = match name.as_str() {
+            "MGET" => &reply[head.expect("it is whole") + 2..],
+            _ => reply,
+        };
+        for key in keys {
+            let len = reply_len(rest).expect("one item for each key");
+            let item = &rest[..len];
+            rest = &rest[len..];
+            let fits = |data: Option<&Data>| match (name.as_str(), data) {
+                ("EXISTS", data) => item == if data.is_some() { b":2\r\n" } else { b":0\r\n" },
+                ("STRLEN", None) => item == b":0\r\n",
+                ("STRLEN", Some(Data::Text(text))) => {
+                    item == format!(":{}\r\n", text.len()).as_bytes()
+                }
+                ("GETRANGE", None) => item == b"$0\r\n\r\n",
+                (_, Some(Data::Text(text))) => item == bulk(text),
+                _ => matches!(item, b"$-1\r\n" | b"_\r\n"),
+            };
+            let key = (self.db, key.clone());
+            let history = world.redis.history.get(&key);
+            let history = history.map_or(&[][..], Vec::as_slice);
+            let lowest = self.lowest(actor, sent, &key, history, false);
+            let newest = history.len().saturating_sub(1);
+            let possible = |version: &usize| {
+                let next = history.get(version + 1);
+                let ended = next.is_some_and(|next| next.expired && next.at <= sent.at);
+                let data = history.get(*version);
+                fits(data.and_then(|version| version.data.as_ref())) && !ended
+            };
+            assert!(
+                (lowest..=newest).any(|version| possible(&version)),
+                "client {} got {:?} to {}: nothing in versions {lowest}..={newest} of\n{}",
+                actor.number,
+                String::from_utf8_lossy(reply),
+                shown(args),
+                described(history),
+            );
+            self.looks += 1;
+        }
+    }
+
+    /// The oldest version that a read may show.
+    fn lowest(
+        &self,
+        actor: &Actor,
+        sent: &Sent,
+        key: &Key,
+        history: &[Version],
+        stale: bool,
+    ) -> usize {
+        let at = |snapshot: &Snapshot| snapshot.get(key).copied().unwrap_or(0);
+        let in_force = |version: &Version| version.at + self.bound <= sent.at;
+        let fresh = if stale {
+            at(&sent.up)
+        } else {
+            let fresh = history.iter().rposition(in_force).unwrap_or(0);
+            fresh.max(at(&sent.told))
+        };
+        let floor = sent.floor.get(&key.1).copied().unwrap_or(0);
+        let own = actor.floor.get(&key.1).copied().unwrap_or(0);
+        floor.max(own).max(fresh)
     }
 
     /// The reply to a relayed command: some execution of it answered exactly this, in the client's order.

@@ -1,9 +1,10 @@
 //! Whole runs of the engine from seeds: random clients, chopped bytes, late and reordered completions, faults, time; a
 //! Redis that pushes what changes (or will not), stalls, is restarted, and comes back with other data.
 //!
-//! `SIM_SEEDS=n` runs n seeds, `SIM_SEED=n` replays one and prints each step (with `--nocapture`). A failure prints its
-//! seed. Every reply is checked as `ledger.rs` says; after every turn [`nearcache::engine::Engine::check`] walks the
-//! engine; at the end everything must have come to rest, and what is kept must be right.
+//! `SIM_SEEDS=n` runs n seeds, `SIM_SEED=n` replays one and prints each step (with `--nocapture`); `make sim` does
+//! either. A failure prints its seed. Every reply is checked as `ledger.rs` says; after every turn
+//! [`nearcache::engine::Engine::check`] walks the engine; at the end everything must have come to rest, and what is kept
+//! must be right.
 
 #[path = "../core/mod.rs"]
 mod driver;
@@ -19,10 +20,10 @@ use run::Run;
 const SEEDS: u64 = 2000;
 /// So many are enough to come across a rule that is turned off.
 #[cfg(debug_assertions)]
-const SEEDS_TO_FAIL: u64 = 1000;
+const SEEDS_TO_FAIL: u64 = 5000;
 
 /// What is counted over all runs.
-const TOTALS: [&str; 11] = [
+const TOTALS: [&str; 14] = [
     "replies",
     "values read",
     "values older than Redis's",
@@ -34,6 +35,9 @@ const TOTALS: [&str; 11] = [
     "losses of tracking",
     "lapses of the lease",
     "times without tracking",
+    "keys shown by reads that are no GET",
+    "hits of those",
+    "keys fetched ahead",
 ];
 
 type Totals = [u64; TOTALS.len()];
@@ -67,6 +71,9 @@ fn run(seed: u64, broken: Option<Rule>, trace: bool) -> Totals {
         state("tracking_down"),
         state("tracking_lapsed"),
         state("bounded"),
+        run.ledger.looks,
+        counter(Counter::OtherHits),
+        counter(Counter::FetchedAhead),
     ]
 }
 
@@ -108,9 +115,7 @@ fn run_seeds(seeds: impl Iterator<Item = u64>) -> Totals {
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| run(seed, None, false));
         let Ok(counts) = outcome else {
-            panic!(
-                "seed {seed} fails: SIM_SEED={seed} cargo test --test simulation -- --nocapture"
-            );
+            panic!("seed {seed} fails: `make sim SEED={seed}` shows each step of it");
         };
         totals = add(totals, counts);
     }

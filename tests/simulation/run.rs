@@ -6,7 +6,7 @@ use super::driver::redis::Data;
 use super::driver::world::World;
 use super::ledger::Ledger;
 use fastrand::Rng;
-use nearcache::config::{Coherence, Config};
+use nearcache::config::{ClientAuth, Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
 use nearcache::fetch::FetchError;
 use nearcache::stats::Counter;
@@ -26,6 +26,8 @@ fn config(random: &mut Rng, faults: bool) -> Config {
         } else {
             Coherence::Tracking
         },
+        // The actors say no password, whether the upstream wants one or not.
+        client_auth: ClientAuth::None,
         staleness_bound: Duration::from_millis(draw(random, &[10, 50, 300, 3000])),
         cache_capacity: draw(random, &[1, 2, 3, 1000]),
         cache_max_value_bytes: draw(random, &[16, 5000, 1 << 20]),
@@ -117,7 +119,12 @@ impl Run {
     pub fn new(seed: u64, broken: Option<Rule>) -> Run {
         let mut random = Rng::with_seed(seed);
         let faults = random.bool();
-        let config = config(&mut random, faults);
+        let mut config = config(&mut random, faults);
+        // A client that stays sees more of what comes after a loss, so broken rules are looked for with those only.
+        config.upstream_lost = match broken.is_none() && seed % 2 == 1 {
+            true => UpstreamLost::Close,
+            false => UpstreamLost::Error,
+        };
         let bound = match config.coherence {
             Coherence::Tracking => config.cache_ttl.min(config.staleness_bound),
             Coherence::Ttl | Coherence::Off => config.cache_ttl,
@@ -362,7 +369,7 @@ impl Run {
                     0 => FetchError::WorkerLost,
                     1 => FetchError::TimedOut,
                     2 => FetchError::QueueFull,
-                    _ => FetchError::Unreachable("connection reset by peer".to_owned()),
+                    _ => FetchError::Lost("connection reset by peer".to_owned()),
                 };
                 world.worker_fail(worker, &error);
             }

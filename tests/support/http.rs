@@ -18,6 +18,15 @@ pub struct Response {
 }
 
 impl Response {
+    /// The values of a header that may be there more than once.
+    pub fn headers_named(&self, name: &str) -> Vec<&str> {
+        let named = self
+            .headers
+            .iter()
+            .filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
     /// The value of a header that is there at most once.
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {

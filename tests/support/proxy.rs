@@ -74,6 +74,7 @@ pub struct ProxyBuilder {
     http_is_off: bool,
     resp_is_off: bool,
     shell_prefix: Option<String>,
+    password: Option<&'static str>,
 }
 
 /// A running proxy. Dropping it sends SIGTERM and demands a clean end.
@@ -85,6 +86,8 @@ pub struct Proxy {
     pub http_port: u16,
     /// Where it speaks RESP.
     pub resp_port: u16,
+    /// What a client must say first.
+    password: Option<&'static str>,
     directory: Scratch,
 }
 
@@ -95,9 +98,21 @@ impl ProxyBuilder {
         self
     }
 
+    /// This is the password in its `REDIS_URL`, which clients must say.
+    pub fn password_is(mut self, password: &'static str) -> ProxyBuilder {
+        self.password = Some(password);
+        self
+    }
+
     /// With `COHERENCE=tracking`.
     pub fn tracking(self) -> ProxyBuilder {
         self.env("COHERENCE", "tracking")
+    }
+
+    /// Clients whose replies are lost with Redis stay connected and get errors (`UPSTREAM_LOST=error`), for tests that
+    /// look at what comes after.
+    pub fn lost_is_an_error(self) -> ProxyBuilder {
+        self.env("UPSTREAM_LOST", "error")
     }
 
     /// Starts it and waits until Redis tracks.
@@ -189,6 +204,7 @@ impl ProxyBuilder {
             running: true,
             http_port,
             resp_port,
+            password: self.password,
             directory,
         };
         // Somebody else's proxy may answer on this port while ours fails to bind it: its process id tells.
@@ -203,7 +219,9 @@ impl ProxyBuilder {
             if self.resp_is_off {
                 return Some(true);
             }
-            let info = RespClient::try_connect(resp_port)?.call(&["INFO", "nearcache"]);
+            let mut client = RespClient::try_connect(resp_port)?;
+            log_in(&mut client, self.password);
+            let info = client.call(&["INFO", "nearcache"]);
             matches!(info, Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&mine))
                 .then_some(true)
         });
@@ -215,6 +233,12 @@ impl ProxyBuilder {
         // Another port may help one that has ended; one that runs and does not answer is broken.
         assert!(answers.is_some(), "nearcache does not answer: {words}");
         Err(words)
+    }
+}
+
+fn log_in(client: &mut RespClient, password: Option<&str>) {
+    if let Some(password) = password {
+        client.call(&["AUTH", password]);
     }
 }
 
@@ -273,6 +297,7 @@ impl Proxy {
             http_is_off: false,
             resp_is_off: false,
             shell_prefix: None,
+            password: None,
         }
     }
 
@@ -291,7 +316,9 @@ impl Proxy {
     /// The section `# Nearcache` of INFO.
     #[track_caller]
     pub fn info(&self) -> HashMap<String, String> {
-        let text = self.resp().call(&["INFO", "nearcache"]).text();
+        let mut client = self.resp();
+        log_in(&mut client, self.password);
+        let text = client.call(&["INFO", "nearcache"]).text();
         assert!(text.starts_with("# Nearcache\r\n"), "{text}");
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
         pairs

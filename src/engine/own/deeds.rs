@@ -26,7 +26,7 @@ impl Engine {
             },
             ("hello", _) => hello(request),
             ("client|setname", _) => Deed::Name(request.args().nth(2).unwrap_or_default().into()),
-            ("auth" | "replconf" | "script|debug", _) => Deed::Last,
+            ("replconf" | "script|debug", _) => Deed::Last,
             ("subscribe" | "psubscribe" | "ssubscribe", _) => Deed::Subscribe(channels(request)),
             ("unsubscribe", _) => Deed::Unsubscribe(Family::Channel, channels(request)),
             ("punsubscribe", _) => Deed::Unsubscribe(Family::Pattern, channels(request)),
@@ -36,6 +36,10 @@ impl Engine {
                 Deed::Track(mode.eq_ignore_ascii_case(b"on"))
             }
             ("client|reply", _) => Deed::Confuse,
+            ("auth", _) => match request.argc() {
+                3 => Deed::Auth(request.args().nth(1).unwrap_or_default().into()),
+                _ => Deed::Auth(b"default".as_slice().into()),
+            },
             ("client|no-evict" | "client|no-touch" | "client|setinfo", _) => Deed::Stain,
             (_, Way::OwnLink(StateKind::Blocking | StateKind::Wait)) => Deed::Wait,
             (_, Way::OwnLink(StateKind::Unknown)) => Deed::Stain,
@@ -59,11 +63,11 @@ fn hello(request: &Request<'_>) -> Deed {
         Some(b"3") => Some(Version::Resp3),
         _ => None,
     };
-    let (mut name, mut auth) = (None, false);
+    let (mut name, mut user) = (None, None);
     while let Some(option) = args.next() {
         if option.eq_ignore_ascii_case(b"auth") {
-            auth = true;
-            args.by_ref().take(2).for_each(drop);
+            user = args.next().map(Box::from);
+            args.next();
         } else if option.eq_ignore_ascii_case(b"setname") {
             name = args.next().map(Box::from);
         }
@@ -71,6 +75,6 @@ fn hello(request: &Request<'_>) -> Deed {
     Deed::Hello {
         version,
         name,
-        auth,
+        user,
     }
 }

@@ -139,7 +139,7 @@ impl Engine {
         let Some(link) = self.own_link(ix) else {
             return;
         };
-        let name = self.clients[ix].name.clone();
+        let name: Option<Box<[u8]>> = self.clients[ix].name().map(Box::from);
         if self.own_of(link).session.name == name {
             return;
         }

@@ -245,9 +245,12 @@ impl Engine {
             own.session.db,
             own.session.name.clone(),
         );
+        let has_user = own.session.user().is_some();
         if let Some(client) = owed.to.and_then(|(id, _)| self.client_index(id)) {
             let client = &mut self.clients[client];
-            (client.version, client.db, client.name) = (version, db, name);
+            (client.version, client.db) = (version, db);
+            client.set_name(name.as_deref());
+            client.authenticated |= has_user;
         }
         answer
     }

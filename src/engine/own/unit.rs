@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
+use crate::client::Mute;
 use crate::command::{StateKind, Way};
 use crate::engine::clients::Handled;
 use crate::engine::relay::{Relayed, Road, Scope};
@@ -27,7 +28,10 @@ impl Engine {
         let is_multi = multi.argc() == 1
             && multi.shape() == Shape::Canonical
             && multi.args().next()?.eq_ignore_ascii_case(b"multi");
-        if !is_multi || self.clients[ix].own.is_some() {
+        let client = &self.clients[ix];
+        // To a stranger MULTI is refused by itself; replies that are not wanted are told apart one by one.
+        let plain = client.authenticated && client.mute == Mute::Off && client.own.is_none();
+        if !is_multi || !plain {
             return None;
         }
         let mut union = Union::default();
@@ -45,7 +49,10 @@ impl Engine {
             let judgement = self.judge(&request);
             match judgement.way {
                 Way::Get | Way::Relay => union.add(judgement, &self.touch),
-                Way::OwnLink(StateKind::Exec) if request.argc() == 1 => break,
+                Way::OwnLink(StateKind::Exec) if request.argc() == 1 => {
+                    self.clients[ix].last = judgement.place;
+                    break;
+                }
                 _ => return None,
             }
         }

@@ -146,11 +146,12 @@ fn http_hits_go_straight_from_the_second_on_and_say_the_same() {
     let mut engine = engine();
     let id = engine.open(Port::Http, peer()).unwrap();
     let mut general = Vec::new();
+    // The facts of the values are not known yet.
     for key in ["k1", "k2"] {
         assert_eq!(
             read(&mut engine, id, &ask(key, key)),
             None,
-            "an unknown head"
+            "an unknown value"
         );
         let answer = flushed(&mut engine, id).unwrap();
         engine.sent(id, answer.len());
@@ -165,7 +166,7 @@ fn http_hits_go_straight_from_the_second_on_and_say_the_same() {
     engine.sent_at_once(id, general.len());
     // Whatever differs goes the general way, in order.
     for other in [
-        ask("k1", "other"),
+        ask("missing", "other"),
         ask("missing", "k2"),
         ask("k1&x=1", "k2"),
     ] {

@@ -13,8 +13,8 @@
 #![forbid(unsafe_code)]
 
 use super::head::{Method, Request, Version};
-use super::octets;
-use super::route::{Grant, Manner};
+use super::route::{self, Grant, Manner, Policy};
+use super::{Limits, RequestParser, Step, octets};
 
 /// What stands before the key.
 const BEGINNING: &[u8; 13] = b"GET /get?key=";
@@ -28,6 +28,8 @@ const KEY_BYTES_MAX: usize = 1024;
 pub struct KnownHead {
     /// From the space behind the target to the end of the head. Empty: none is known.
     tail: Vec<u8>,
+    /// The last that was studied was not plain: not worth another study before a plain one has come the long way.
+    is_barren: bool,
 }
 
 impl KnownHead {
@@ -45,10 +47,30 @@ impl KnownHead {
             return;
         };
         let tail = &rest[plain_bytes(rest)..];
-        if tail.first() == Some(&b' ') && tail.len() <= TAIL_BYTES_MAX && tail != self.tail {
+        if tail.first() != Some(&b' ') || tail.len() > TAIL_BYTES_MAX {
+            return;
+        }
+        self.is_barren = false;
+        if tail != self.tail {
             self.tail.clear();
             self.tail.extend_from_slice(tail);
         }
+    }
+
+    /// Understands the request at the beginning of `buf` and remembers its head, if what is special about it is the key
+    /// alone; whether it is. Where heads differ from request to request this is half the way that is long.
+    pub fn study(&mut self, buf: &[u8], limits: &Limits, policy: &Policy) -> bool {
+        if self.is_barren || !buf.starts_with(BEGINNING) {
+            return false;
+        }
+        let Step::Request { request, used } = RequestParser::new().next(buf, limits) else {
+            return false;
+        };
+        self.is_barren = true;
+        if let Some(manner) = route::manner(&request, policy) {
+            self.learn(&buf[..used], &request, manner);
+        }
+        !self.is_barren
     }
 
     /// The key and the length of the request at the beginning of `buf`, if it is one like the one that is known. It asks
@@ -84,8 +106,7 @@ fn plain_bytes(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::route::{Policy, Route, route};
-    use super::super::{Limits, RequestParser, Step};
+    use super::super::route::{Route, route};
     use super::*;
 
     const FIELDS: &str = "Host: localhost\r\nUser-Agent: test\r\nAccept: */*\r\n\r\n";
@@ -172,6 +193,30 @@ mod tests {
             let mut known = KnownHead::default();
             assert!(learnt(&mut known, message).is_some(), "{message}");
             assert_eq!(known.get_at_start(message.as_bytes()), None, "{message}");
+            let bytes = message.as_bytes();
+            assert!(!known.study(bytes, &Limits::DEFAULT, &Policy::default()));
+            assert_eq!(known.get_at_start(bytes), None, "{message}");
         }
+    }
+
+    #[test]
+    fn a_plain_head_is_understood_at_first_sight_and_others_only_once() {
+        let study = |known: &mut KnownHead, message: &str| {
+            known.study(message.as_bytes(), &Limits::DEFAULT, &Policy::default())
+        };
+        let plain = format!("GET /get?key=k HTTP/1.1\r\n{FIELDS}");
+        let foreign = format!("GET /get?key=k HTTP/1.1\r\nOrigin: http://evil\r\n{FIELDS}");
+        let mut known = KnownHead::default();
+        assert!(!study(&mut known, &plain[..plain.len() - 1]), "incomplete");
+        assert!(study(&mut known, &plain));
+        assert!(known.get_at_start(plain.as_bytes()).is_some());
+        assert!(!study(&mut known, &foreign));
+        assert_eq!(known.get_at_start(foreign.as_bytes()), None);
+        assert!(
+            !study(&mut known, &plain),
+            "the long way has to show that it pays"
+        );
+        assert!(learnt(&mut known, &plain).is_some());
+        assert!(study(&mut known, &plain));
     }
 }

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+pub mod credentials;
 mod head;
 pub mod hit;
 mod known;

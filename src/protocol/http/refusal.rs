@@ -52,6 +52,7 @@ pub enum Refusal {
     KeyEncoding,
     ForeignHost,
     ForeignOrigin,
+    Unauthorized,
     // What the engine finds out.
     NoSuchKey,
     HeadTimeout,
@@ -119,6 +120,10 @@ impl Refusal {
                 "forbidden: this host name is not in HTTP_ALLOWED_HOSTS",
             ),
             ForeignOrigin => (403, "forbidden: this origin is not in HTTP_ALLOWED_ORIGINS"),
+            Unauthorized => (
+                401,
+                "unauthorized: Redis needs a password, so say it (Basic, or the password as Bearer)",
+            ),
             NoSuchKey => (404, "no such key"),
             HeadTimeout => (408, "request timeout"),
         }

@@ -195,6 +195,12 @@ pub fn error(out: &mut Vec<u8>, answer: &ErrorAnswer, envelope: &Envelope) {
     if answer.names_methods {
         out.extend_from_slice(b"\r\nAllow: GET, HEAD");
     }
+    if answer.status == 401 {
+        // RFC 9110 section 11.6.1: what would be accepted.
+        out.extend_from_slice(
+            b"\r\nWWW-Authenticate: Basic realm=\"nearcache\", charset=\"UTF-8\"\r\nWWW-Authenticate: Bearer realm=\"nearcache\"",
+        );
+    }
     if let Some(secs) = answer.retry_after_secs {
         out.extend_from_slice(b"\r\nRetry-After: ");
         append_number(out, u64::from(secs));
@@ -234,6 +240,7 @@ fn reason(status: u16) -> (u16, &'static str) {
     let text = match status {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",

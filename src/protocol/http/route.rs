@@ -1,9 +1,10 @@
 //! What is to be done with a request: one plain function of the request and the policy.
 //!
-//! Never looks at the cache. The order of the rules is the order of trust: who asks (host, origin), then what
+//! Never looks at the cache. The order of the rules is the order of trust: who asks (host, origin, credentials), then what
 //! (method, path), then for which key; so a page that may not ask learns nothing by asking.
 #![forbid(unsafe_code)]
 
+use super::credentials::Credentials;
 use super::head::{IfNoneMatch, Method, Request, Version};
 use super::target::{split_port, strip_scheme};
 use super::{Refusal, query};
@@ -15,6 +16,8 @@ pub struct Policy {
     pub origins: Origins,
     /// `HTTP_ALLOWED_HOSTS`: host names, with a port (then only this one) or without (then any). Empty: any host.
     pub hosts: Vec<String>,
+    /// What a request must carry, where Redis needs a password.
+    pub credentials: Option<Credentials>,
 }
 
 /// Foreign origins whose pages may ask.
@@ -54,6 +57,7 @@ impl Policy {
         Policy {
             origins,
             hosts: hosts.to_vec(),
+            credentials: None,
         }
     }
 
@@ -160,6 +164,20 @@ pub enum Route<'a> {
     },
 }
 
+/// How the answer to a request must be put if it may be given at all, whatever it is for. Where a password is wanted
+/// that is not said here: who compares a head with one that holds a password tells of it by the time that takes.
+pub fn manner(request: &Request, policy: &Policy) -> Option<Manner> {
+    if policy.credentials.is_some() || !policy.allows_host(request.host) {
+        return None;
+    }
+    Some(Manner {
+        version: request.version,
+        keep_alive: request.keep_alive,
+        head_only: request.method == Method::Head,
+        grant: policy.grant(request).ok()?,
+    })
+}
+
 /// Decides. `scratch` holds the key if it had to be decoded, and is kept by the caller for the next request.
 pub fn route<'a>(request: &Request<'a>, policy: &Policy, scratch: &'a mut Vec<u8>) -> Route<'a> {
     let mut manner = Manner {
@@ -189,6 +207,11 @@ fn key_of<'a>(
         return Err(Refusal::ForeignHost);
     }
     *grant = policy.grant(request)?;
+    if let Some(credentials) = &policy.credentials
+        && !credentials.are_in(request.authorization)
+    {
+        return Err(Refusal::Unauthorized);
+    }
     match (request.method, request.path) {
         (Method::Unknown, _) => Err(Refusal::MethodUnknown),
         (Method::Options, b"*") => Err(Refusal::OptionsOfServer),

@@ -14,7 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod inline;
-mod number;
+pub mod number;
 pub mod reply;
 pub mod request;
 pub mod value;

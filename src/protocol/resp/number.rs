@@ -4,6 +4,11 @@
 //! canonical. Invariant: a [`Number`] that was fed the same bytes in any pieces is in the same state. O(1) per byte.
 #![forbid(unsafe_code)]
 
+/// The number that `text` is to Redis, if it is one.
+pub fn parse(text: &[u8]) -> Option<i64> {
+    Number::parse(text)
+}
+
 /// A decimal integer being read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct Number {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::number::Number;
+use super::write::{self, Version};
 use crate::protocol::Parse;
 
 /// One item. Attributes are read over.
@@ -87,6 +88,39 @@ impl<'b> Value<'b> {
                 .find(|pair| pair[0].as_bytes() == Some(key))
                 .map(|pair| &pair[1]),
             _ => None,
+        }
+    }
+}
+
+impl Value<'_> {
+    /// Writes it again, for a client of either version: what RESP2 lacks is written as Redis writes it there.
+    pub fn write(&self, out: &mut Vec<u8>, version: Version) {
+        let is_new = version == Version::Resp3;
+        match self {
+            Value::Simple(text) => write::simple(out, text),
+            Value::Error(text) | Value::BulkError(text) => write::error(out, text),
+            Value::Integer(n) => write::integer(out, *n),
+            Value::Bulk(text) => write::bulk(out, text),
+            Value::Null => write::null(out, version),
+            Value::Array(elements) | Value::Set(elements) | Value::Push(elements) => {
+                write::array_head(out, elements.len());
+                for element in elements {
+                    element.write(out, version);
+                }
+            }
+            Value::Map(pairs) => {
+                write::map_head(out, version, pairs.len());
+                for (name, value) in pairs {
+                    name.write(out, version);
+                    value.write(out, version);
+                }
+            }
+            Value::Bool(yes) if is_new => {
+                out.extend_from_slice(if *yes { b"#t\r\n" } else { b"#f\r\n" })
+            }
+            Value::Bool(yes) => write::integer(out, i64::from(*yes)),
+            Value::Double(text) | Value::BigNumber(text) => write::bulk(out, text),
+            Value::Verbatim(text) => write::text(out, version, text),
         }
     }
 }

@@ -1,0 +1,253 @@
+//! AUTH: who a client is.
+//!
+//! If `REDIS_URL` has a password, a client must say it before anything else (`CLIENT_AUTH=none` lets it in without).
+//! Credentials equal to those of `REDIS_URL` are the proxy's own: cache and shared links serve the client. Others are
+//! tried on a link of the client's own, where it has that user's rights from then on, without the cache; so every refusal
+//! is in Redis's words, and changes nothing.
+#![forbid(unsafe_code)]
+
+use super::hello::said_in_hello;
+use super::{SYNTAX, quoting};
+use crate::client::{Client, HelloRest, Hold};
+use crate::command::{LocalCommand, Way};
+use crate::config::{ClientAuth, Config, LogLevel};
+use crate::engine::Engine;
+use crate::engine::clients::Handled;
+use crate::engine::relay::{Relayed, Road, Scope};
+use crate::engine::resp::Judgement;
+use crate::link::{Owed, Poison, Purpose};
+use crate::protocol::http::credentials::Credentials;
+use crate::protocol::http::route::Policy;
+use crate::protocol::resp::request::Request;
+use crate::protocol::resp::write;
+use crate::secret::same;
+use std::borrow::Cow;
+
+const NO_AUTH: &[u8] = b"NOAUTH Authentication required.";
+/// Redis quotes as much of a name that it does not know, and of its arguments.
+const QUOTED_BYTES_MAX: usize = 128;
+
+/// Credentials as a client said them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said<'b> {
+    /// `None`: AUTH with a password alone, which is the default user's.
+    pub(super) user: Option<&'b [u8]>,
+    pub(super) password: &'b [u8],
+}
+
+/// The policy of the HTTP port.
+pub(in crate::engine) fn http_policy(config: &Config) -> Policy {
+    let mut policy = Policy::new(&config.http_allowed_origins, &config.http_allowed_hosts);
+    let url = &config.redis_url;
+    if let (ClientAuth::Redis, Some(password)) = (config.client_auth, &url.password) {
+        policy.credentials = Some(Credentials::new(url.username.as_deref(), password));
+    }
+    policy
+}
+
+impl Engine {
+    /// Whether a client must say a password before it is served.
+    pub(in crate::engine) fn demands_password(&self) -> bool {
+        self.config.client_auth == ClientAuth::Redis && self.config.redis_url.password.is_some()
+    }
+
+    pub(in crate::engine) fn say_who_is_let_in(&mut self) {
+        if self.config.client_auth == ClientAuth::None {
+            let whose = self.proxys_user().to_owned();
+            let bind = self.config.bind.join(",");
+            self.log(
+                LogLevel::Warn,
+                format!("CLIENT_AUTH=none: clients need no password and act as Redis's user {whose}; who reaches {bind} is let in"),
+            );
+        }
+    }
+
+    /// The name of the user that the proxy itself is.
+    pub(super) fn proxys_user(&self) -> &str {
+        self.config
+            .redis_url
+            .username
+            .as_deref()
+            .unwrap_or("default")
+    }
+
+    pub(super) fn auth(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+        let Some(said) = said_in_auth(request) else {
+            self.reply_error(ix, SYNTAX);
+            return Handled::Done;
+        };
+        if self.is_own(said) {
+            self.clients[ix].authenticated = true;
+            self.reply_ok(ix);
+            return Handled::Done;
+        }
+        self.ask_redis(ix, said, None)
+    }
+
+    /// Whether these are the proxy's own credentials. Without a password in `REDIS_URL` it has none to compare.
+    pub(super) fn is_own(&self, said: Said<'_>) -> bool {
+        let Some(password) = &self.config.redis_url.password else {
+            return false;
+        };
+        let user = said.user.unwrap_or(b"default");
+        same(self.proxys_user().as_bytes(), user) & same(password.as_bytes(), said.password)
+    }
+
+    /// Whether this AUTH or HELLO is for Redis to judge, on a link of the client's own.
+    ///
+    /// Not so without a password in `REDIS_URL`, for the user that the proxy is then: whatever Redis says, there is
+    /// nothing that this client could do on such a link and not on a shared one.
+    pub(in crate::engine) fn names_another_user(&self, request: &Request<'_>, way: Way) -> bool {
+        let said = match way {
+            Way::Local(LocalCommand::Auth) => said_in_auth(request),
+            Way::Local(LocalCommand::Hello) => said_in_hello(request),
+            _ => None,
+        };
+        said.is_some_and(|said| {
+            let user = said.user.unwrap_or(b"default");
+            let is_proxys = user == self.proxys_user().as_bytes();
+            let needs_none = self.config.redis_url.password.is_none();
+            !(self.is_own(said) || needs_none && is_proxys)
+        })
+    }
+
+    /// AUTH or HELLO with credentials that are not the proxy's own. If Redis takes them, the client keeps its link: it
+    /// has that user's rights there, and no cache. If not, nothing has changed.
+    pub(in crate::engine) fn log_in_upstream(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+        judgement: Judgement,
+    ) -> Handled {
+        if let Some(why) = self.upstream.away() {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            self.reply_error(ix, text.as_bytes());
+            return Handled::Done;
+        }
+        let handled = self.begin_own(ix, request, judgement);
+        let client = &mut self.clients[ix];
+        if client.own.is_some() && client.relayed > 0 {
+            // Who the client is decides about what follows.
+            client.hold = Hold::Relays;
+        }
+        handled
+    }
+
+    /// A password for the user that the proxy is without one: Redis is asked what it says to that.
+    pub(super) fn ask_redis(
+        &mut self,
+        ix: usize,
+        said: Said<'_>,
+        hello: Option<HelloRest>,
+    ) -> Handled {
+        let mut frame = Vec::new();
+        match said.user {
+            Some(user) => write::command(&mut frame, [b"AUTH", user, said.password]),
+            None => write::command(&mut frame, [b"AUTH", said.password]),
+        }
+        self.touch.clear();
+        let command = Relayed {
+            frame: &frame,
+            touch: Scope::Keys,
+            poison: Poison::Never,
+            purpose: Purpose::Login,
+            unit: None,
+        };
+        let handled = self.relay(ix, command, Road::OneShot, None);
+        let client = &mut self.clients[ix];
+        if client.relayed > 0 && handled == Handled::Done {
+            if hello.is_some() {
+                client.extras().hello = hello;
+            }
+            client.hold = Hold::Relays;
+        }
+        handled
+    }
+
+    /// Redis's answer to that.
+    pub(in crate::engine) fn login_answered(&mut self, owed: &Owed, reply: &[u8]) {
+        let Some(ix) = owed.to.and_then(|(client, _)| self.client_index(client)) else {
+            return;
+        };
+        let extras = self.clients[ix].extras.as_mut();
+        let hello = extras.and_then(|extras| extras.hello.take());
+        match hello {
+            Some(HelloRest { version, name }) if reply.starts_with(b"+OK") => {
+                let greeting = self.greeting(ix, version, name.as_deref());
+                self.pass(owed, &greeting);
+            }
+            _ => self.pass(owed, reply),
+        }
+    }
+
+    /// Whom Redis takes the client for.
+    pub(super) fn user_of(&self, client: &Client) -> Cow<'_, str> {
+        let own = client.own.and_then(|link| self.link_index(link));
+        let own = own.and_then(|link| self.links[link].own.as_ref());
+        match own.and_then(|own| own.session.user()) {
+            Some(user) => String::from_utf8_lossy(user),
+            None if client.authenticated => self.proxys_user().into(),
+            None => "default".into(),
+        }
+    }
+
+    /// A command of a client that has not said its password. As in Redis its name and the number of its arguments are
+    /// looked at first.
+    pub(in crate::engine) fn refuse_stranger(&mut self, ix: usize, request: &Request<'_>) {
+        let spec = self.table.find(request.args());
+        let text = if !spec.is_known() {
+            let is_container = self.table.find(request.args().take(1)).is_known();
+            unknown(request, is_container && request.argc() > 1)
+        } else if !spec.arity_ok(request.argc()) {
+            let name = spec.name().as_bytes();
+            quoting(b"ERR wrong number of arguments for '", name, b"' command")
+        } else {
+            NO_AUTH.to_vec()
+        };
+        self.reply_error(ix, &text);
+    }
+}
+
+fn said_in_auth<'b>(request: &Request<'b>) -> Option<Said<'b>> {
+    let arg = |at: usize| request.args().nth(at).unwrap_or_default();
+    match request.argc() {
+        2 => Some(Said {
+            user: None,
+            password: arg(1),
+        }),
+        3 => Some(Said {
+            user: Some(arg(1)),
+            password: arg(2),
+        }),
+        _ => None,
+    }
+}
+
+/// Redis's words about a command, or a subcommand, that it does not know.
+fn unknown(request: &Request<'_>, is_subcommand: bool) -> Vec<u8> {
+    let mut args = request.args();
+    let cut = |text: &[u8], room: usize| text[..text.len().min(room)].to_vec();
+    let name = args.next().unwrap_or_default();
+    if is_subcommand {
+        let sub = cut(args.next().unwrap_or_default(), QUOTED_BYTES_MAX);
+        let container = name.to_ascii_uppercase();
+        let behind = [b"'. Try ", &container[..], b" HELP."].concat();
+        return quoting(b"ERR unknown subcommand '", &sub, &behind);
+    }
+    let mut quoted = Vec::new();
+    for arg in args {
+        if quoted.len() >= QUOTED_BYTES_MAX {
+            break;
+        }
+        quoted.push(b'\'');
+        let room = (QUOTED_BYTES_MAX + 1).saturating_sub(quoted.len());
+        quoted.extend(quoting(b"", &cut(arg, room), b""));
+        quoted.extend_from_slice(b"' ");
+    }
+    let behind = [b"', with args beginning with: ", &quoted[..]].concat();
+    quoting(
+        b"ERR unknown command '",
+        &cut(name, QUOTED_BYTES_MAX),
+        &behind,
+    )
+}

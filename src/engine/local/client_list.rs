@@ -1,0 +1,265 @@
+//! CLIENT LIST, INFO and KILL: the proxy's own clients, in Redis's words.
+//!
+//! Listed are the clients of the RESP port: HTTP clients are nobody that Redis would know. Costs: O(clients), as in
+//! Redis.
+#![forbid(unsafe_code)]
+
+use super::{SYNTAX, quoting};
+use crate::client::{Client, CloseReason, State};
+use crate::engine::{Engine, Place, Port};
+use crate::protocol::resp::number;
+use crate::protocol::resp::request::Request;
+use crate::protocol::resp::write;
+use std::borrow::Cow;
+use std::fmt::Write;
+
+/// The kinds of clients that Redis tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Normal,
+    Pubsub,
+    Master,
+    Replica,
+}
+
+impl Kind {
+    fn of_name(name: &[u8]) -> Option<Kind> {
+        const NAMES: [(&str, Kind); 5] = [
+            ("normal", Kind::Normal),
+            ("pubsub", Kind::Pubsub),
+            ("master", Kind::Master),
+            ("replica", Kind::Replica),
+            ("slave", Kind::Replica),
+        ];
+        let known = |(word, _): &&(&str, Kind)| name.eq_ignore_ascii_case(word.as_bytes());
+        NAMES.iter().find(known).map(|(_, kind)| *kind)
+    }
+}
+
+/// Which clients are meant. All that is set must hold.
+#[derive(Debug, Clone, Default)]
+struct Filter {
+    ids: Option<Vec<u64>>,
+    kind: Option<Kind>,
+    addr: Option<Vec<u8>>,
+    laddr: Option<Vec<u8>>,
+    user: Option<Vec<u8>>,
+    age_secs: Option<u64>,
+}
+
+type Refused = Cow<'static, [u8]>;
+
+impl Engine {
+    /// `CLIENT INFO`.
+    pub(super) fn client_info(&mut self, ix: usize) {
+        let line = self.describe(&self.clients[ix]);
+        self.reply_text(ix, line.as_bytes());
+    }
+
+    /// `CLIENT LIST [TYPE kind] [ID id ...]`.
+    pub(super) fn client_list(&mut self, ix: usize, request: &Request<'_>) {
+        let filter = match read_list(request) {
+            Ok(filter) => filter,
+            Err(text) => return self.reply_error(ix, &text),
+        };
+        let mut out = String::new();
+        let mut list = |client: &Client| {
+            if self.is_meant(client, &filter) {
+                out.push_str(&self.describe(client));
+            }
+        };
+        match &filter.ids {
+            // In the order of the ids, as often as they are named.
+            Some(ids) => {
+                for id in ids {
+                    let found = self.clients.iter().find(|(_, one)| one.number == *id);
+                    found.into_iter().for_each(|(_, client)| list(client));
+                }
+            }
+            None => {
+                let mut all: Vec<&Client> = self.clients.iter().map(|(_, one)| one).collect();
+                all.sort_unstable_by_key(|client| client.number);
+                all.into_iter().for_each(list);
+            }
+        }
+        self.reply_text(ix, out.as_bytes());
+    }
+
+    /// `CLIENT KILL addr`, or `CLIENT KILL` with filters: how many were closed.
+    pub(super) fn client_kill(&mut self, ix: usize, request: &Request<'_>) {
+        let is_old = request.argc() == 3;
+        let (filter, spare_me) = match self.read_kill(request) {
+            Ok(read) => read,
+            Err(text) => return self.reply_error(ix, &text),
+        };
+        let meant: Vec<usize> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.state == State::Open && self.is_meant(client, &filter))
+            .map(|(other, _)| other)
+            .filter(|other| !(spare_me && *other == ix))
+            .collect();
+        if is_old && meant.is_empty() {
+            return self.reply_error(ix, b"ERR No such client");
+        }
+        for &other in meant.iter().filter(|other| **other != ix) {
+            self.close_client(other, CloseReason::Killed);
+        }
+        if is_old {
+            self.reply_ok(ix);
+        } else {
+            let count = i64::try_from(meant.len()).unwrap_or(i64::MAX);
+            self.clients[ix].reply_with(&mut self.pool, |out| write::integer(out, count));
+        }
+        if meant.contains(&ix) {
+            self.finish_client(ix, CloseReason::Killed);
+        }
+    }
+
+    fn is_meant(&self, client: &Client, filter: &Filter) -> bool {
+        let is = |wanted: &Option<Vec<u8>>, found: &dyn Fn() -> String| {
+            wanted
+                .as_ref()
+                .is_none_or(|wanted| *wanted == found().into_bytes())
+        };
+        client.port == Port::Resp
+            && filter
+                .ids
+                .as_ref()
+                .is_none_or(|ids| ids.contains(&client.number))
+            && filter.kind.is_none_or(|kind| kind == Kind::Normal)
+            && is(&filter.addr, &|| client.peer.to_string())
+            && is(&filter.laddr, &|| self.local_of(client).to_string())
+            && is(&filter.user, &|| self.user_of(client).into_owned())
+            && filter
+                .age_secs
+                .is_none_or(|least| self.now.since(client.opened).as_secs() >= least)
+    }
+
+    /// One line, as Redis 7.2 writes it.
+    fn describe(&self, client: &Client) -> String {
+        let extras = client.extras.as_deref();
+        let text =
+            |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let mut flags = String::new();
+        if extras.is_some_and(|extras| extras.no_evict) {
+            flags.push('e');
+        }
+        if extras.is_some_and(|extras| extras.no_touch) {
+            flags.push('T');
+        }
+        if matches!(client.state, State::Finishing(_)) {
+            flags.push('c');
+        }
+        if flags.is_empty() {
+            flags.push('N');
+        }
+        let Place::Client(place) = client.id.place else {
+            return String::new();
+        };
+        let (inbox, room) = (client.inbox.len(), client.inbox.capacity());
+        let owed = client.bytes_owed();
+        let size = size_of::<Client>() + room + owed;
+        let mut out = String::new();
+        // Where Redis counts what the proxy does not have (reply lists, transactions of its own) stands what Redis
+        // would say of a client without any.
+        write!(
+            out,
+            "id={} addr={} laddr={} fd={place} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 \
+             multi=-1 qbuf={inbox} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={owed} oll=0 omem=0 \
+             tot-mem={size} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+            client.number,
+            client.peer,
+            self.local_of(client),
+            text(extras.map(|extras| &*extras.name)),
+            self.now.since(client.opened).as_secs(),
+            self.now.since(client.active).as_secs(),
+            client.db,
+            room.saturating_sub(inbox),
+            if client.outbox.is_empty() { "r" } else { "rw" },
+            self.table.name_at(client.last).unwrap_or("NULL"),
+            self.user_of(client),
+            if client.version == write::Version::Resp3 { 3 } else { 2 },
+            text(extras.map(|extras| &*extras.lib_name)),
+            text(extras.map(|extras| &*extras.lib_ver)),
+        )
+        .expect("a string takes everything");
+        out.push('\n');
+        out
+    }
+
+    fn read_kill(&self, request: &Request<'_>) -> Result<(Filter, bool), Refused> {
+        let mut filter = Filter::default();
+        let mut args = request.args().skip(2);
+        if request.argc() == 3 {
+            filter.addr = args.next().map(<[u8]>::to_vec);
+            return Ok((filter, false));
+        }
+        let mut spare_me = true;
+        while let Some(option) = args.next() {
+            let value = args.next().ok_or(Cow::Borrowed(SYNTAX))?;
+            let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
+            if is("id") {
+                let id = number::parse(value).filter(|id| *id > 0);
+                let id = id.and_then(|id| u64::try_from(id).ok());
+                let id = id.ok_or(Cow::Borrowed(
+                    &b"ERR client-id should be greater than 0"[..],
+                ))?;
+                filter.ids = Some(vec![id]);
+            } else if is("type") {
+                filter.kind = Some(read_kind(value)?);
+            } else if is("addr") {
+                filter.addr = Some(value.to_vec());
+            } else if is("laddr") {
+                filter.laddr = Some(value.to_vec());
+            } else if is("user") {
+                // Who the users of Redis are is not known here, but which of them any client can be is.
+                let known = self.proxys_user();
+                let is_some_clients = self
+                    .clients
+                    .iter()
+                    .any(|(_, client)| self.user_of(client).as_bytes() == value);
+                if value != known.as_bytes() && value != b"default" && !is_some_clients {
+                    return Err(quoting(b"ERR No such user '", value, b"'").into());
+                }
+                filter.user = Some(value.to_vec());
+            } else if is("skipme") {
+                spare_me = match value {
+                    yes if yes.eq_ignore_ascii_case(b"yes") => true,
+                    no if no.eq_ignore_ascii_case(b"no") => false,
+                    _ => return Err(SYNTAX.into()),
+                };
+            } else if is("maxage") {
+                let age = number::parse(value).filter(|age| *age > 0);
+                let age = age.and_then(|age| u64::try_from(age).ok());
+                let age = age.ok_or(Cow::Borrowed(&b"ERR maxage should be greater than 0"[..]))?;
+                filter.age_secs = Some(age);
+            } else {
+                return Err(SYNTAX.into());
+            }
+        }
+        Ok((filter, spare_me))
+    }
+}
+
+fn read_kind(name: &[u8]) -> Result<Kind, Refused> {
+    Kind::of_name(name).ok_or_else(|| quoting(b"ERR Unknown client type '", name, b"'").into())
+}
+
+fn read_list(request: &Request<'_>) -> Result<Filter, Refused> {
+    let mut filter = Filter::default();
+    let mut args = request.args().skip(2);
+    let Some(option) = args.next() else {
+        return Ok(filter);
+    };
+    if option.eq_ignore_ascii_case(b"type") && request.argc() == 4 {
+        filter.kind = Some(read_kind(args.next().unwrap_or_default())?);
+    } else if option.eq_ignore_ascii_case(b"id") && request.argc() > 3 {
+        let ids = args.map(|id| number::parse(id).map(|id| u64::try_from(id).unwrap_or(0)));
+        let ids: Option<Vec<u64>> = ids.collect();
+        filter.ids = Some(ids.ok_or(Cow::Borrowed(&b"ERR Invalid client ID"[..]))?);
+    } else {
+        return Err(SYNTAX.into());
+    }
+    Ok(filter)
+}

@@ -1,0 +1,152 @@
+//! What the proxy answers itself: who the client is, what the connection is, and how the proxy is doing.
+//!
+//! Here is which command is answered by what; `hello.rs`, `auth.rs`, `select.rs`, `client_command.rs`,
+//! `client_list.rs` and `info.rs` do it.
+#![forbid(unsafe_code)]
+
+mod auth;
+mod client_command;
+mod client_list;
+mod hello;
+mod info;
+mod select;
+
+use super::Engine;
+use super::clients::Handled;
+use crate::client::{CloseReason, Mute};
+use crate::command::LocalCommand;
+use crate::protocol::resp::number;
+use crate::protocol::resp::request::Request;
+use crate::protocol::resp::write::{self, Version};
+use crate::stats::Counter;
+pub(super) use auth::http_policy;
+pub(super) use hello::Greeting;
+pub(super) use info::extend_info;
+
+const NO_CLUSTER: &[u8] = b"ERR This instance has cluster support disabled";
+const SYNTAX: &[u8] = b"ERR syntax error";
+
+impl Engine {
+    /// Answers one of the proxy's own commands. Its number of arguments is right.
+    pub(super) fn answer_local(
+        &mut self,
+        ix: usize,
+        command: LocalCommand,
+        request: &Request<'_>,
+    ) -> Handled {
+        self.stats.count(Counter::Local);
+        let first = request.args().nth(1).unwrap_or_default();
+        let second = request.args().nth(2).unwrap_or_default();
+        match command {
+            LocalCommand::Ping => self.answer_ping(ix, request),
+            LocalCommand::Echo => {
+                self.clients[ix].reply_with(&mut self.pool, |out| write::bulk(out, first))
+            }
+            LocalCommand::Quit => {
+                self.reply_ok(ix);
+                self.finish_client(ix, CloseReason::Asked);
+            }
+            LocalCommand::Hello => return self.hello(ix, request),
+            LocalCommand::Auth => return self.auth(ix, request),
+            LocalCommand::Select => return self.select(ix, first, request),
+            LocalCommand::Reset => self.reset(ix),
+            LocalCommand::Readonly
+            | LocalCommand::Readwrite
+            | LocalCommand::Asking
+            | LocalCommand::Cluster => {
+                self.reply_error(ix, NO_CLUSTER);
+            }
+            LocalCommand::ClientId => {
+                let number = i64::try_from(self.clients[ix].number).unwrap_or(i64::MAX);
+                self.clients[ix].reply_with(&mut self.pool, |out| write::integer(out, number));
+            }
+            LocalCommand::ClientGetname => self.getname(ix),
+            LocalCommand::ClientSetname => match self.set_name(ix, second) {
+                Ok(()) => self.reply_ok(ix),
+                Err(text) => self.reply_error(ix, text),
+            },
+            LocalCommand::ClientSetinfo => {
+                let value = request.args().nth(3).unwrap_or_default();
+                self.setinfo(ix, second, value);
+            }
+            LocalCommand::ClientNoEvict => self.note_switch(ix, second, false),
+            LocalCommand::ClientNoTouch => self.note_switch(ix, second, true),
+            LocalCommand::ClientReply => self.choose_replies(ix, second),
+            LocalCommand::ClientInfo => self.client_info(ix),
+            LocalCommand::ClientList => self.client_list(ix, request),
+            LocalCommand::ClientKill => self.client_kill(ix, request),
+            LocalCommand::ClientUnblock => self.client_unblock(ix, request),
+            LocalCommand::Info => debug_assert!(false, "INFO goes upstream"),
+        }
+        Handled::Done
+    }
+
+    /// PING is answered here only while Redis answers.
+    fn answer_ping(&mut self, ix: usize, request: &Request<'_>) {
+        if let Some(why) = self.upstream.away() {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            return self.reply_error(ix, text.as_bytes());
+        }
+        if request.argc() > 2 {
+            return self.reply_error(ix, b"ERR wrong number of arguments for 'ping' command");
+        }
+        let client = &mut self.clients[ix];
+        match request.args().nth(1) {
+            None => client.reply(b"+PONG\r\n", &mut self.pool),
+            Some(text) => client.reply_with(&mut self.pool, |out| write::bulk(out, text)),
+        }
+    }
+
+    /// RESET: the connection is as it was when it was opened. Replies that are owed are still sent.
+    fn reset(&mut self, ix: usize) {
+        let demands_password = self.demands_password();
+        let client = &mut self.clients[ix];
+        client.version = Version::Resp2;
+        client.db = self.config.redis_url.db;
+        client.mute = Mute::Off;
+        client.authenticated = !demands_password;
+        // The names of the library stay: it is still the one behind the connection.
+        client.set_name(None);
+        client.reply(b"+RESET\r\n", &mut self.pool);
+    }
+
+    /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`: no client of this version is ever blocked.
+    fn client_unblock(&mut self, ix: usize, request: &Request<'_>) {
+        if request.argc() > 4 {
+            let name = request.args().nth(1).unwrap_or_default();
+            let before = b"ERR unknown subcommand or wrong number of arguments for '";
+            return self.reply_error(ix, &quoting(before, name, b"'. Try CLIENT HELP."));
+        }
+        let mut args = request.args().skip(2);
+        let id = number::parse(args.next().unwrap_or_default());
+        let reason = args.next();
+        let is_reason = |word: &[u8]| {
+            word.eq_ignore_ascii_case(b"timeout") || word.eq_ignore_ascii_case(b"error")
+        };
+        if !reason.is_none_or(is_reason) {
+            let text = b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
+            return self.reply_error(ix, text);
+        }
+        if id.is_none() {
+            return self.reply_error(ix, b"ERR value is not an integer or out of range");
+        }
+        self.clients[ix].reply_with(&mut self.pool, |out| write::integer(out, 0));
+    }
+
+    fn reply_ok(&mut self, ix: usize) {
+        self.clients[ix].reply(b"+OK\r\n", &mut self.pool);
+    }
+
+    /// A text for people, in the client's version.
+    fn reply_text(&mut self, ix: usize, text: &[u8]) {
+        let client = &mut self.clients[ix];
+        let version = client.version;
+        client.reply_with(&mut self.pool, |out| write::text(out, version, text));
+    }
+}
+
+/// An error that quotes what the client sent, as Redis quotes it: up to the first NUL, where its strings end.
+fn quoting(before: &[u8], quoted: &[u8], behind: &[u8]) -> Vec<u8> {
+    let end = quoted.iter().position(|byte| *byte == 0);
+    [before, &quoted[..end.unwrap_or(quoted.len())], behind].concat()
+}

@@ -1,0 +1,207 @@
+//! Client libraries as their registries have them, with their default settings, pointed at the proxy instead of at Redis.
+//!
+//! Each library has a script that does what applications do and prints a record of what it saw. The script is run twice
+//! at once, with a Redis of its own each time: the one knows only Redis, the other only a proxy in front of its Redis.
+//! The records must be equal, line by line, but for [`EXCEPTIONS`].
+//!
+//! `deploy/clients.sh` installs the libraries below `target/clients` (the tests that need one are ignored unless asked
+//! for, the stage `clients` of `make test` asks). What cannot be had on this machine leaves its reason there: such a
+//! test says so and passes. A library that is neither there nor given up is a failure.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod driver;
+mod library;
+mod tools;
+
+use driver::{Exception, Script};
+use library::Library;
+
+/// Lines that may differ: which script, label, direct value, value through the proxy, and why.
+const EXCEPTIONS: &[Exception] = &[
+    while_away(
+        "redis_py.py",
+        "get while Redis is away",
+        "'ConnectionError'",
+        AWAY_IN_PYTHON,
+    ),
+    while_away(
+        "redis_py.py",
+        "a command under way when Redis died",
+        "'ConnectionError'",
+        AWAY_IN_PYTHON,
+    ),
+    // These keep the command until Redis is back, and with it what the new Redis says.
+    while_away(
+        "ioredis.js",
+        "get while Redis is away",
+        "null",
+        AWAY_IN_NODE,
+    ),
+    while_away(
+        "ioredis.js",
+        "a command under way when Redis died",
+        "\"not again\"",
+        AWAY_IN_NODE,
+    ),
+    while_away(
+        "node_redis.js",
+        "get while Redis is away",
+        "null",
+        AWAY_IN_NODE,
+    ),
+    while_away(
+        "rust",
+        "while Redis is away",
+        "the connection is lost",
+        AWAY,
+    ),
+];
+const AWAY: &str = "the proxy says that Redis is away";
+const AWAY_IN_PYTHON: &str = "'the proxy says that Redis is away'";
+const AWAY_IN_NODE: &str = "\"the proxy says that Redis is away\"";
+
+const fn while_away(
+    script: &'static str,
+    label: &'static str,
+    direct: &'static str,
+    proxied: &'static str,
+) -> Exception {
+    Exception {
+        script,
+        label,
+        direct,
+        proxied,
+        why: "a command that comes while Redis is away gets an error at once and keeps its connection",
+    }
+}
+
+fn redis_py(version: &str, hiredis: bool, flavour: &str) {
+    let mut names = vec![format!("python/{version}")];
+    if hiredis {
+        names.push("python/hiredis".to_string());
+    }
+    let Some(library) = Library::find(&names) else {
+        return;
+    };
+    let scripts = ["redis_py.py", "redis_py_state.py"];
+    let scripts = scripts.map(|file| Script::python(&library, file, &[flavour]));
+    Script::compare(&scripts, EXCEPTIONS);
+}
+
+macro_rules! redis_py {
+    ($($test:ident: $version:literal, $hiredis:literal, $flavour:literal;)*) => {$(
+        #[test]
+        #[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+        fn $test() {
+            redis_py($version, $hiredis, $flavour);
+        }
+    )*};
+}
+
+redis_py! {
+    redis_py_5: "redis-py-5", false, "sync";
+    redis_py_5_asyncio: "redis-py-5", false, "asyncio";
+    redis_py_5_hiredis: "redis-py-5", true, "sync";
+    redis_py_5_hiredis_asyncio: "redis-py-5", true, "asyncio";
+    redis_py_6: "redis-py-6", false, "sync";
+    redis_py_6_asyncio: "redis-py-6", false, "asyncio";
+    redis_py_6_hiredis: "redis-py-6", true, "sync";
+    redis_py_6_hiredis_asyncio: "redis-py-6", true, "asyncio";
+    redis_py_8: "redis-py-8", false, "sync";
+    redis_py_8_asyncio: "redis-py-8", false, "asyncio";
+    redis_py_8_hiredis: "redis-py-8", true, "sync";
+    redis_py_8_hiredis_asyncio: "redis-py-8", true, "asyncio";
+}
+
+fn python_queue(name: &str, file: &str) {
+    let Some(library) = Library::find(&[format!("python/{name}")]) else {
+        return;
+    };
+    let script = Script::python(&library, file, &[]).without_hits();
+    Script::compare(&[script], EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn valkey_glide() {
+    let Some(library) = Library::find(&["python/valkey-glide".to_string()]) else {
+        return;
+    };
+    let script = Script::python(&library, "valkey_glide.py", &[]);
+    Script::compare(&[script], EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn celery() {
+    python_queue("celery", "celery_tasks.py");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn rq() {
+    python_queue("rq", "rq_jobs.py");
+}
+
+fn node(files: &[&str]) {
+    let Some(library) = Library::find(&["node".to_string()]) else {
+        return;
+    };
+    let scripts = files.iter().map(|file| Script::node(&library, file, &[]));
+    Script::compare(&scripts.collect::<Vec<_>>(), EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn ioredis() {
+    node(&["ioredis.js", "ioredis_state.js"]);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn node_redis() {
+    node(&["node_redis.js", "node_redis_state.js"]);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn bullmq() {
+    let Some(library) = Library::find(&["node".to_string()]) else {
+        return;
+    };
+    let script = Script::node(&library, "bullmq.js", &[]).without_hits();
+    Script::compare(&[script], EXCEPTIONS);
+}
+
+fn redis_rs(kind: &str) {
+    let Some(library) = Library::find(&["rust".to_string()]) else {
+        return;
+    };
+    Script::compare(&[Script::rust(&library, &[kind])], EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn redis_rs_sync() {
+    redis_rs("sync");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn redis_rs_multiplexed() {
+    redis_rs("multiplexed");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn redis_rs_connection_manager() {
+    redis_rs("manager");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn redis_rs_state() {
+    redis_rs("state");
+}

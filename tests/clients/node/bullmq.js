@@ -1,0 +1,59 @@
+// BullMQ with its defaults, a queue and its worker in one process: `bullmq.js PORT`.
+'use strict';
+
+const { end, library, order, record } = require('./conversation');
+const { FlowProducer, Queue, QueueEvents, Worker } = library('bullmq');
+
+const connection = { host: '127.0.0.1', port: Number(process.argv[2]) };
+const JOBS = 50;
+
+async function main() {
+  const queue = new Queue('smoke', { connection });
+  const events = new QueueEvents('smoke', { connection });
+  const worker = new Worker(
+    'smoke',
+    async (job) => {
+      if (job.name === 'square') return job.data.n * job.data.n;
+      if (job.name === 'sum') return Object.values(await job.getChildrenValues()).reduce((a, b) => a + b, 0);
+      if (job.name === 'second try' && job.attemptsMade > 0) return job.attemptsMade;
+      throw new Error('as it should be');
+    },
+    { connection },
+  );
+  for (const part of [queue, events, worker]) part.on('error', () => {});
+  await events.waitUntilReady();
+  const jobs = await queue.addBulk(Array.from({ length: JOBS }, (_, n) => ({ name: 'square', data: { n } })));
+  record('fifty jobs', await Promise.all(jobs.map((job) => job.waitUntilFinished(events))));
+  const late = await queue.add('square', { n: 9 }, { delay: 50 });
+  record('a delayed job', await late.waitUntilFinished(events));
+  const retried = await queue.add('second try', {}, { attempts: 2 });
+  record('a job with a second try', await retried.waitUntilFinished(events));
+  const failing = await queue.add('broken', {});
+  record('a failing job', await failing.waitUntilFinished(events).catch((error) => error));
+  const urgent = await queue.add('square', { n: 11 }, { priority: 1 });
+  record('a job with a priority', await urgent.waitUntilFinished(events));
+  const flows = new FlowProducer({ connection });
+  flows.on('error', () => {});
+  const children = [3, 4].map((n) => ({ name: 'square', queueName: 'smoke', data: { n } }));
+  const flow = await flows.add({ name: 'sum', queueName: 'smoke', children });
+  record('a flow', await flow.job.waitUntilFinished(events));
+  record('counts', await queue.getJobCounts('completed', 'failed', 'waiting', 'active', 'delayed'));
+  await order('restart');
+  const next = await queue.add('square', { n: 12 });
+  record('behind a restart', await finished(queue, next.id));
+  await Promise.all([worker.close(), events.close(), flows.close()]);
+  await queue.close();
+  end();
+}
+
+/** Asks until it is done: events of the time without Redis are lost. */
+async function finished(queue, id) {
+  for (let tries = 0; tries < 600; tries++) {
+    const job = await queue.getJob(id).catch(() => undefined);
+    if (job && (await job.getState()) === 'completed') return job.returnvalue;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return 'never';
+}
+
+main();

@@ -157,6 +157,12 @@ impl Fetches {
         FetchId(self.started)
     }
 
+    /// An id for a job that is no flight: no [`Fetches::start`] gives it.
+    pub fn take_id(&mut self) -> FetchId {
+        self.started += 1;
+        FetchId(self.started - 1)
+    }
+
     /// Begins a flight. With [`Mark::Set`] the key's mark names it from now on; an older flight of the key loses the mark.
     pub fn start(
         &mut self,

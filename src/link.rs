@@ -77,6 +77,8 @@ pub enum Purpose {
     Tracking,
     /// PING, on the control link.
     Heartbeat,
+    /// TOUCH, on a shared link.
+    Touch,
 }
 
 /// What a command touched, in terms of rules L5, L7 and L9.
@@ -93,6 +95,8 @@ pub enum Touch {
 pub enum Poison {
     /// It only reads.
     Never,
+    /// It is a GET beside the fetches: what it showed may be newer than what is kept (rule L5).
+    AfterGet,
     /// Whatever the reply is: a script may write and then answer any error.
     Always,
     /// The command table does not have it: if Redis does not know it either, nothing was executed.

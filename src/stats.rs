@@ -37,7 +37,27 @@ pub enum Counter {
     #[allow(missing_docs)]
     Invalidations,
     #[allow(missing_docs)]
+    InvalidationsOwn,
+    #[allow(missing_docs)]
+    InvalidationsForeign,
+    #[allow(missing_docs)]
     Flushes,
+    #[allow(missing_docs)]
+    FlushesDown,
+    #[allow(missing_docs)]
+    FlushesUp,
+    #[allow(missing_docs)]
+    FlushesPushed,
+    #[allow(missing_docs)]
+    FlushesCommand,
+    #[allow(missing_docs)]
+    FlushesBarrier,
+    #[allow(missing_docs)]
+    FlushesSwitch,
+    #[allow(missing_docs)]
+    FlushesServer,
+    #[allow(missing_docs)]
+    FlushesMismatch,
     #[allow(missing_docs)]
     TooLarge,
     #[allow(missing_docs)]
@@ -63,9 +83,21 @@ pub enum Counter {
     #[allow(missing_docs)]
     Pushes,
     #[allow(missing_docs)]
+    PushesOwn,
+    #[allow(missing_docs)]
+    PushesForeign,
+    #[allow(missing_docs)]
     Barriers,
     #[allow(missing_docs)]
     StaleHits,
+    #[allow(missing_docs)]
+    VerifyChecks,
+    #[allow(missing_docs)]
+    VerifyMismatches,
+    #[allow(missing_docs)]
+    Touched,
+    #[allow(missing_docs)]
+    Warmed,
     #[allow(missing_docs)]
     BytesIn,
     #[allow(missing_docs)]
@@ -92,7 +124,7 @@ const fn row(counter: Counter, name: &'static str, help: &'static str) -> Row {
 }
 
 /// Every counter, in the order of [`Counter`].
-pub const ROWS: [Row; 31] = [
+pub const ROWS: &[Row] = &[
     row(
         Counter::Hits,
         "hits",
@@ -157,12 +189,62 @@ pub const ROWS: [Row; 31] = [
     row(
         Counter::Invalidations,
         "invalidations",
-        "entries dropped because of a write",
+        "entries dropped because their key may have changed",
+    ),
+    row(
+        Counter::InvalidationsOwn,
+        "invalidations_own",
+        "of these, those dropped because of a write that this proxy passed on",
+    ),
+    row(
+        Counter::InvalidationsForeign,
+        "invalidations_foreign",
+        "of these, those dropped because of a write by others",
     ),
     row(
         Counter::Flushes,
         "flushes",
         "times everything kept was dropped at once",
+    ),
+    row(
+        Counter::FlushesDown,
+        "flushes_down",
+        "of these, because the connection that pushes come on was lost",
+    ),
+    row(
+        Counter::FlushesUp,
+        "flushes_up",
+        "of these, because Redis was asked to track",
+    ),
+    row(
+        Counter::FlushesPushed,
+        "flushes_pushed",
+        "of these, because Redis said that anything may have changed (FLUSHALL, FLUSHDB)",
+    ),
+    row(
+        Counter::FlushesCommand,
+        "flushes_command",
+        "of these, because of a command passed on here that may change anything untold (SWAPDB, unknown ones)",
+    ),
+    row(
+        Counter::FlushesBarrier,
+        "flushes_barrier",
+        "of these, because a script's reply could not be held until its changes were heard of",
+    ),
+    row(
+        Counter::FlushesSwitch,
+        "flushes_switch",
+        "of these, because the operator changed the mode",
+    ),
+    row(
+        Counter::FlushesServer,
+        "flushes_server",
+        "of these, because Redis turned out to be another process",
+    ),
+    row(
+        Counter::FlushesMismatch,
+        "flushes_mismatch",
+        "of these, because a checked hit was not what Redis has",
     ),
     row(
         Counter::TooLarge,
@@ -225,6 +307,16 @@ pub const ROWS: [Row; 31] = [
         "changes that Redis told of, by key or of everything",
     ),
     row(
+        Counter::PushesOwn,
+        "pushes_own",
+        "of these, of keys that a command passed on here wrote within the second before",
+    ),
+    row(
+        Counter::PushesForeign,
+        "pushes_foreign",
+        "of these, of keys that others wrote, or that expired or were evicted in Redis",
+    ),
+    row(
         Counter::Barriers,
         "barriers",
         "replies held until every change of before them was heard of",
@@ -233,6 +325,26 @@ pub const ROWS: [Row; 31] = [
         Counter::StaleHits,
         "stale_hits",
         "reads answered with the last known value while Redis was away",
+    ),
+    row(
+        Counter::VerifyChecks,
+        "verify_checks",
+        "hits compared with what Redis has (VERIFY_SAMPLE)",
+    ),
+    row(
+        Counter::VerifyMismatches,
+        "verify_mismatches",
+        "of these, those that differed though Redis told of no change: zero, or something is wrong",
+    ),
+    row(
+        Counter::Touched,
+        "touched",
+        "keys whose use was reported to Redis (UPSTREAM_TOUCH_SECS)",
+    ),
+    row(
+        Counter::Warmed,
+        "warmed",
+        "keys fetched again after Redis was away (WARM_RECONNECT)",
     ),
     row(Counter::BytesIn, "bytes_in", "bytes received from clients"),
     row(Counter::BytesOut, "bytes_out", "bytes sent to clients"),

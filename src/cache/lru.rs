@@ -6,22 +6,28 @@
 
 use super::arena::{NONE, Slots};
 
-/// The two ends.
+/// The two ends, and how far somebody has looked.
 #[derive(Debug, Clone)]
 pub(super) struct Lru {
     pub(super) newest: u32,
     pub(super) oldest: u32,
+    /// All that is newer was used since somebody last looked (`used.rs`); `NONE`: all there is.
+    pub(super) looked_at: u32,
 }
 
 impl Lru {
     pub(super) const EMPTY: Lru = Lru {
         newest: NONE,
         oldest: NONE,
+        looked_at: NONE,
     };
 
     /// Moves an entry of the list to its new end.
     #[inline(always)]
     pub(super) fn touch(&mut self, slots: &mut Slots, id: u32) {
+        if self.looked_at == id {
+            self.looked_at = slots.at(id).older;
+        }
         if self.newest == id {
             return;
         }
@@ -55,6 +61,9 @@ impl Lru {
     pub(super) fn unlink(&mut self, slots: &mut Slots, id: u32) {
         let slot = slots.at(id);
         let (newer, older) = (slot.newer, slot.older);
+        if self.looked_at == id {
+            self.looked_at = older;
+        }
         match slots.get_mut(newer) {
             Some(newer) => newer.older = older,
             None => self.newest = older,
@@ -70,9 +79,11 @@ impl Lru {
         let mut newer = NONE;
         let mut id = self.newest;
         let mut seen = 0;
+        let mut looked_at = self.looked_at == NONE;
         while let Some(slot) = slots.get(id) {
             assert_eq!(slot.newer, newer, "slot {id} does not point back");
             seen += 1;
+            looked_at |= self.looked_at == id;
             assert!(seen <= len, "the recency list is longer than the count");
             (newer, id) = (id, slot.older);
         }
@@ -81,5 +92,6 @@ impl Lru {
             (NONE, newer, len),
             "the recency list's end and length"
         );
+        assert!(looked_at, "what was looked at last is in the list");
     }
 }

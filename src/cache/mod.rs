@@ -4,7 +4,7 @@
 //! never reads the clock, never hashes (the hash of the key's *name* comes with each call, computed once per request),
 //! never speaks to Redis, and never answers with an entry whose deadline has passed, whether or not the timers have
 //! come by. `arena.rs` holds the slots, `index.rs` finds them, `lru.rs` orders them, `wheel.rs` expires them, all
-//! linked through the one slot an entry has; `leaving.rs` frees what takes time, `entry.rs` is what comes in and out.
+//! linked through the one slot an entry has; `used.rs` shows what was used since; `leaving.rs` frees what takes time, `entry.rs` is what comes in and out.
 //!
 //! Invariant: the same entries are in the index, in the recency list and in the wheel; there are at most `keys_max` of
 //! them; and their costs, with what is lent, are at most `bytes_max`.
@@ -28,6 +28,7 @@ mod entry;
 mod index;
 mod leaving;
 mod lru;
+mod used;
 
 use crate::time::Time;
 use crate::wheel::{Links, Rings};
@@ -37,6 +38,7 @@ pub use entry::{Content, NewContent, Put, Stamp, ValueRef};
 use index::Index;
 use leaving::Leaving;
 use lru::Lru;
+use used::Met;
 
 /// How much may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,8 @@ pub struct Cache {
     /// The cost of all entries.
     entry_bytes: usize,
     leaving: Leaving,
+    /// What the present round of [`Cache::visit_used`] has met.
+    met: Met,
 }
 
 impl Cache {
@@ -93,6 +97,7 @@ impl Cache {
             len: 0,
             entry_bytes: 0,
             leaving: Leaving::default(),
+            met: Met::default(),
         }
     }
 
@@ -256,6 +261,7 @@ impl Cache {
         self.leaving
             .put_down(slots.into_slots(), index.into_heads());
         self.lru = Lru::EMPTY;
+        self.met = Met::default();
         self.rings.forget();
         self.len = 0;
         self.entry_bytes = 0;

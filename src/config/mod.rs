@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod fraction;
 pub mod load;
 pub mod rows;
 pub mod text;
@@ -118,6 +119,10 @@ pub struct Config {
     pub event_barrier: bool,
     pub staleness_bound: Duration,
     pub stale_if_error: Duration,
+    /// How many of a million hits are checked.
+    pub verify_sample_ppm: u32,
+    pub upstream_touch: Duration,
+    pub warm_reconnect: usize,
     /// Only keys that begin with one of these are tracked and kept; empty: all.
     pub tracking_prefixes: Vec<String>,
     /// Only keys that these rules name are kept; empty: all.

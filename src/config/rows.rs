@@ -60,6 +60,8 @@ pub enum Kind {
         /// Stores it.
         set: fn(&mut Config, Duration),
     },
+    /// A part of one, as a decimal fraction; stored in millionths.
+    Fraction(fn(&mut Config, u32)),
     /// `localhost` or IP addresses, separated by commas.
     Addresses(fn(&mut Config, Vec<String>)),
     /// Where Redis is. A secret: it may hold a password.
@@ -330,7 +332,31 @@ pub static ROWS: &[Row] = &[
         "0",
         ZERO,
         |c, v| c.stale_if_error = v,
-        "How long after Redis went away a read that fails may be answered with the last known value, marked as stale.",
+        "How long after Redis was last heard of a read that fails may be answered with the last known value, marked as \
+         stale, if its time to live is not over.",
+    ),
+    count(
+        "WARM_RECONNECT",
+        "0",
+        (0, 1_000_000),
+        |c, v| c.warm_reconnect = v,
+        "How many of the keys used last are fetched again, a few at a time, when Redis tracks again after a loss. 0: each \
+         when it is asked for, which spares Redis when it has just come back.",
+    ),
+    secs(
+        "UPSTREAM_TOUCH_SECS",
+        "0",
+        ZERO,
+        |c, v| c.upstream_touch = v,
+        "How often Redis is told (TOUCH, in small batches) which keys are read here: it does not see hits and would evict \
+         the keys read most. 0: never; 20 with maxmemory-policy allkeys-lru or allkeys-lfu.",
+    ),
+    other(
+        "VERIFY_SAMPLE",
+        "0.0001",
+        Kind::Fraction(|c, v| c.verify_sample_ppm = v),
+        "Which share of the hits is compared with what Redis has, at most 10 in a second. A difference that Redis told \
+         nothing of is counted (verify_mismatches), logged, and drops everything kept.",
     ),
     other(
         "TRACKING_PREFIXES",

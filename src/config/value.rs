@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::rows::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, RedisUrl, web};
+use super::{Coherence, Config, LogLevel, RedisUrl, fraction, web};
 use crate::prefix::{Keep, Rule};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -80,6 +80,11 @@ pub fn apply(
                 .ok_or_else(wrong)?;
             set(config, time);
             Ok(show_time(time, *unit))
+        }
+        Kind::Fraction(set) => {
+            let millionths = fraction::parse(text).ok_or_else(wrong)?;
+            set(config, millionths);
+            Ok(fraction::show(millionths))
         }
         Kind::Addresses(set) => {
             let names: Vec<String> = text
@@ -210,6 +215,7 @@ pub fn allowed(kind: &Kind) -> String {
                 show_round(*most)
             )
         }
+        Kind::Fraction(_) => "a number from 0 to 1 with at most six decimals".to_string(),
         Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
         Kind::Url(_) => "redis://[user][:password@]host[:port][/database]".to_string(),
         Kind::FileOf(key) => format!("the name of a file whose first line is the {key}"),

@@ -10,6 +10,7 @@
 //! PINGs they need.
 #![forbid(unsafe_code)]
 
+use super::forget::{Cause, Flush};
 use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine};
@@ -116,6 +117,26 @@ impl Engine {
         if self.hits_until > Time::ZERO && !self.switches.holds(Rule::LeaseEnds) {
             self.hits_until = Time::NEVER;
         }
+        if self.now < self.hits_until && self.switches.holds(Rule::DropLapsedAtRenewal) {
+            self.aside.clear_lapsed();
+        }
+    }
+
+    /// Whether the link stands that pushes come on, but nothing was heard on it for so long that hits have ended.
+    fn has_lapsed(&self) -> bool {
+        self.coherence == Coherence::Tracking
+            && *self.tracking.state() == State::On
+            && self.now >= self.hits_until
+    }
+
+    /// Whether an entry that a fetch removes is put aside for the case that the fetch fails (`aside.rs`).
+    pub(super) fn puts_aside(&self) -> bool {
+        !self.config.stale_if_error.is_zero() && self.has_lapsed()
+    }
+
+    /// While the link stands, or at the moment it is lost: when it was last known what has changed.
+    fn known_at(&self) -> Time {
+        self.tracking.fresh_at().unwrap_or(self.known_since)
     }
 
     /// The state in one word, for INFO and the log.
@@ -166,7 +187,8 @@ impl Engine {
         );
         let tracked = self.coherence == Coherence::Tracking || mode == Coherence::Tracking;
         self.coherence = mode;
-        self.poison_all();
+        self.poison_all(Flush::Switch);
+        self.forget_names();
         if tracked && let Some(control) = self.upstream.control() {
             // Tracking begins and ends with its connection.
             self.link_lost(control, "the coherence mode has changed");
@@ -199,25 +221,29 @@ impl Engine {
         if *self.tracking.state() != State::Down && self.coherence == Coherence::Tracking {
             let limits = self.cache.limits();
             let on = *self.tracking.state() == State::On;
+            self.remember_names();
+            if on {
+                self.known_since = self.known_at();
+            }
             if !self.switches.holds(Rule::DropEntriesAtDown) {
                 // A test wants to see what comes of it.
             } else if on && !self.config.stale_if_error.is_zero() && !self.cache.is_empty() {
-                self.stale = std::mem::replace(&mut self.cache, Cache::new(limits, self.now));
-                self.down_since = self.now;
+                let kept = std::mem::replace(&mut self.cache, Cache::new(limits, self.now));
+                self.aside.put_down(kept);
             } else {
                 self.cache.clear();
             }
             if self.switches.holds(Rule::DropMarksAtDown) {
                 self.fetches.forget_all();
             }
-            self.stats.count(Counter::Flushes);
+            self.note_flush(Flush::Down);
         }
         self.tracking.down();
         self.refresh_lease();
         if !self.barriers.waiting.is_empty() {
             // The pushes that the barriers waited for are lost: also what waits aside may be too old (L18).
             if self.switches.holds(Rule::FlushAtLostBarrier) {
-                self.poison_all();
+                self.poison_all(Flush::Barrier);
             }
             for barrier in std::mem::take(&mut self.barriers.waiting) {
                 self.let_go(barrier.what);
@@ -235,9 +261,10 @@ impl Engine {
             self.fetches.forget_all();
         }
         if self.switches.holds(Rule::DropStaleAtUp) {
-            self.stale.clear();
+            self.aside.clear();
         }
-        self.stats.count(Counter::Flushes);
+        self.note_flush(Flush::Up);
+        self.known_since = self.now;
         if reply.starts_with(b"+OK") {
             self.tracking.on();
             self.log(LogLevel::Info, "tracking is on".to_owned());
@@ -297,12 +324,20 @@ impl Engine {
             Pushed::Key(key) => {
                 let hash = self.hasher.hash(key);
                 self.stats.count(Counter::Pushes);
+                // What a script has written is not known: its pushes come while its reply is held.
+                let own = self.measures.is_own(hash, self.now) || !self.barriers.waiting.is_empty();
+                let (counter, cause) = if own {
+                    (Counter::PushesOwn, Cause::Own)
+                } else {
+                    (Counter::PushesForeign, Cause::Foreign)
+                };
+                self.stats.count(counter);
                 self.measures.push(hash, self.now);
-                self.poison_name(hash);
+                self.poison_name(hash, cause);
             }
             Pushed::Everything => {
                 self.stats.count(Counter::Pushes);
-                self.poison_all();
+                self.poison_all(Flush::Pushed);
             }
         });
         self.tracking.pushes = reader;
@@ -353,7 +388,7 @@ impl Engine {
         let fits = self.barriers.bytes + reply.len() <= BARRIER_BYTES_MAX;
         let needs = if fits { self.barrier_ping() } else { None };
         let Some(needs) = needs else {
-            self.poison_all();
+            self.poison_all(Flush::Barrier);
             return false;
         };
         self.barriers.bytes += reply.len();
@@ -394,6 +429,8 @@ impl Engine {
         };
         self.measures.pong(sent_at, self.now);
         self.refresh_lease();
+        self.judge_checks();
+        self.warm_more();
         let answered = self.tracking.newest_answered();
         while self
             .barriers
@@ -413,7 +450,7 @@ impl Engine {
                 continue;
             }
             if barrier.rounds_left > 0 {
-                self.poison_all();
+                self.poison_all(Flush::Barrier);
             }
             self.let_go(barrier.what);
         }
@@ -449,11 +486,16 @@ impl Engine {
             FetchError::QueueFull => false,
         };
         let down = self.coherence == Coherence::Tracking && *self.tracking.state() == State::Down;
-        let age = self.now.since(self.down_since);
-        if !gone || !down || age > self.config.stale_if_error {
+        let since = if down {
+            self.known_since
+        } else {
+            self.known_at()
+        };
+        let age = self.now.since(since);
+        if !gone || !(down || self.has_lapsed()) || age > self.config.stale_if_error {
             return None;
         }
-        let value = match self.stale.get(db, key, hash, self.now)? {
+        let value = match self.aside.get(db, key, hash, self.now)? {
             Content::Value(value) => Some(value.value().to_vec()),
             Content::Missing => None,
             Content::TooLarge => return None,

@@ -140,7 +140,8 @@ impl Engine {
 
     fn hash_kept(&self, out: &mut DefaultHasher) {
         let ages = matches!(self.tracking.state(), State::Unavailable(_));
-        for cache in [&self.cache, &self.stale] {
+        let [down, lapsed] = self.aside.parts();
+        for cache in [&self.cache, down, lapsed] {
             for (db, key) in cache.iter_recent() {
                 let hash = self.hasher.hash(key);
                 let Some(content) = cache.peek(db, key, hash, self.now) else {
@@ -158,8 +159,11 @@ impl Engine {
             }
             GONE.hash(out);
         }
-        if !self.stale.is_empty() {
-            self.age_name(self.down_since).hash(out);
+        if !self.aside.is_empty() {
+            self.age_name(self.known_since).hash(out);
+        }
+        for check in self.verify.parts(self.tracking.newest_answered()) {
+            check.hash(out);
         }
     }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::coherence::BARRIER_REPLY_BYTES_MAX;
+use super::forget::{Cause, Flush};
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
@@ -282,7 +283,7 @@ impl Engine {
             // Too long to be held: everything is forgotten instead, and the reply flows on.
             link.holding = false;
             let collected = std::mem::take(&mut link.collected);
-            self.poison_all();
+            self.poison_all(Flush::Barrier);
             self.pass(&owed, &collected);
         } else if link.collected.len() > COLLECTED_BYTES_MAX {
             let id = link.id;
@@ -334,7 +335,8 @@ impl Engine {
             | Purpose::Replication
             | Purpose::CommandTable
             | Purpose::Tracking
-            | Purpose::Heartbeat => self.greeted(id, owed.purpose, reply),
+            | Purpose::Heartbeat
+            | Purpose::Touch => self.greeted(id, owed.purpose, reply),
         }
         if owed.to.is_some() {
             self.settle_relayed(Some(ix), &owed);
@@ -366,17 +368,21 @@ impl Engine {
         match owed.poison {
             Poison::Never => return,
             Poison::UnlessUnknown if reply.starts_with(UNKNOWN_COMMAND) => return,
-            Poison::UnlessUnknown | Poison::Always | Poison::Barrier => {}
+            Poison::UnlessUnknown | Poison::Always | Poison::AfterGet | Poison::Barrier => {}
         }
         match owed.touch {
-            Touch::All => self.poison_all(),
+            Touch::All => self.poison_all(Flush::of_command(owed.poison)),
             Touch::Keys(n) => {
-                if n > 0 && self.can_hold() {
+                let writes = owed.poison != Poison::AfterGet;
+                if n > 0 && writes && self.can_hold() {
                     self.measures.own_write(self.links[ix].touched[0], self.now);
                 }
                 for at in 0..n as usize {
                     let hash = self.links[ix].touched[at];
-                    self.poison_name(hash);
+                    if writes {
+                        self.measures.note_own(hash, self.now);
+                    }
+                    self.poison_name(hash, Cause::of_command(owed.poison));
                 }
             }
         }
@@ -562,14 +568,14 @@ impl Engine {
     pub(super) fn poison_lost(&mut self, owed: &Owed, touched: &mut VecDeque<u64>) -> Vec<u64> {
         let Touch::Keys(n) = owed.touch else {
             if owed.poison != Poison::Never {
-                self.poison_all();
+                self.poison_all(Flush::of_command(owed.poison));
             }
             return Vec::new();
         };
         let hashes: Vec<u64> = touched.drain(..n as usize).collect();
         if owed.poison != Poison::Never {
             for hash in &hashes {
-                self.poison_name(*hash);
+                self.poison_name(*hash, Cause::of_command(owed.poison));
             }
         }
         hashes

@@ -15,9 +15,11 @@
 #![forbid(unsafe_code)]
 
 mod admission;
+mod aside;
 mod clients;
 mod coherence;
 mod fingerprint;
+mod forget;
 mod http;
 mod kept;
 mod links;
@@ -30,7 +32,10 @@ mod resp;
 mod straight;
 mod switches;
 mod timers;
+mod touch;
 mod upstream;
+mod verify;
+mod warm;
 
 use crate::buffer;
 use crate::cache::{Cache, Limits};
@@ -47,6 +52,7 @@ use crate::stats::Stats;
 use crate::time::Time;
 use crate::tracking::Tracking;
 use admission::Admission;
+use aside::Aside;
 use coherence::Barriers;
 use measure::Measures;
 use own::OwnLinks;
@@ -57,7 +63,10 @@ pub use straight::AtOnce;
 #[doc(hidden)]
 pub use switches::Rule;
 use timers::{Timer, Timers};
+use touch::Toucher;
 use upstream::Upstream;
+use verify::Verify;
+use warm::Warm;
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -188,9 +197,13 @@ pub struct Engine {
     missed: kept::Missed,
     /// Hits are given before this instant.
     hits_until: Time,
-    /// What was kept when Redis went away, for reads that fail (rule L18).
-    stale: Cache,
-    down_since: Time,
+    /// What is known of before Redis went away, for reads that fail (rule L18).
+    aside: Aside,
+    /// At DOWN: when it was last known what has changed.
+    known_since: Time,
+    verify: Verify,
+    warm: Warm,
+    toucher: Toucher,
     table: Table,
     /// Relayed reads by command, for INFO.
     relayed_reads: BTreeMap<String, u64>,
@@ -269,8 +282,11 @@ impl Engine {
             measures: Measures::default(),
             missed: kept::Missed::default(),
             hits_until: Time::ZERO,
-            stale: Cache::new(limits, origin.now),
-            down_since: origin.now,
+            aside: Aside::new(limits, origin.now),
+            known_since: origin.now,
+            verify: Verify::new(),
+            warm: Warm::default(),
+            toucher: Toucher::new(origin.now),
             table: Table::builtin(),
             relayed_reads: BTreeMap::new(),
             timers: Timers::new(origin.now),
@@ -293,6 +309,8 @@ impl Engine {
         };
         engine.set_date();
         engine.refresh_lease();
+        engine.plan_check();
+        engine.plan_touching();
         engine.say_who_is_let_in();
         engine.connect_control();
         engine
@@ -401,10 +419,10 @@ impl Engine {
             self.fire(timer);
         }
         let expired = self.cache.advance(self.now, budget);
-        let aside = self.stale.advance(self.now, budget);
+        let more_aside = self.aside.advance(self.now, budget);
         self.stats
             .add(crate::stats::Counter::Expirations, expired.count as u64);
-        if left == 0 || expired.more || aside.more {
+        if left == 0 || expired.more || more_aside {
             Work::Left
         } else {
             Work::Finished
@@ -416,7 +434,7 @@ impl Engine {
         let deadlines = [
             self.timers.next_deadline(),
             self.cache.next_deadline(),
-            self.stale.next_deadline(),
+            self.aside.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -434,6 +452,9 @@ impl Engine {
 
     /// A worker is done with a job. A completion whose fetch has timed out already is ignored.
     pub fn complete(&mut self, completion: Completion) {
+        if self.verify.awaits(completion.id) {
+            return self.check_answered(completion);
+        }
         self.fetch_completed(completion.id, completion.result);
     }
 
@@ -530,6 +551,7 @@ impl Engine {
             Timer::Reconnect => self.connect_control(),
             Timer::Heartbeat => self.heartbeat(),
             Timer::TrackingRetry => self.retry_tracking(),
+            Timer::Touch => self.touch_timer_fired(),
         }
     }
 

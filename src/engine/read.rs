@@ -62,6 +62,9 @@ impl Engine {
                 Some(Content::TooLarge) => return self.relay_read(ix, read),
                 Some(_) if usable => {
                     self.stats.count(Counter::Hits);
+                    if self.stats.get(Counter::Hits) >= self.verify.due {
+                        self.check_hit(db, read.key, read.hash);
+                    }
                     self.answer_hit(ix, &read);
                     return Handled::Done;
                 }
@@ -171,6 +174,9 @@ impl Engine {
         let Name { db, key, hash } = name;
         // Rule L2: what is kept goes, so that nobody is answered from before this fetch while it is under way.
         if self.switches.holds(Rule::RemoveAtStart) {
+            if self.puts_aside() {
+                self.aside.put_lapsed(&self.cache, db, key, hash, self.now);
+            }
             self.cache.remove(db, key, hash);
         }
         let timer = self.timers.set(
@@ -180,14 +186,18 @@ impl Engine {
         let keeps = self.keeps() || !self.switches.holds(Rule::NoMarkWhileDown);
         let mark = if keeps { Mark::Set } else { Mark::None };
         let id = self.fetches.start(name, mark, self.now, timer, waiters);
-        let worker = (hash % self.config.redis_workers.max(1) as u64) as usize;
         self.outputs.push_back(Output::Submit(Job {
             id,
-            worker,
+            worker: self.worker_of(hash),
             db,
             key: key.to_vec(),
             dispatched: self.now,
         }));
+    }
+
+    /// Rule L1: all fetches of a key are in one queue.
+    pub(super) fn worker_of(&self, hash: u64) -> usize {
+        (hash % self.config.redis_workers.max(1) as u64) as usize
     }
 
     fn owe_fetch(&mut self, ix: usize, hash: u64, http: Option<HttpAsk>) -> Waiter {
@@ -223,7 +233,7 @@ impl Engine {
             Ok(fetched) => {
                 // Rule L18: what waits aside is older than what was just read.
                 if self.switches.holds(Rule::SuccessDropsStale) {
-                    self.stale.remove(flight.db, &flight.key, flight.hash);
+                    self.aside.remove(flight.db, &flight.key, flight.hash);
                 }
                 let stored = self.keep(&flight, current, &fetched);
                 let value = fetched.value.map(Arc::new);
@@ -235,6 +245,8 @@ impl Engine {
                     self.cache
                         .set_tag(flight.db, &flight.key, flight.hash, facts.to_tag());
                 }
+                self.release_place();
+                self.warm_completed(id, &flight, None);
             }
             Err(error) => {
                 self.stats.count(Counter::FetchErrors);
@@ -245,9 +257,10 @@ impl Engine {
                         None => self.answer_error(waiter, flight.hash, &error),
                     }
                 }
+                self.release_place();
+                self.warm_completed(id, &flight, Some(&error));
             }
         }
-        self.release_place();
     }
 
     /// Rule L3: keeps what a fetch brought if the key's mark was still its own. Says whether a later read will hit.
@@ -292,6 +305,9 @@ impl Engine {
             ping: self.tracking.newest_sent() as u16,
         };
         let stored = self.cache.put(put, self.now);
+        if self.cache.bytes() + self.aside.bytes_lapsed() > self.cache.limits().bytes_max {
+            self.aside.clear_lapsed();
+        }
         self.stats
             .add(Counter::Evictions, u64::from(stored.evicted));
         stored.kept && !matches!(content, NewContent::TooLarge)
@@ -452,30 +468,6 @@ impl Engine {
         } else {
             debug_assert!(false, "what is uncounted was counted");
         }
-    }
-
-    /// Rule R2: the key's entry and mark go, in every database.
-    pub(super) fn poison_name(&mut self, hash: u64) {
-        let removed = if self.switches.holds(Rule::PoisonEntry) {
-            self.cache.remove_name(hash)
-        } else {
-            0
-        };
-        if self.switches.holds(Rule::PoisonStale) {
-            self.stale.remove_name(hash);
-        }
-        if self.switches.holds(Rule::PoisonMark) {
-            self.fetches.forget_name(hash);
-        }
-        self.stats.add(Counter::Invalidations, removed as u64);
-    }
-
-    /// Everything kept goes, and no fetch under way is kept.
-    pub(super) fn poison_all(&mut self) {
-        self.cache.clear();
-        self.stale.clear();
-        self.fetches.forget_all();
-        self.stats.count(Counter::Flushes);
     }
 }
 

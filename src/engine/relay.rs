@@ -159,7 +159,7 @@ impl Engine {
     }
 
     /// The least busy shared link of the pool; a fresh one while all are busy and the pool may grow.
-    fn shared_link(&mut self, pool: Pool) -> Option<ConnId> {
+    pub(super) fn shared_link(&mut self, pool: Pool) -> Option<ConnId> {
         let links = self.pools.get(&pool).map_or(&[][..], Vec::as_slice);
         let owed = |id: &ConnId| {
             self.link_index(*id)
@@ -204,7 +204,11 @@ impl Engine {
                 Touch::All
             }
             Scope::Keys => {
+                let writes = matches!(command.poison, Poison::Always | Poison::UnlessUnknown);
                 for hash in &self.touch {
+                    if writes {
+                        self.measures.note_own(*hash, self.now);
+                    }
                     self.outstanding
                         .entry((client.id.packed(), *hash))
                         .or_default()
@@ -253,7 +257,7 @@ impl Engine {
             frame: &frame,
             touch: Scope::Keys,
             poison: if self.switches.holds(Rule::PoisonAfterGet) {
-                Poison::Always
+                Poison::AfterGet
             } else {
                 Poison::Never
             },

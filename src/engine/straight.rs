@@ -107,7 +107,7 @@ impl Engine {
         let replies = &mut self.replies;
         replies.clear();
         // Canonical GETs in a row, as `serve_hits` answers them.
-        let (mut at, mut hits) = (0, 0);
+        let (mut at, mut hits, mut last) = (0, 0, 0);
         while let Some((key, used)) = get_at_start(&bytes[at..]) {
             let hash = self.hasher.hash(key);
             let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
@@ -118,6 +118,7 @@ impl Engine {
                 break;
             }
             replies.extend_from_slice(reply);
+            last = at;
             at += used;
             hits += 1;
         }
@@ -126,6 +127,10 @@ impl Engine {
         }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
+        if self.stats.get(Counter::Hits) >= self.verify.due {
+            let bytes = self.scratch[last..at].to_vec();
+            self.check_last_hit(ix, &bytes);
+        }
         at
     }
 
@@ -137,7 +142,7 @@ impl Engine {
         let known = &mut self.known_heads[ix % KNOWN_HEADS];
         let replies = &mut self.replies;
         replies.clear();
-        let (mut at, mut hits) = (0, 0);
+        let (mut at, mut hits, mut last) = (0, 0, 0);
         loop {
             let rest = &bytes[at..];
             let mut found = known.get_at_start(rest);
@@ -167,6 +172,7 @@ impl Engine {
                 age_secs: self.now.since(value.stored_at()).as_secs(),
             };
             hit::answer(replies, &self.hit_middle, &hit);
+            last = at;
             at += used;
             hits += 1;
         }
@@ -175,6 +181,12 @@ impl Engine {
         }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
+        if self.stats.get(Counter::Hits) >= self.verify.due
+            && let Some((key, _)) = known.get_at_start(&self.scratch[last..at])
+        {
+            let (db, key) = (self.clients[ix].db, key.to_vec());
+            self.check_hit(db, &key, self.hasher.hash(&key));
+        }
         at
     }
 

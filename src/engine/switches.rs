@@ -57,6 +57,10 @@ pub enum Rule {
     PoisonStale,
     /// L18: a fetch that succeeds removes what waits aside.
     SuccessDropsStale,
+    /// What a fetch has put aside in a lapse goes when the lease runs again.
+    DropLapsedAtRenewal,
+    /// A check that differs is judged only after the answer to a PING sent afterwards.
+    JudgeAfterPing,
     /// L19: without tracking an entry lives no longer than the staleness bound.
     BoundedLife,
     /// L19: the age of an entry counts from the dispatch of its fetch.
@@ -112,10 +116,10 @@ impl Engine {
         self.tracking.newest_answered()
     }
 
-    /// How many entries wait aside (rule L18).
+    /// How many entries wait aside since DOWN (rule L18), and how many since a fetch removed them in a lapse.
     #[doc(hidden)]
-    pub fn stale_len(&self) -> usize {
-        self.stale.len()
+    pub fn aside_lens(&self) -> (usize, usize) {
+        (self.aside.len_down(), self.aside.len_lapsed())
     }
 
     /// Turns a rule off, for a test that shows what then goes wrong.

@@ -24,6 +24,8 @@ pub(super) enum Timer {
     Heartbeat,
     /// Time to ask again for what Redis refused.
     TrackingRetry,
+    /// Time to report to Redis what is in use.
+    Touch,
 }
 
 /// All running timers. O(1) to set and to cancel.

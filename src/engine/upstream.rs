@@ -5,6 +5,7 @@
 //! first new attempt nothing is known, and requests are tried.
 #![forbid(unsafe_code)]
 
+use super::forget::Flush;
 use super::local::Greeting;
 use super::timers::Timer;
 use super::{ConnId, Engine};
@@ -185,7 +186,7 @@ impl Engine {
             }
             Purpose::Tracking if self.upstream.speaks_resp3 => self.tracking_answered(reply),
             Purpose::Tracking => {
-                self.poison_all();
+                self.poison_all(Flush::Up);
                 self.tracking_unavailable("it does not speak RESP3".to_owned());
             }
             Purpose::Heartbeat if reply.starts_with(b"-") => {
@@ -194,6 +195,7 @@ impl Engine {
             }
             Purpose::Heartbeat => self.pong(),
             Purpose::CommandTable => self.read_table(reply),
+            Purpose::Touch => self.touch_answered(id, reply),
             _ => {}
         }
         let link = &mut self.links[ix];
@@ -272,7 +274,7 @@ impl Engine {
                 LogLevel::Warn,
                 "Redis was restarted or is another one; everything kept is dropped".to_owned(),
             );
-            self.poison_all();
+            self.poison_all(Flush::Server);
             self.retire_links();
             self.upstream.db_known = 0;
         }

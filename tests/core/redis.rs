@@ -390,7 +390,7 @@ impl Redis {
                     .count();
                 integer(removed)
             }
-            ("EXISTS", 2..) => integer(
+            ("EXISTS" | "TOUCH", 2..) => integer(
                 args[1..]
                     .iter()
                     .filter(|name| self.get(db, name).is_some())

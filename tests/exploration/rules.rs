@@ -16,7 +16,9 @@ use super::driver::codec::request;
 use super::driver::world::Routing;
 use super::observer::bulk;
 use super::scenario::Op::{Fresh, Get, GetL, Hello, Http, Mget, Mset, Other, Range, Script, Set};
-use super::scenario::Promise::{Bound, Cross, Event, Gmono, Half, Mono, Order, Ryw, StaleUp};
+use super::scenario::Promise::{
+    Bound, Cross, Event, Gmono, Half, Mono, Order, Ryw, StaleUp, Verify,
+};
 use super::scenario::{Mode, PLAIN, Promise, Scenario, TRACKED};
 use super::state::State;
 use super::{Search, explain, shortest};
@@ -371,6 +373,62 @@ fn l18_a_barrier_ended_by_a_loss_empties_everything() {
         ..TRACKED
     };
     rule(Rule::FlushAtLostBarrier, &[Ryw, Cross], scenario);
+}
+
+#[test]
+fn what_a_lapse_puts_aside_obeys_the_same_rules() {
+    let lapse = Scenario {
+        depth: 1,
+        lapses: 1,
+        failures: 1,
+        stale: true,
+        ..TRACKED
+    };
+    let scenario = Scenario {
+        scripts: &[&[Get, Get, Set, Get]],
+        failures: 2,
+        ..lapse
+    };
+    rule(Rule::PoisonStale, &[Ryw, Cross], scenario);
+    let scenario = Scenario {
+        scripts: &[&[Get, Get, Get]],
+        foreign: &[Set],
+        cuts: 1,
+        ..lapse
+    };
+    rule(Rule::SuccessDropsStale, &[Mono, Gmono], scenario);
+    let scenario = Scenario {
+        scripts: &[&[Get, Get]],
+        waits: 1,
+        ..lapse
+    };
+    rule(Rule::DropLapsedAtRenewal, &[StaleUp], scenario);
+}
+
+#[test]
+fn a_difference_is_no_mismatch_before_a_later_ping_is_answered() {
+    let scenario = Scenario {
+        scripts: &[&[Get, Get]],
+        foreign: &[Set],
+        waits: 1,
+        verify: true,
+        ..TRACKED
+    };
+    rule(Rule::JudgeAfterPing, &[Verify], scenario);
+}
+
+#[test]
+fn a_check_finds_a_hit_that_should_have_gone() {
+    // The push is read and the entry stays; the check begins after it.
+    let scenario = Scenario {
+        scripts: &[&[Get, Get]],
+        foreign: &[Set],
+        depth: 1,
+        waits: 1,
+        verify: true,
+        ..TRACKED
+    };
+    rule(Rule::PoisonEntry, &[Verify, Event], scenario);
 }
 
 #[test]

@@ -71,6 +71,10 @@ pub struct Scenario {
     pub ticks: usize,
     /// Whether `STALE_IF_ERROR_SECS` is set.
     pub stale: bool,
+    /// Whether the first hit is checked (`VERIFY_SAMPLE=1`): none is ever found wrong.
+    pub verify: bool,
+    /// `WARM_RECONNECT`.
+    pub warm: usize,
     /// `MAX_CONCURRENT_REQUESTS`.
     pub limit: usize,
 }
@@ -104,6 +108,8 @@ pub const PLAIN: Scenario = Scenario {
     waits: 0,
     ticks: 0,
     stale: false,
+    verify: false,
+    warm: 0,
     limit: 1000,
 };
 
@@ -134,6 +140,8 @@ pub enum Promise {
     Half,
     /// Nothing waits aside while Redis pushes, and no stale answer is older than the last time it began to.
     StaleUp,
+    /// No checked hit is found wrong: whatever changed meanwhile was told of in time (`engine/verify.rs`).
+    Verify,
     /// Every client gets all its replies.
     Stuck,
 }

@@ -362,6 +362,99 @@ pub const SCENARIOS: &[Scenario] = &[
         ..TRACKED
     },
     Scenario {
+        name: "stale: the lease lapses, a write",
+        scripts: &[&[Get, Set, Get], &[Get]],
+        depth: 1,
+        lapses: 1,
+        failures: 1,
+        waits: 1,
+        stale: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "stale: the lease lapses, a foreign write",
+        scripts: &[&[Get, Get, Get]],
+        foreign: &[Set],
+        lapses: 1,
+        failures: 1,
+        waits: 1,
+        stale: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "stale: the lease lapses, two clients and a foreign write",
+        scripts: &[&[Get, Get], &[Get, Get]],
+        depth: 1,
+        foreign: &[Set],
+        lapses: 1,
+        failures: 1,
+        stale: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "stale: the lease lapses, a script",
+        scripts: &[&[Get, Script, Get], &[Get]],
+        depth: 1,
+        lapses: 1,
+        failures: 1,
+        stale: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "stale: the lease lapses, then the invalidation link is lost",
+        scripts: &[&[Get, Get, Get]],
+        foreign: &[Set],
+        depth: 1,
+        lapses: 1,
+        cuts: 1,
+        failures: 2,
+        stale: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "verify: a foreign write",
+        scripts: &[&[Get, Get], &[Get]],
+        foreign: &[Set],
+        waits: 1,
+        verify: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "verify: own writes",
+        scripts: &[&[Get, Get], &[Set, Script]],
+        depth: 1,
+        waits: 1,
+        verify: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "verify: two rounds, a foreign write",
+        mode: Mode::TwoRounds,
+        scripts: &[&[Get, Get]],
+        foreign: &[Set, Del],
+        waits: 2,
+        verify: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "verify: the invalidation link is lost",
+        scripts: &[&[Get, Get]],
+        foreign: &[Set],
+        cuts: 1,
+        waits: 1,
+        verify: true,
+        ..TRACKED
+    },
+    Scenario {
+        name: "what was used is fetched again after a loss",
+        scripts: &[&[Get, Get], &[Set, Get]],
+        depth: 1,
+        foreign: &[Set],
+        cuts: 1,
+        warm: 2,
+        ..TRACKED
+    },
+    Scenario {
         name: "ttl: a part of a value",
         scripts: &[&[Get, Range, Get], &[Set, Range]],
         ..PLAIN

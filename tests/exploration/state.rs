@@ -84,6 +84,8 @@ impl State {
             coherence,
             staleness_bound: BOUND,
             stale_if_error: if scenario.stale { HOUR } else { Duration::ZERO },
+            verify_sample_ppm: if scenario.verify { 1_000_000 } else { 0 },
+            warm_reconnect: scenario.warm,
             // So that a client sees what comes after a loss.
             upstream_lost: UpstreamLost::Error,
             redis_workers: 2,
@@ -251,8 +253,14 @@ impl State {
         if was_down && !self.is_down() {
             self.up = self.up_next;
         }
-        if !self.is_down() && self.world.engine.stale_len() > 0 {
+        let (aside_down, aside_lapsed) = self.world.engine.aside_lens();
+        let state = self.world.engine.coherence_state();
+        if !self.is_down() && aside_down > 0 || state == "tracking" && aside_lapsed > 0 {
             return Err(Promise::StaleUp);
+        }
+        let mismatches = self.world.engine.stats().get(Counter::VerifyMismatches);
+        if mismatches > 0 {
+            return Err(Promise::Verify);
         }
         let stale = self.world.engine.stats().get(Counter::StaleHits) > stale_hits;
         self.listen(stale)

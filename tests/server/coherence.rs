@@ -239,6 +239,46 @@ fn a_key_whose_time_is_over_is_no_hit_even_while_redis_has_not_noticed() {
 }
 
 #[test]
+fn brief_keys_among_two_hundred_thousand_long_lived_ones_are_no_hits_after_their_time() {
+    const BRIEF: usize = 200;
+    let redis = RedisServer::start();
+    let proxy = Proxy::tracking(&redis);
+    // In parts: while a script runs for seconds Redis answers others with BUSY.
+    let script = "for n = 1, 10000 do redis.call('SET', ARGV[1] .. n, 'v', 'EX', 100000) end";
+    for part in 0..20 {
+        redis.call(&["EVAL", script, "0", &format!("long:{part}:")]);
+    }
+    let (mut client, mut direct) = (proxy.resp(), redis.client());
+    let value = Reply::bulk("v");
+    // Redis finds what has expired by sampling, so that among so many it tells of a key long after its time.
+    let was_hit = (0..20).any(|round| {
+        let keys: Vec<String> = (0..BRIEF).map(|n| format!("brief:{round}:{n}")).collect();
+        let set = |key: &str| encode(&["SET", key, "v", "PX", "1500"]);
+        // The clock is set last, so when its time is over, theirs is.
+        let all: Vec<u8> = keys
+            .iter()
+            .map(String::as_str)
+            .chain(["clock"])
+            .flat_map(set)
+            .collect();
+        direct.send(&all);
+        direct.replies(BRIEF + 1);
+        let hits = proxy.counter(info::HITS);
+        eventually("their time is over", PATIENCE, || {
+            let is_over = direct.line("PTTL clock") == Reply::Int(-2);
+            for key in &keys {
+                let reply = client.call(&["GET", key]);
+                let is_right = reply == value && !is_over || reply == Reply::NullBulk;
+                assert!(is_right, "{key}: {reply:?}, over: {is_over}");
+            }
+            is_over
+        });
+        proxy.counter(info::HITS) > hits
+    });
+    assert!(was_hit, "they were kept while they lived");
+}
+
+#[test]
 fn the_absence_of_a_key_is_kept_until_another_client_creates_it() {
     let redis = RedisServer::start();
     let proxy = Proxy::tracking(&redis);

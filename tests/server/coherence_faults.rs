@@ -62,6 +62,7 @@ fn each_connection_may_be_killed_under_load_and_nothing_stale_is_read() {
         .lost_is_an_error()
         .tracking()
         .env("LOG_LEVEL", "error")
+        .env("VERIFY_SAMPLE", 1)
         .start_tracking();
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -127,6 +128,7 @@ fn each_connection_may_be_killed_under_load_and_nothing_stale_is_read() {
         );
         drop(stop);
     });
+    assert_eq!(proxy.counter("nearcache_verify_mismatches"), 0);
     for key in ["a", "b"] {
         let mut client = proxy.resp();
         eventually("the last value is read", PATIENCE, || {

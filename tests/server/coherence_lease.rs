@@ -114,6 +114,51 @@ fn a_frozen_redis_yields_no_hit_older_than_the_bound() {
 }
 
 #[test]
+fn a_hot_key_of_a_frozen_redis_is_answered_stale_and_never_as_a_hit() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis)
+        .tracking()
+        .env("STALENESS_BOUND_MS", BOUND.as_millis())
+        .env("STALE_IF_ERROR_SECS", 600)
+        .env("REDIS_TIMEOUT_MS", 200)
+        .env("LINK_DEAD_MS", 4000)
+        .start_tracking();
+    let mut watched = Watched::by(&proxy);
+    redis.call(&["MSET", "hot", "v", "cold", "v"]);
+    watched.warm("hot", &Reply::bulk("v"));
+    watched.warm("cold", &Reply::bulk("v"));
+    redis.freeze();
+    eventually("hits have ended", PATIENCE, || {
+        assert_eq!(watched.get("hot"), Reply::bulk("v"));
+        proxy.info()[info::COHERENCE] == "tracking_lapsed"
+    });
+    // Read all the time, so fetches remove it all the time; the link is given up meanwhile.
+    let mut http = proxy.http();
+    let (hits, _) = proxy.hits_and_misses_of(|| {
+        eventually("the link is given up", PATIENCE, || {
+            assert_eq!(watched.get("hot"), Reply::bulk("v"));
+            let response = http.get("hot");
+            assert!(
+                response.cache_status().contains("hit; ttl=-"),
+                "{response:?}"
+            );
+            proxy.info()[info::COHERENCE] == "tracking_down"
+        });
+        for key in ["hot", "cold", "hot"] {
+            assert_eq!(watched.get(key), Reply::bulk("v"), "{key}");
+        }
+    });
+    assert_eq!(hits, 0, "these are no hits");
+    assert!(proxy.counter(info::STALE_HITS) >= 4);
+    redis.thaw();
+    redis.call(&["SET", "hot", "w"]);
+    watched.recovers("hot", &Reply::bulk("v"), &Reply::bulk("w"));
+    proxy.await_coherence("tracking");
+    watched.recovers("hot", &Reply::bulk("w"), &Reply::bulk("w"));
+    watched.stays("hot", &Reply::bulk("w"));
+}
+
+#[test]
 fn a_read_that_joins_a_fetch_is_not_answered_with_what_is_older_than_the_bound() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());

@@ -3,7 +3,7 @@
 use crate::support::coherent::{SLACK, Watched};
 use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
-use crate::support::resp::{Reply, RespClient};
+use crate::support::resp::{Reply, RespClient, encode};
 use crate::support::{PATIENCE, eventually};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -62,6 +62,7 @@ fn no_reader_sees_a_version_go_back_while_eight_write() {
     let proxy = Proxy::to(&redis)
         .tracking()
         .env("STALENESS_BOUND_MS", BOUND.as_millis())
+        .env("VERIFY_SAMPLE", 1)
         .start_tracking();
     let told = Told::default();
     let over = AtomicBool::new(false);
@@ -108,6 +109,7 @@ fn no_reader_sees_a_version_go_back_while_eight_write() {
         show("under load", &under_load);
     });
     assert!(proxy.counter(info::HITS) > 0 && proxy.counter(info::PUSHES) > 0);
+    no_checked_hit_was_wrong(&proxy);
     for key in 0..KEYS {
         let name = format!("k{key}");
         let last = redis.call(&["GET", &name]);
@@ -115,6 +117,18 @@ fn no_reader_sees_a_version_go_back_while_eight_write() {
             proxy.resp().call(&["GET", &name]) == last
         });
     }
+}
+
+/// Every difference found was explained by a change that Redis told of.
+fn no_checked_hit_was_wrong(proxy: &Proxy) {
+    let figure = |name: &str| proxy.counter(&format!("nearcache_{name}"));
+    let pings = figure("ping_count");
+    // What differs is judged after the next PING or two.
+    eventually("all checks are judged", PATIENCE, || {
+        figure("ping_count") >= pings + 3
+    });
+    assert!(figure("verify_checks") > 0, "some hits were checked");
+    assert_eq!(figure("verify_mismatches"), 0);
 }
 
 /// How long after Redis's reply to a foreign write its value was read, sorted.
@@ -150,6 +164,55 @@ fn lag(direct: &mut RespClient, client: &mut RespClient) -> Duration {
         }
         assert!(asked < BOUND + SLACK, "old {asked:?} after the write");
     }
+}
+
+#[test]
+fn foreign_writes_are_seen_while_ten_thousand_others_pass_each_second() {
+    const BATCH: usize = 100;
+    const PAUSE: Duration = Duration::from_millis(10);
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis)
+        .tracking()
+        .env("STALENESS_BOUND_MS", BOUND.as_millis())
+        .env("VERIFY_SAMPLE", 1)
+        .start_tracking();
+    let over = AtomicBool::new(false);
+    let began = Instant::now();
+    let pushes = thread::scope(|scope| {
+        let stop = StopAtEnd(&over);
+        let (redis, over) = (&redis, &over);
+        scope.spawn(move || {
+            let mut direct = redis.client();
+            let mut due = Instant::now();
+            for round in 0.. {
+                if over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let batch: Vec<u8> = (0..BATCH)
+                    .flat_map(|n| encode(&["SET", &format!("noise:{n}"), &round.to_string()]))
+                    .collect();
+                direct.send(&batch);
+                direct.replies(BATCH);
+                due += PAUSE;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
+        });
+        eventually("others write", PATIENCE, || {
+            proxy.counter(info::PUSHES) > 10 * BATCH as u64
+        });
+        let lags = lags(redis, &proxy);
+        drop(stop);
+        show("with 10,000 others in a second", &lags);
+        proxy.counter(info::PUSHES)
+    });
+    let per_sec = pushes as f64 / began.elapsed().as_secs_f64();
+    println!("{pushes} pushes, {per_sec:.0} in a second");
+    // Each of them was heard of, one by one.
+    let (mut client, last) = (proxy.resp(), redis.call(&["GET", "noise:0"]));
+    eventually("the last value is read", PATIENCE, || {
+        client.line("GET noise:0") == last
+    });
+    no_checked_hit_was_wrong(&proxy);
 }
 
 #[test]

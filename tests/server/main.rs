@@ -16,6 +16,7 @@
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
 //! - [`coherence`]: what others change is seen; [`coherence_own`]: own writes, at once; [`coherence_versions`]: under load
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
+//! - [`coherence_verify`]: what is counted of it, checked hits among that; [`coherence_upkeep`]: TOUCH, warming
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
@@ -33,6 +34,8 @@ mod coherence_modes;
 mod coherence_own;
 mod coherence_servers;
 mod coherence_switch;
+mod coherence_upkeep;
+mod coherence_verify;
 mod coherence_versions;
 mod commands;
 mod databases;

@@ -47,8 +47,9 @@ pub enum Asked {
 impl Asked {
     /// Whether a command is sent at most once in a run. Reads of the keys that all use are not.
     pub fn is_unique(args: &[Vec<u8>]) -> bool {
-        const REPEATED: [&str; 10] = [
-            "GET", "INCR", "PING", "INFO", "CLIENT", "COMMAND", "SELECT", "HELLO", "AUTH", "ECHO",
+        const REPEATED: [&str; 11] = [
+            "TOUCH", "GET", "INCR", "PING", "INFO", "CLIENT", "COMMAND", "SELECT", "HELLO", "AUTH",
+            "ECHO",
         ];
         const LOOKS: [&str; 4] = ["MGET", "EXISTS", "STRLEN", "GETRANGE"];
         let is_in = |names: &[&str]| {

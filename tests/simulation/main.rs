@@ -20,10 +20,10 @@ use run::Run;
 const SEEDS: u64 = 2000;
 /// So many are enough to come across a rule that is turned off.
 #[cfg(debug_assertions)]
-const SEEDS_TO_FAIL: u64 = 5000;
+const SEEDS_TO_FAIL: u64 = 6000;
 
 /// What is counted over all runs.
-const TOTALS: [&str; 14] = [
+const TOTALS: [&str; 17] = [
     "replies",
     "values read",
     "values older than Redis's",
@@ -35,6 +35,9 @@ const TOTALS: [&str; 14] = [
     "losses of tracking",
     "lapses of the lease",
     "times without tracking",
+    "hits checked",
+    "keys touched",
+    "keys fetched again",
     "keys shown by reads that are no GET",
     "hits of those",
     "keys fetched ahead",
@@ -71,6 +74,9 @@ fn run(seed: u64, broken: Option<Rule>, trace: bool) -> Totals {
         state("tracking_down"),
         state("tracking_lapsed"),
         state("bounded"),
+        counter(Counter::VerifyChecks),
+        counter(Counter::Touched),
+        counter(Counter::Warmed),
         run.ledger.looks,
         counter(Counter::OtherHits),
         counter(Counter::FetchedAhead),

@@ -43,6 +43,9 @@ fn config(random: &mut Rng, faults: bool) -> Config {
         redis_connect_timeout: HOUR,
         link_dead: HOUR,
         link_idle: draw(random, &[10, 500, 60_000].map(Duration::from_millis)),
+        verify_sample_ppm: draw(random, &[0, 300_000, 1_000_000]),
+        upstream_touch: Duration::from_millis(draw(random, &[0, 0, 20])),
+        warm_reconnect: draw(random, &[0, 1, 100]),
         queue_wait: HOUR,
         http_head_timeout: HOUR,
         http_idle_timeout: HOUR,
@@ -113,6 +116,8 @@ pub struct Run {
     eager: usize,
     taste: Taste,
     broken: bool,
+    /// It reports to Redis what is in use.
+    touches: bool,
 }
 
 impl Run {
@@ -130,6 +135,7 @@ impl Run {
             Coherence::Ttl | Coherence::Off => config.cache_ttl,
         };
         let ledger = Ledger::new(config.redis_url.db, bound);
+        let touches = !config.upstream_touch.is_zero();
         let mut world = World::new(config, seed);
         #[cfg(debug_assertions)]
         if let Some(rule) = broken {
@@ -165,6 +171,7 @@ impl Run {
             states: BTreeMap::new(),
             stale_hits: 0,
             broken: broken.is_some(),
+            touches,
         }
     }
 
@@ -398,10 +405,20 @@ impl Run {
         }
         let stale_hits = engine.stats().get(Counter::StaleHits);
         assert!(
-            stale_hits == self.stale_hits || self.state == down || state == down,
+            stale_hits == self.stale_hits
+                || [self.state, state]
+                    .iter()
+                    .any(|state| [down, "tracking_lapsed"].contains(state)),
             "stale answers are for the time without Redis"
         );
-        assert!(engine.stale_len() == 0 || state == down, "rule L18");
+        let (aside_down, aside_lapsed) = engine.aside_lens();
+        assert!(aside_down == 0 || state == down, "rule L18");
+        assert!(aside_lapsed == 0 || state != "tracking", "rule L18");
+        assert_eq!(
+            engine.stats().get(Counter::VerifyMismatches),
+            0,
+            "a hit was wrong"
+        );
         if self.state != state {
             *self.states.entry(state).or_default() += 1;
         }
@@ -540,8 +557,8 @@ impl Run {
         let retry = usize::from(self.world.engine.coherence_state() == "bounded");
         assert_eq!(
             field("timers"),
-            self.world.wires.len() + http.count() + 1 + retry,
-            "one per link, one per HTTP client, the heartbeat, the next request to track"
+            self.world.wires.len() + http.count() + 1 + retry + usize::from(self.touches),
+            "one per link, one per HTTP client, the heartbeat, the next request to track, the next TOUCH"
         );
         assert!(self.world.ready.is_empty());
         self.check_kept();

@@ -15,6 +15,7 @@ mod tunnel;
 mod unit;
 
 use super::clients::Handled;
+use super::forget::{Cause, Flush};
 use super::relay::{Relayed, Scope};
 use super::resp::{Judgement, has_our_section};
 use super::switches::Rule;
@@ -209,7 +210,7 @@ impl Engine {
         let (touch, poison) = match (judgement.way, &deed) {
             // What it touches is what its transaction does, which the replies before its own will tell.
             (_, Deed::Exec) => (Scope::Keys, Poison::Never),
-            (Way::Get, _) if self.switches.holds(get) => (Scope::Keys, Poison::Always),
+            (Way::Get, _) if self.switches.holds(get) => (Scope::Keys, Poison::AfterGet),
             _ => (judgement.scope, judgement.poison),
         };
         let command = Relayed {
@@ -254,6 +255,11 @@ impl Engine {
             // Not in `outstanding`: all that follows goes the same way, whatever it touches.
             Scope::Keys if command.poison == Poison::Never => Touch::Keys(0),
             Scope::Keys => {
+                if command.poison != Poison::AfterGet {
+                    for hash in &self.touch {
+                        self.measures.note_own(*hash, self.now);
+                    }
+                }
                 link.touched.extend(&self.touch);
                 Touch::Keys(
                     u32::try_from(self.touch.len()).expect("a request's length bounds its keys"),
@@ -344,11 +350,14 @@ impl Engine {
         if !self.switches.holds(Rule::PoisonAfterExec) {
             return;
         }
-        if block.all != Everything::No {
-            return self.poison_all();
+        match block.all {
+            Everything::No => {}
+            Everything::Reported => return self.poison_all(Flush::Barrier),
+            Everything::Unreported => return self.poison_all(Flush::Command),
         }
         for hash in block.touched {
-            self.poison_name(hash);
+            self.measures.note_own(hash, self.now);
+            self.poison_name(hash, Cause::Own);
         }
     }
 

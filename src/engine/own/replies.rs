@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::super::coherence::BARRIER_REPLY_BYTES_MAX;
+use super::super::forget::Flush;
 use super::Engine;
 use crate::engine::ConnId;
 use crate::link::{Arrival, Owed, Poison, Purpose, Taken, Touch};
@@ -258,7 +259,7 @@ impl Engine {
     /// Rules L5 and L9, for what was executed at once.
     fn poison_own(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
         if owed.poison == Poison::Barrier {
-            return self.poison_all();
+            return self.poison_all(Flush::Barrier);
         }
         self.poison_front(ix, owed, reply);
     }

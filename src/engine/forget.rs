@@ -1,0 +1,115 @@
+//! Forgetting: a key, or everything, and why (rule R2).
+//!
+//! Whatever must not be answered any more goes through here, so that nothing that is kept in several places (the cache,
+//! the marks, what waits aside, the checks under way) is forgotten in one of them only.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use super::switches::Rule;
+use crate::link::Poison;
+use crate::stats::Counter;
+
+/// Why a key is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A command passed on here wrote it.
+    Own,
+    /// Somebody else wrote it, or Redis dropped it.
+    Foreign,
+    /// It was read beside the fetches (rule L5). It need not have changed.
+    Get,
+}
+
+impl Cause {
+    /// At the completion of a relayed command.
+    pub(super) fn of_command(poison: Poison) -> Cause {
+        match poison {
+            Poison::AfterGet => Cause::Get,
+            _ => Cause::Own,
+        }
+    }
+}
+
+/// Why everything is forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// The invalidation link is gone.
+    Down,
+    /// Redis was asked to track, and answered.
+    Up,
+    /// Redis pushed that anything may have changed.
+    Pushed,
+    /// A command passed on here may have changed anything, and Redis need not tell of it.
+    Command,
+    /// What a barrier would have been for.
+    Barrier,
+    /// The operator changed the mode.
+    Switch,
+    /// Redis is another process now.
+    Server,
+    /// A hit was found to be wrong.
+    Mismatch,
+}
+
+impl Flush {
+    /// At the completion of a relayed command that may touch every key.
+    pub(super) fn of_command(poison: Poison) -> Flush {
+        match poison {
+            Poison::Barrier => Flush::Barrier,
+            _ => Flush::Command,
+        }
+    }
+
+    fn counter(self) -> Counter {
+        match self {
+            Flush::Down => Counter::FlushesDown,
+            Flush::Up => Counter::FlushesUp,
+            Flush::Pushed => Counter::FlushesPushed,
+            Flush::Command => Counter::FlushesCommand,
+            Flush::Barrier => Counter::FlushesBarrier,
+            Flush::Switch => Counter::FlushesSwitch,
+            Flush::Server => Counter::FlushesServer,
+            Flush::Mismatch => Counter::FlushesMismatch,
+        }
+    }
+}
+
+impl Engine {
+    /// Rule R2: the key's entry and mark go, in every database.
+    pub(super) fn poison_name(&mut self, hash: u64, cause: Cause) {
+        let removed = if self.switches.holds(Rule::PoisonEntry) {
+            self.cache.remove_name(hash)
+        } else {
+            0
+        };
+        if self.switches.holds(Rule::PoisonStale) {
+            self.aside.remove_name(hash);
+        }
+        if self.switches.holds(Rule::PoisonMark) {
+            self.fetches.forget_name(hash);
+        }
+        self.verify.explain(hash);
+        self.stats.add(Counter::Invalidations, removed as u64);
+        let by = match cause {
+            Cause::Own => Counter::InvalidationsOwn,
+            Cause::Foreign => Counter::InvalidationsForeign,
+            Cause::Get => return,
+        };
+        self.stats.add(by, removed as u64);
+    }
+
+    /// Everything kept goes, and no fetch under way is kept.
+    pub(super) fn poison_all(&mut self, why: Flush) {
+        self.cache.clear();
+        self.aside.clear();
+        self.fetches.forget_all();
+        self.note_flush(why);
+    }
+
+    /// Everything kept has gone, or was put aside.
+    pub(super) fn note_flush(&mut self, why: Flush) {
+        self.verify.explain_all();
+        self.stats.count(Counter::Flushes);
+        self.stats.count(why.counter());
+    }
+}

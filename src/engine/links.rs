@@ -490,7 +490,7 @@ impl Engine {
                 .is_some_and(|own| own.held.is_empty())
         {
             // What was received before counts.
-            self.poison_all();
+            self.poison_all(Flush::Barrier);
             self.release_held(id);
             if self.link_index(id).is_none() {
                 return;

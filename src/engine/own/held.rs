@@ -12,6 +12,7 @@ use super::Engine;
 use crate::client::{CloseReason, State};
 use crate::config::Coherence;
 use crate::engine::ConnId;
+use crate::engine::forget::Flush;
 use crate::link::{Arrival, Held, Purpose};
 
 impl Engine {
@@ -43,7 +44,7 @@ impl Engine {
             return;
         }
         if held || behind {
-            self.poison_all();
+            self.poison_all(Flush::Barrier);
             self.release_held(id);
         }
         self.hand_over(id, what, bytes);
@@ -133,7 +134,7 @@ impl Engine {
         };
         let forgets = self.own_of(ix).tunnel.is_some_and(|tunnel| tunnel.forgets);
         if forgets {
-            self.poison_all();
+            self.poison_all(Flush::Command);
         }
         self.pass_message(id, bytes);
     }

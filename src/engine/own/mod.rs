@@ -367,10 +367,10 @@ impl Engine {
             return;
         };
         if block.all == Everything::Unreported {
-            return self.poison_all();
+            return self.poison_all(Flush::Command);
         }
         for hash in block.touched {
-            self.poison_name(hash);
+            self.poison_name(hash, Cause::Own);
         }
     }
 

@@ -158,7 +158,7 @@ impl Engine {
     }
 
     fn let_flow(&mut self, id: ConnId) {
-        self.poison_all();
+        self.poison_all(Flush::Barrier);
         self.release_held(id);
     }
 

@@ -9,6 +9,7 @@ use super::Engine;
 use crate::client::Hold;
 use crate::command::{LocalCommand, StateKind, Way};
 use crate::engine::clients::Handled;
+use crate::engine::forget::Flush;
 use crate::link::Tunnel;
 use crate::protocol::resp::request::Request;
 use crate::session::Deed;
@@ -86,7 +87,7 @@ impl Engine {
             return false;
         }
         let id = self.links[link].id;
-        self.poison_all();
+        self.poison_all(Flush::Command);
         self.release_held(id);
         if self.link_index(id).is_none() {
             return true;

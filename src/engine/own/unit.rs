@@ -93,7 +93,7 @@ impl Union {
         self.touched.extend(touched);
         match judgement.poison {
             Poison::Barrier => self.reported = true,
-            Poison::Always | Poison::UnlessUnknown => self.poisons = true,
+            Poison::Always | Poison::UnlessUnknown | Poison::AfterGet => self.poisons = true,
             // A GET poisons what it reads (rule L5).
             Poison::Never => self.poisons |= judgement.way == Way::Get,
         }

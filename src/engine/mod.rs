@@ -122,6 +122,8 @@ pub enum Output {
     Connect(ConnId),
     /// Redis may be another one behind the same name: workers make fresh connections, the name is resolved again.
     Renew,
+    /// Redis answers again: workers that pause after a failed attempt try at once.
+    Recovered,
     /// Everything was sent and nothing more will be: shut the socket's write side, and go on reading (the bytes are
     /// dropped) until the peer closes or [`Output::Close`] comes, so that the last reply is not lost to a reset.
     Shut(ConnId),
@@ -335,7 +337,7 @@ impl Engine {
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
     /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
-    #[inline]
+    #[inline(always)]
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
         self.receiving = straight::Receiving::Scratch;
         match id.place {

@@ -190,8 +190,8 @@ pub enum Mute {
 pub enum Framing {
     /// RESP.
     Resp(RequestParser),
-    /// HTTP.
-    Http(http::RequestParser),
+    /// HTTP. Apart, because it is the larger one and most clients do not speak it.
+    Http(Box<http::RequestParser>),
 }
 
 /// One client connection.
@@ -292,7 +292,7 @@ impl Client {
             db,
             inbox: Buffer::default(),
             framing: match port {
-                Port::Http => Framing::Http(http::RequestParser::default()),
+                Port::Http => Framing::Http(Box::default()),
                 Port::Resp => Framing::Resp(RequestParser::default()),
             },
             outbox: Outbox::default(),

@@ -3,7 +3,7 @@
 
 use ahash::RandomState;
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 
 /// Hashes key names to 64 bits under a secret seed (the `ahash` crate).
 #[derive(Debug, Clone)]
@@ -20,7 +20,10 @@ impl KeyHasher {
     /// the key in all of them with one walk.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> u64 {
-        self.0.hash_one(key)
+        // Not `hash_one`: that also mixes in the length, which `write` does by itself.
+        let mut hasher = self.0.build_hasher();
+        hasher.write(key);
+        hasher.finish()
     }
 }
 

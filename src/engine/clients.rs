@@ -107,10 +107,10 @@ impl Engine {
             return None;
         };
         let client = self.clients.get(index as usize)?;
-        (client.id == id).then_some(index as usize)
+        (client.id.generation == id.generation).then_some(index as usize)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn client_recv_slice(&mut self, id: ConnId) -> &mut [u8] {
         let Some(ix) = self.client_index(id) else {
             return &mut [];

@@ -14,7 +14,7 @@ use crate::protocol::http::response::{
     self, CacheStatus, DATE_BYTES, Envelope, ErrorAnswer, ValueAnswer,
 };
 use crate::protocol::http::route::{Manner, Policy, Route, route};
-use crate::protocol::http::{IfNoneMatch, Refusal, Request, RequestParser, Step};
+use crate::protocol::http::{IfNoneMatch, Refusal, Request, Step};
 use crate::stats::Counter;
 use crate::time::Time;
 use std::sync::Arc;
@@ -68,11 +68,10 @@ pub(super) struct Paper<'a> {
 impl Engine {
     /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
     pub(super) fn serve_http(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
-        let blank = Framing::Http(RequestParser::default());
-        let Framing::Http(mut parser) = std::mem::replace(&mut self.clients[ix].framing, blank)
-        else {
+        let Framing::Http(kept) = &mut self.clients[ix].framing else {
             return bytes.len();
         };
+        let mut parser = std::mem::take(&mut **kept);
         let id = self.clients[ix].id;
         let mut at = 0;
         while at < bytes.len() && *budget > 0 && !self.outbox_is_high(ix) {
@@ -107,7 +106,9 @@ impl Engine {
                 }
             }
         }
-        self.clients[ix].framing = Framing::Http(parser);
+        if let Framing::Http(kept) = &mut self.clients[ix].framing {
+            **kept = parser;
+        }
         at
     }
 

@@ -335,7 +335,7 @@ impl Engine {
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
     /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
-    #[inline]
+    #[inline(always)]
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
         self.receiving = straight::Receiving::Scratch;
         match id.place {

@@ -6,7 +6,7 @@
 
 use super::Reactor;
 use super::dialer::Dialed;
-use super::sockets::{Socket, Source, Stage};
+use super::sockets::{Attempt, Flag, Socket, Source, Stage};
 use crate::engine::ConnId;
 use crate::transport::Transport;
 use mio::net::TcpStream;
@@ -58,13 +58,14 @@ impl Reactor {
                     let _ = transport.set_link_options(self.dialer.link_dead);
                     if let Some(socket) = self.sockets.get(id) {
                         // What the poll said of an earlier address is void; which lists the link is in is not.
-                        (socket.readable, socket.read_closed, socket.broken) =
-                            (false, false, false);
-                        socket.stage = Stage::Connecting {
+                        for flag in [Flag::READABLE, Flag::READ_CLOSED, Flag::BROKEN] {
+                            socket.flags.put(flag, false);
+                        }
+                        socket.stage = Stage::Connecting(Box::new(Attempt {
                             transport,
                             address,
                             rest: addresses,
-                        };
+                        }));
                     }
                     return;
                 }
@@ -80,29 +81,33 @@ impl Reactor {
             return;
         };
         let stage = std::mem::replace(&mut socket.stage, Stage::Resolving);
-        let Stage::Connecting {
+        let Stage::Connecting(attempt) = stage else {
+            return;
+        };
+        let Attempt {
             transport,
             address,
             rest,
-        } = stage
-        else {
-            return;
-        };
+        } = *attempt;
         let error = match transport.take_error() {
             Ok(Some(e)) | Err(e) => e,
             Ok(None) => match transport.peer_addr() {
                 Ok(_) => {
-                    (socket.stage, socket.writable) = (Stage::Open(transport), true);
+                    socket.stage = Stage::Open(transport);
+                    socket.flags.put(Flag::WRITABLE, true);
                     self.engine.connected(id, Ok(()));
                     return self.handle_outputs();
                 }
-                Err(e) if e.kind() == io::ErrorKind::NotConnected && !socket.broken => {
+                Err(e)
+                    if e.kind() == io::ErrorKind::NotConnected
+                        && !socket.flags.is(Flag::BROKEN) =>
+                {
                     // An early event; the one that counts is still to come.
-                    socket.stage = Stage::Connecting {
+                    socket.stage = Stage::Connecting(Box::new(Attempt {
                         transport,
                         address,
                         rest,
-                    };
+                    }));
                     return;
                 }
                 Err(e) => e,

@@ -3,7 +3,7 @@
 //! It never calls the engine and never reads or writes: it remembers. Sockets are registered once, edge-triggered, so the
 //! poll reports a readiness once; it stays noted here until a call that comes up short shows that it is used up.
 //!
-//! Invariant: a socket stands in the ready list exactly when `listed`, in the flush list exactly when `flush_listed`, so
+//! Invariant: a socket stands in the ready list exactly when `LISTED`, in the flush list exactly when `FLUSH_LISTED`, so
 //! neither list is ever longer than the tables.
 //!
 //! Costs: every operation is one index into a table and one comparison of generations.
@@ -20,14 +20,69 @@ use std::net::SocketAddr;
 pub(super) enum Stage {
     /// The addresses of Redis are being looked up.
     Resolving,
-    /// A non-blocking connect to `address` is under way; `rest` is tried if it fails.
-    Connecting {
-        transport: Transport,
-        address: SocketAddr,
-        rest: Vec<SocketAddr>,
-    },
+    /// A non-blocking connect is under way.
+    Connecting(Box<Attempt>),
     /// Bytes may pass.
     Open(Transport),
+}
+
+/// A connect to `address`; `rest` is tried if it fails.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) transport: Transport,
+    pub(super) address: SocketAddr,
+    pub(super) rest: Vec<SocketAddr>,
+}
+
+/// One thing known of a socket: a bit, so that one comparison tells whether it may be served the straight way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Flag(u16);
+
+impl Flag {
+    /// There may be something to read (or the end, or an error).
+    pub(super) const READABLE: Flag = Flag(1);
+    /// The poll said that the peer closed: a short read does not mean that nothing is left, the end still has to be read.
+    pub(super) const READ_CLOSED: Flag = Flag(1 << 1);
+    /// The end has been read; there is nothing to read any more.
+    pub(super) const ENDED: Flag = Flag(1 << 2);
+    /// The poll reported an error, or a hang-up after the end.
+    pub(super) const BROKEN: Flag = Flag(1 << 3);
+    /// The socket takes bytes as far as anybody knows.
+    pub(super) const WRITABLE: Flag = Flag(1 << 4);
+    /// The engine said `Ready`: it wants to be served before the next read.
+    pub(super) const RESUME: Flag = Flag(1 << 5);
+    /// The engine said `Flush`, and not everything has been written since.
+    pub(super) const TO_SEND: Flag = Flag(1 << 6);
+    /// It stands in the ready list.
+    pub(super) const LISTED: Flag = Flag(1 << 7);
+    /// It stands in the flush list.
+    pub(super) const FLUSH_LISTED: Flag = Flag(1 << 8);
+}
+
+/// All that is known of a socket.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flags(u16);
+
+impl Flags {
+    /// Whether a flag is set.
+    #[inline]
+    pub(super) fn is(self, flag: Flag) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    /// Sets a flag or clears it.
+    #[inline]
+    pub(super) fn put(&mut self, flag: Flag, is_set: bool) {
+        self.0 = self.0 & !flag.0 | if is_set { flag.0 } else { 0 };
+    }
+
+    /// Sets a flag or clears it; how it was.
+    #[inline]
+    pub(super) fn replace(&mut self, flag: Flag, is_set: bool) -> bool {
+        let was_set = self.is(flag);
+        self.put(flag, is_set);
+        was_set
+    }
 }
 
 /// One connection's socket and its readiness.
@@ -35,23 +90,12 @@ pub(super) enum Stage {
 pub(super) struct Socket {
     pub(super) generation: u32,
     pub(super) stage: Stage,
-    /// There may be something to read (or the end, or an error).
-    pub(super) readable: bool,
-    /// The poll said that the peer closed: a short read does not mean that nothing is left, the end still has to be read.
-    pub(super) read_closed: bool,
-    /// The end has been read; there is nothing to read any more.
-    pub(super) ended: bool,
-    /// The poll reported an error, or a hang-up after the end.
-    pub(super) broken: bool,
-    /// The socket takes bytes as far as anybody knows.
-    pub(super) writable: bool,
-    /// The engine said `Ready`: it wants to be served before the next read.
-    pub(super) resume: bool,
-    /// The engine said `Flush`, and not everything has been written since.
-    pub(super) to_send: bool,
-    pub(super) listed: bool,
-    pub(super) flush_listed: bool,
+    pub(super) flags: Flags,
 }
+
+// Ten thousand idle clients have one each. (With debug assertions mio keeps more in its streams.)
+#[cfg(not(debug_assertions))]
+const _: () = assert!(size_of::<Option<Socket>>() <= 24);
 
 impl Socket {
     /// A socket in `stage` of which nothing is known yet, except that a new one takes bytes.
@@ -59,41 +103,33 @@ impl Socket {
         Socket {
             generation,
             stage,
-            readable: false,
-            read_closed: false,
-            ended: false,
-            broken: false,
-            writable: true,
-            resume: false,
-            to_send: false,
-            listed: false,
-            flush_listed: false,
+            flags: Flags(Flag::WRITABLE.0),
         }
     }
 
     /// Remembers what the poll says.
     #[inline]
     pub(super) fn note(&mut self, event: &Event) {
-        self.readable |= (event.is_readable() || event.is_read_closed()) && !self.ended;
-        self.read_closed |= event.is_read_closed();
-        self.writable |= event.is_writable();
-        self.broken |= event.is_error() || self.ended && event.is_write_closed();
+        let says = |says: bool, flag: Flag| if says { flag.0 } else { 0 };
+        let readable = event.is_readable() || event.is_read_closed();
+        let broken = event.is_error() || self.flags.is(Flag::ENDED) && event.is_write_closed();
+        self.flags.0 |= says(readable && !self.flags.is(Flag::ENDED), Flag::READABLE)
+            | says(event.is_read_closed(), Flag::READ_CLOSED)
+            | says(event.is_writable(), Flag::WRITABLE)
+            | says(broken, Flag::BROKEN);
     }
 
     /// Whether there is something to read, and nothing of before to be done first.
     #[inline]
     pub(super) fn is_straight(&self) -> bool {
-        self.readable
-            && self.writable
-            && !(self.broken | self.resume | self.to_send | self.listed | self.flush_listed)
+        const ASIDE: u16 = Flag::READ_CLOSED.0 | Flag::ENDED.0;
+        self.flags.0 & !ASIDE == Flag::READABLE.0 | Flag::WRITABLE.0
     }
 
     /// Whether serving the socket could do something.
     fn has_work(&self) -> bool {
-        self.readable
-            || self.broken
-            || self.resume
-            || matches!(self.stage, Stage::Connecting { .. })
+        self.flags.0 & (Flag::READABLE.0 | Flag::BROKEN.0 | Flag::RESUME.0) != 0
+            || matches!(self.stage, Stage::Connecting(_))
     }
 }
 
@@ -131,10 +167,10 @@ impl Sockets {
             place,
             generation: socket.generation,
         };
-        let flush = socket.writable && socket.to_send && !socket.flush_listed;
-        let ready = socket.has_work() && !socket.listed;
-        socket.flush_listed |= flush;
-        socket.listed |= ready;
+        let flush = socket.flags.is(Flag::WRITABLE)
+            && socket.flags.is(Flag::TO_SEND)
+            && !socket.flags.replace(Flag::FLUSH_LISTED, true);
+        let ready = socket.has_work() && !socket.flags.replace(Flag::LISTED, true);
         Calls {
             ready: ready.then_some(id),
             flush: flush.then_some(id),

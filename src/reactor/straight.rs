@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use super::sockets::{Source, Stage};
+use super::sockets::{Flag, Source, Stage};
 use crate::engine::{AtOnce, ConnId, Place};
 use mio::Events;
 use mio::event::Event;
@@ -16,15 +16,16 @@ impl Reactor {
     /// Serves the clients that the poll spoke of. Nothing has been opened since, so a place alone names its socket.
     pub(super) fn serve_straight(&mut self, events: &Events) {
         for event in events {
-            if let Source::Socket(place @ Place::Client(_)) = Source::of(event.token()) {
-                self.serve_event(place, event);
+            if let Source::Socket(Place::Client(index)) = Source::of(event.token()) {
+                self.serve_event(index, event);
             }
         }
     }
 
     /// Not inlined: the loop over the events has no use for the registers that this takes.
     #[inline(never)]
-    fn serve_event(&mut self, place: Place, event: &Event) {
+    fn serve_event(&mut self, index: u32, event: &Event) {
+        let place = Place::Client(index);
         let Some(socket) = self.sockets.slot(place) else {
             return;
         };
@@ -44,7 +45,7 @@ impl Reactor {
         if len == 0 {
             // Paused; `Ready` will come, and then it is still noted that there is something to read. A peer that has hung up
             // is looked at now: what it waits for may never come.
-            if socket.read_closed {
+            if socket.flags.is(Flag::READ_CLOSED) {
                 self.list(place);
             }
             return;
@@ -56,8 +57,8 @@ impl Reactor {
                 return self.list(place);
             }
         };
-        let more = n == len || socket.read_closed;
-        socket.readable = more;
+        let more = n == len || socket.flags.is(Flag::READ_CLOSED);
+        socket.flags.put(Flag::READABLE, more);
         match self.engine.received_at_once(id, n) {
             AtOnce::Outputs => self.handle_outputs(),
             AtOnce::Replies(replies) => match transport.write_one(replies) {
@@ -79,7 +80,7 @@ impl Reactor {
         match written {
             Ok(sent) => {
                 // A short write means that the socket is full; the poll will say when it is not.
-                socket.writable = false;
+                socket.flags.put(Flag::WRITABLE, false);
                 self.engine.sent_at_once(id, sent);
             }
             Err(e) => {
@@ -89,7 +90,8 @@ impl Reactor {
                     e.kind(),
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                 ) {
-                    (socket.to_send, socket.readable) = (false, false);
+                    socket.flags.put(Flag::TO_SEND, false);
+                    socket.flags.put(Flag::READABLE, false);
                     self.engine.failed(id, &e.to_string());
                 }
             }

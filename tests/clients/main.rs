@@ -77,7 +77,7 @@ const fn while_away(
     }
 }
 
-fn redis_py(version: &str, hiredis: bool, flavour: &str) {
+fn redis_py(file: &str, version: &str, hiredis: bool, flavour: &str) {
     let mut names = vec![format!("python/{version}")];
     if hiredis {
         names.push("python/hiredis".to_string());
@@ -85,19 +85,30 @@ fn redis_py(version: &str, hiredis: bool, flavour: &str) {
     let Some(library) = Library::find(&names) else {
         return;
     };
-    let scripts = ["redis_py.py", "redis_py_state.py"];
-    let scripts = scripts.map(|file| Script::python(&library, file, &[flavour]));
-    Script::compare(&scripts, EXCEPTIONS);
+    Script::python(&library, file, &[flavour]).compare(EXCEPTIONS);
 }
 
 macro_rules! redis_py {
-    ($($test:ident: $version:literal, $hiredis:literal, $flavour:literal;)*) => {$(
-        #[test]
-        #[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
-        fn $test() {
-            redis_py($version, $hiredis, $flavour);
+    ($($test:ident: $version:literal, $hiredis:literal, $flavour:literal;)*) => {
+        $(
+            #[test]
+            #[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+            fn $test() {
+                redis_py("redis_py.py", $version, $hiredis, $flavour);
+            }
+        )*
+
+        /// What needs a connection of its own, and those who use it.
+        mod redis_py_state {
+            $(
+                #[test]
+                #[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+                fn $test() {
+                    super::redis_py("redis_py_state.py", $version, $hiredis, $flavour);
+                }
+            )*
         }
-    )*};
+    };
 }
 
 redis_py! {
@@ -115,71 +126,60 @@ redis_py! {
     redis_py_8_hiredis_asyncio: "redis-py-8", true, "asyncio";
 }
 
-fn python_queue(name: &str, file: &str) {
-    let Some(library) = Library::find(&[format!("python/{name}")]) else {
-        return;
-    };
-    let script = Script::python(&library, file, &[]).without_hits();
-    Script::compare(&[script], EXCEPTIONS);
-}
-
-#[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
-fn valkey_glide() {
-    let Some(library) = Library::find(&["python/valkey-glide".to_string()]) else {
-        return;
-    };
-    let script = Script::python(&library, "valkey_glide.py", &[]);
-    Script::compare(&[script], EXCEPTIONS);
-}
-
-#[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
-fn celery() {
-    python_queue("celery", "celery_tasks.py");
-}
-
-#[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
-fn rq() {
-    python_queue("rq", "rq_jobs.py");
-}
-
-fn node(files: &[&str]) {
+/// A script in node, of which `hits` are expected or not.
+fn node(file: &str, hits: bool) {
     let Some(library) = Library::find(&["node".to_string()]) else {
         return;
     };
-    let scripts = files.iter().map(|file| Script::node(&library, file, &[]));
-    Script::compare(&scripts.collect::<Vec<_>>(), EXCEPTIONS);
-}
-
-#[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
-fn ioredis() {
-    node(&["ioredis.js", "ioredis_state.js"]);
-}
-
-#[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
-fn node_redis() {
-    node(&["node_redis.js", "node_redis_state.js"]);
-}
-
-#[test]
-#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
-fn bullmq() {
-    let Some(library) = Library::find(&["node".to_string()]) else {
-        return;
-    };
-    let script = Script::node(&library, "bullmq.js", &[]).without_hits();
-    Script::compare(&[script], EXCEPTIONS);
+    let script = Script::node(&library, file, &[]);
+    let script = if hits { script } else { script.without_hits() };
+    script.compare(EXCEPTIONS);
 }
 
 fn redis_rs(kind: &str) {
     let Some(library) = Library::find(&["rust".to_string()]) else {
         return;
     };
-    Script::compare(&[Script::rust(&library, &[kind])], EXCEPTIONS);
+    Script::rust(&library, &[kind]).compare(EXCEPTIONS);
+}
+
+fn python(name: &str, file: &str, hits: bool) {
+    let Some(library) = Library::find(&[format!("python/{name}")]) else {
+        return;
+    };
+    let script = Script::python(&library, file, &[]);
+    let script = if hits { script } else { script.without_hits() };
+    script.compare(EXCEPTIONS);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn valkey_glide() {
+    python("valkey-glide", "valkey_glide.py", true);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn rq() {
+    python("rq", "rq_jobs.py", false);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn ioredis() {
+    node("ioredis.js", true);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn node_redis() {
+    node("node_redis.js", true);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn bullmq() {
+    node("bullmq.js", false);
 }
 
 #[test]
@@ -198,6 +198,24 @@ fn redis_rs_multiplexed() {
 #[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
 fn redis_rs_connection_manager() {
     redis_rs("manager");
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn celery_state() {
+    python("celery", "celery_tasks.py", false);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn ioredis_state() {
+    node("ioredis_state.js", true);
+}
+
+#[test]
+#[ignore = "needs the libraries that deploy/clients.sh installs; make clients does both"]
+fn node_redis_state() {
+    node("node_redis_state.js", true);
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn first_lines(tool: &str, args: &[&str], count: usize) -> Vec<String> {
 #[test]
 fn redis_cli_at_a_terminal() {
     let script = Script::python(&Library::nothing(), "redis_cli_terminal.py", &[]);
-    Script::compare(&[script], &[]);
+    script.compare(&[]);
 }
 
 #[test]

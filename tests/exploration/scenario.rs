@@ -108,7 +108,7 @@ impl Scenario {
     pub fn copy(&self) -> Option<(usize, usize)> {
         let place = |script: &&[Op]| script.iter().position(|op| *op == Op::Copy);
         let mut scripts = self.scripts.iter().enumerate();
-        scripts.find_map(|(client, script)| Some((client, place(&script)?)))
+        scripts.find_map(|(client, script)| Some((client, place(script)?)))
     }
 
     /// Whether a client reads both keys at once.

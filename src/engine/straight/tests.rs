@@ -16,6 +16,10 @@ fn peer() -> SocketAddr {
 
 /// An engine that keeps `k1` and `k2`, as if Redis were there.
 fn engine() -> Engine {
+    engine_of(Config::default())
+}
+
+fn engine_of(config: Config) -> Engine {
     let now = Time::from_millis(1);
     let origin = Origin {
         seed: [1; 4],
@@ -23,7 +27,7 @@ fn engine() -> Engine {
         unix_secs: 0,
         pid: 1,
     };
-    let mut engine = Engine::new(Config::default(), origin);
+    let mut engine = Engine::new(config, origin);
     engine.hits_until = now + Duration::from_secs(60);
     for (key, value) in [(b"k1", &b"one"[..]), (b"k2", b"two")] {
         let put = Put {
@@ -190,5 +194,20 @@ fn an_http_hit_says_the_second_in_which_it_is_given() {
     let later = String::from_utf8(later).unwrap();
     for field in ["Date: Sun, 06 Nov 1994 08:49:37 GMT", "ttl=55", "Age: 5"] {
         assert!(later.contains(&format!("{field}\r\n")), "{later}");
+    }
+}
+
+#[test]
+fn where_a_password_is_demanded_no_http_request_goes_straight() {
+    let mut config = Config::default();
+    config.redis_url.password = Some("secret".to_owned());
+    let mut engine = engine_of(config);
+    assert!(engine.demands_password());
+    let id = engine.open(Port::Http, peer()).unwrap();
+    for _ in 0..3 {
+        assert_eq!(read(&mut engine, id, &ask("k1", "a")), None);
+        let answer = String::from_utf8(flushed(&mut engine, id).unwrap()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+        engine.sent(id, answer.len());
     }
 }

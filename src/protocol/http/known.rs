@@ -59,6 +59,7 @@ impl KnownHead {
 
     /// Understands the request at the beginning of `buf` and remembers its head, if what is special about it is the key
     /// alone; whether it is. Where heads differ from request to request this is half the way that is long.
+    #[inline(never)]
     pub fn study(&mut self, buf: &[u8], limits: &Limits, policy: &Policy) -> bool {
         if self.is_barren || !buf.starts_with(BEGINNING) {
             return false;
@@ -70,13 +71,13 @@ impl KnownHead {
         if let Some(manner) = route::manner(&request, policy) {
             self.learn(&buf[..used], &request, manner);
         }
-        !self.is_barren
+        !self.is_barren && self.get_at_start(buf).is_some()
     }
 
     /// The key and the length of the request at the beginning of `buf`, if it is one like the one that is known. It asks
     /// with GET in HTTP/1.1, keeps the connection, has no body and no condition, and comes of no foreign page. `None` says
     /// nothing else.
-    #[inline]
+    #[inline(always)]
     pub fn get_at_start<'b>(&self, buf: &'b [u8]) -> Option<(&'b [u8], usize)> {
         let rest = buf.strip_prefix(BEGINNING)?;
         let key_bytes = plain_bytes(rest);

@@ -65,7 +65,7 @@ for line in LINES:
 # It connects again by itself, and says so or not as it likes: what counts is that it does.
 order("restart")
 for _ in range(200):
-    if "PONG" in terminal.say("PING"):
+    if "PONG" in terminal.say("PING") and "(nil)" in terminal.say("GET name"):
         break
     time.sleep(0.05)
 for line in BEHIND_THE_RESTART:

@@ -274,8 +274,11 @@ async def recovered(label, r):
     """Tries until Redis is back: errors of a connection may come before that, and others may not."""
     for _ in range(RECOVERY_TRIES):
         try:
+            # Each worker of the proxy finds Redis again by itself, within 250 ms: this asks them for both keys.
+            await use(r.get("kept"))
             await use(r.set("back", label))
-            record(label, await use(r.get("back")))
+            back = await use(r.get("back"))
+            record(label, back)
             return
         except redis.ConnectionError:
             pass

@@ -143,6 +143,8 @@ async def outages(r):
 async def recovered(label, r):
     for _ in range(RECOVERY_TRIES):
         try:
+            # Each worker of the proxy finds Redis again by itself, within 250 ms: this asks them for both keys.
+            await r.get("kept")
             await r.set("back", label)
             record(label, await r.get("back"))
             return

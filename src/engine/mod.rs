@@ -122,6 +122,8 @@ pub enum Output {
     Connect(ConnId),
     /// Redis may be another one behind the same name: workers make fresh connections, the name is resolved again.
     Renew,
+    /// Redis answers again: workers that pause after a failed attempt try at once.
+    Recovered,
     /// Everything was sent and nothing more will be: shut the socket's write side, and go on reading (the bytes are
     /// dropped) until the peer closes or [`Output::Close`] comes, so that the last reply is not lost to a reset.
     Shut(ConnId),

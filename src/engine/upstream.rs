@@ -8,7 +8,7 @@
 use super::forget::Flush;
 use super::local::Greeting;
 use super::timers::Timer;
-use super::{ConnId, Engine};
+use super::{ConnId, Engine, Output};
 use crate::client::Hold;
 use crate::command::Place;
 use crate::command::row::{REPLY_DEPTH_MAX, rows_from_reply};
@@ -218,6 +218,7 @@ impl Engine {
         self.log(LogLevel::Info, format!("Redis {version} is reached"));
         self.upstream.availability = Availability::Up;
         self.upstream.pause = Duration::ZERO;
+        self.outputs.push_back(Output::Recovered);
         self.wake_waiting();
         self.upstream.heartbeat = Some(
             self.timers

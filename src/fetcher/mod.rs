@@ -132,6 +132,18 @@ impl Fetcher {
         }
     }
 
+    /// Redis is there again, as somebody else has seen: workers that pause between attempts try at once, and jobs wait for
+    /// the outcome instead of failing.
+    pub fn recovered(&mut self) {
+        for seat in &self.workers {
+            let mut state = seat.queue.lock();
+            if state.away.take().is_some() {
+                state.try_now = true;
+                seat.queue.work.notify_one();
+            }
+        }
+    }
+
     /// Wakes the workers that slept when jobs were submitted. Called once, after the last submission of a turn, so that
     /// these jobs go out in one batch.
     pub fn kick(&mut self) {
@@ -188,6 +200,8 @@ struct QueueState {
     away: Option<String>,
     /// The connection is of no use for what is queued from now on.
     renew: bool,
+    /// The pause between attempts is over before its time.
+    try_now: bool,
     stopping: bool,
 }
 
@@ -257,7 +271,7 @@ impl Queue {
                 None => Duration::MAX,
                 Some(at) => at.since(socket::now()),
             };
-            if patience.is_zero() {
+            if patience.is_zero() || until.is_some() && state.try_now {
                 return Taken::TimeToTry;
             }
             state.asleep = true;
@@ -287,9 +301,15 @@ impl Queue {
         std::mem::take(&mut self.lock().renew)
     }
 
+    /// Whether a pause is to be cut short; asked once per attempt.
+    fn take_try_now(&self) -> bool {
+        std::mem::take(&mut self.lock().try_now)
+    }
+
     /// Jobs are queued again.
     fn open(&self) {
-        self.lock().away = None;
+        let mut state = self.lock();
+        (state.away, state.try_now) = (None, false);
     }
 
     /// Every change under this lock is complete in itself, so a panic elsewhere leaves nothing half done.

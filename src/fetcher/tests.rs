@@ -387,6 +387,29 @@ fn without_redis_fetches_fail_at_once_and_recover_alone() {
 }
 
 #[test]
+fn who_is_told_that_redis_is_back_fails_no_fetch_any_more() {
+    let port = free_port();
+    let mut pool = Pool::start(port, 3000, 1000);
+    for round in 0..3 {
+        // Each failed attempt makes the pause before the next one longer.
+        let give_up = Instant::now() + Duration::from_millis(200);
+        while Instant::now() < give_up {
+            assert!(pool.fetch("k").is_err());
+        }
+        let server = Server::start(port);
+        pool.fetcher.recovered();
+        let got = pool.fetch("k");
+        assert!(got.is_ok(), "round {round}: {got:?}");
+        server.stop();
+        assert!(pool.fetch("k").is_err());
+        // Too early: the attempt fails, and so do those who waited for it.
+        pool.fetcher.recovered();
+        assert!(pool.fetch("k").is_err());
+    }
+    pool.stop();
+}
+
+#[test]
 fn a_wrong_password_is_reported_as_unreachable() {
     let server = Server::start(free_port());
     server.run("CONFIG SET requirepass secret");

@@ -109,6 +109,10 @@ impl Worker {
     fn work(&mut self) {
         let mut attempts_left = 2;
         loop {
+            if matches!(self.link, Link::Away { .. }) && self.queue.take_try_now() {
+                // What is owed came after the news; if the attempt fails, it ends as the rest does.
+                self.connect();
+            }
             if let Link::Away { retry_at, why, .. } = &self.link {
                 let (why, due) = (why.clone(), *retry_at <= socket::now());
                 // Jobs that waited fail before an attempt that may take long.

@@ -574,6 +574,7 @@ impl Reactor {
                 Output::Connect(id) => self.connect(id),
                 // Links look the name up again by themselves, each time.
                 Output::Renew => self.fetcher.renew(),
+                Output::Recovered => self.fetcher.recovered(),
                 Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
                 Output::Log(level, text) => self.log.log(level, text),

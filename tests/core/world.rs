@@ -571,6 +571,7 @@ impl World {
                 },
                 Output::Log(_, text) => self.tell("engine logs", &text, b""),
                 Output::Renew => self.renewals += 1,
+                Output::Recovered => {}
             }
         }
     }

@@ -498,7 +498,7 @@ impl World {
                         self.wires.remove(&id).expect("a link is closed once");
                     }
                 },
-                Output::Renew | Output::Log(..) => {}
+                Output::Renew | Output::Recovered | Output::Log(..) => {}
             }
         }
     }

@@ -241,7 +241,7 @@ impl Driver {
                 Output::Close(id) if id == self.client => self.end = End::Closed,
                 Output::Close(id) => drop(self.replies.remove(&id)),
                 Output::Log(_, line) => self.log.push(line),
-                Output::Renew => {}
+                Output::Renew | Output::Recovered => {}
             }
         }
         any

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::coherence::BARRIER_REPLY_BYTES_MAX;
-use super::forget::{Cause, Flush};
+use super::forget::Flush;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
@@ -382,7 +382,7 @@ impl Engine {
                     if writes {
                         self.measures.note_own(hash, self.now);
                     }
-                    self.poison_name(hash, Cause::of_command(owed.poison));
+                    self.poison_touched(hash, owed.poison);
                 }
             }
         }
@@ -575,7 +575,7 @@ impl Engine {
         let hashes: Vec<u64> = touched.drain(..n as usize).collect();
         if owed.poison != Poison::Never {
             for hash in &hashes {
-                self.poison_name(*hash, Cause::of_command(owed.poison));
+                self.poison_touched(*hash, owed.poison);
             }
         }
         hashes

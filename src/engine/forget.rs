@@ -22,7 +22,7 @@ pub(super) enum Cause {
 
 impl Cause {
     /// At the completion of a relayed command.
-    pub(super) fn of_command(poison: Poison) -> Cause {
+    fn of_command(poison: Poison) -> Cause {
         match poison {
             Poison::AfterGet => Cause::Get,
             _ => Cause::Own,
@@ -75,6 +75,15 @@ impl Flush {
 }
 
 impl Engine {
+    /// Rules L5, L9 and L16: a command that was passed on is completed, and this is one of its keys.
+    pub(super) fn poison_touched(&mut self, hash: u64, poison: Poison) {
+        #[cfg(debug_assertions)]
+        if !self.switches.holds(Rule::EveryDatabase) {
+            return self.poison_in_one_database(hash);
+        }
+        self.poison_name(hash, Cause::of_command(poison));
+    }
+
     /// Rule R2: the key's entry and mark go, in every database.
     pub(super) fn poison_name(&mut self, hash: u64, cause: Cause) {
         let removed = if self.switches.holds(Rule::PoisonEntry) {

@@ -77,6 +77,10 @@ pub enum Rule {
     PoisonAfterExecGet,
     /// L9: EXEC poisons what its block touches.
     PoisonAfterExec,
+    /// L17: what others cause is held for the barrier.
+    HoldMessages,
+    /// L16: what poisons a key poisons it in every database.
+    EveryDatabase,
 }
 
 /// Which rules are turned off.
@@ -126,6 +130,34 @@ impl Engine {
     pub fn break_rule(&mut self, rule: Rule) {
         self.switches.off |= 1 << rule as u64;
         self.refresh_lease();
+    }
+
+    /// Holds no memory in reserve, so that a search that clones it a million times copies less.
+    #[doc(hidden)]
+    pub fn hold_little(&mut self) {
+        self.scratch = vec![0; 4096];
+        self.pool = crate::outbox::Pool::new(0);
+        self.inbox_pool = crate::buffer::Pool::new(0);
+    }
+
+    /// With rule L16 turned off: an own command poisons its keys in the database of `REDIS_URL` only.
+    #[cfg(debug_assertions)]
+    pub(super) fn poison_in_one_database(&mut self, hash: u64) {
+        let db = self.config.redis_url.db;
+        let of_name = |key: &[u8]| self.hasher.hash(key) == hash;
+        let mut entries = self.cache.iter_recent();
+        let entry = entries.find(|(of, key)| *of == db && of_name(key));
+        let entry = entry.map(|(_, key)| key.to_vec());
+        let mut flights = self.fetches.iter_by_age();
+        let is_marked =
+            flights.any(|(_, flight, marked)| marked && flight.db == db && of_name(&flight.key));
+        drop((entries, flights));
+        if let Some(key) = entry {
+            self.cache.remove(db, &key, hash);
+        }
+        if is_marked {
+            self.fetches.forget_name(hash);
+        }
     }
 
     /// With rule L8 turned off, a reply that is early leaves at once.

@@ -434,17 +434,20 @@ impl Redis {
                     bulk(&value[..value.len().min(last + 1)])
                 }
             },
-            ("COPY", 5) if arg(3).eq_ignore_ascii_case(b"DB") => {
+            ("COPY", 5 | 6) if arg(3).eq_ignore_ascii_case(b"DB") => {
                 let to: u32 = String::from_utf8_lossy(arg(4))
                     .parse()
                     .expect("a database number");
                 let Some(stored) = self.get(db, arg(1)).cloned() else {
                     return integer(0);
                 };
-                if self.get(to, arg(2)).is_some() {
+                if self.get(to, arg(2)).is_some() && args.len() == 5 {
                     return integer(0);
                 }
-                self.put_data((to, arg(2).to_vec()), stored.data, stored.dies);
+                match stored.data {
+                    Data::Text(value) => self.put(to, arg(2), &value, stored.dies),
+                    list => self.put_data((to, arg(2).to_vec()), list, stored.dies),
+                }
                 integer(1)
             }
             // Scripts: `SET key value`, `MSET key value key value`, whatever keys are declared; `SETERR` answers an error

@@ -2,14 +2,11 @@
 
 use super::driver::codec::{parse_http, reply_len};
 use super::driver::redis::Redis;
-use super::scenario::{Op, Promise};
+use super::scenario::{Keys, Op, Promise};
 use std::collections::VecDeque;
 
 /// One number for each key.
 pub type PerKey = [usize; 2];
-
-/// The keys of the scenarios.
-pub const KEYS: [&str; 2] = ["k", "l"];
 
 /// A command under way.
 #[derive(Debug, Clone, Hash)]
@@ -37,6 +34,8 @@ pub struct Observer {
     pub awaited: VecDeque<Awaited>,
     /// What its commands showed, in their order: the deed, the key, the version.
     pub seen: Vec<(Deed, usize, usize)>,
+    /// What reads that are no GET have shown counts too.
+    pub monox: bool,
 }
 
 /// A reply, and what it says.
@@ -79,6 +78,8 @@ impl<'r> Heard<'r> {
         match op {
             Op::Set | Op::Mset | Op::Script | Op::ScriptBoth => reply == b"+OK\r\n",
             Op::Del => reply.starts_with(b":"),
+            Op::Copy => reply == b":1\r\n",
+            Op::Select => reply == b"+OK\r\n",
             Op::Other => self.values[0].as_deref() == Some(b"other"),
             Op::Hello => reply.starts_with(b"%"),
             Op::Look => reply.starts_with(b":"),
@@ -91,11 +92,12 @@ impl<'r> Heard<'r> {
     }
 
     /// The version of a key that the value at that place shows.
-    pub fn version(&self, redis: &Redis, key: usize, place: usize) -> usize {
+    pub fn version(&self, redis: &Redis, keys: &Keys, key: usize, place: usize) -> usize {
         match &self.values[place] {
             Some(text) => String::from_utf8_lossy(text).parse().unwrap_or(0),
             None => {
-                let history = &redis.history[&(0, KEYS[key].into())];
+                let (db, name) = keys[key];
+                let history = &redis.history[&(db, name.into())];
                 let mut missing = (1..history.len()).filter(|at| history[*at].data.is_none());
                 let version = missing.next().unwrap_or(0);
                 assert!(
@@ -133,10 +135,12 @@ impl Observer {
         version: usize,
     ) -> Result<(), Promise> {
         for (deed, of, earlier) in &self.seen {
-            if *of == key && version < *earlier && *deed != Deed::Looked {
+            let counts = self.monox || *deed != Deed::Looked;
+            if *of == key && version < *earlier && counts {
                 return Err(match deed {
                     Deed::Wrote => Promise::Ryw,
-                    Deed::Read | Deed::Looked => Promise::Mono,
+                    Deed::Read => Promise::Mono,
+                    Deed::Looked => Promise::Monox,
                 });
             }
         }
@@ -172,4 +176,27 @@ pub fn bulk(reply: &[u8]) -> Option<Vec<u8>> {
     }
     let head = reply.windows(2).position(|two| two == b"\r\n")? + 2;
     Some(reply[head..reply.len() - 2].to_vec())
+}
+
+/// The lengths of the messages under way on the invalidation link: pushes and PONGs, and the answer to the request to
+/// track. What comes before one of these counts with it.
+pub fn messages(mut replies: &[u8]) -> Vec<usize> {
+    let (mut lens, mut len, mut after) = (Vec::new(), 0, b' ');
+    while let (false, Some(n)) = (replies.is_empty(), reply_len(replies)) {
+        let kind = replies[0];
+        len += n;
+        let matters = kind == b'>'
+            || replies.starts_with(b"+PONG")
+            || replies.starts_with(b"+OK") && after != b'%'
+            || replies.starts_with(b"-NOPERM this user has no permissions to run the 'client|");
+        if matters {
+            lens.push(std::mem::take(&mut len));
+        }
+        after = kind;
+        replies = &replies[n..];
+    }
+    if len > 0 {
+        lens.push(len);
+    }
+    lens
 }

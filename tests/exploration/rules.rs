@@ -8,16 +8,19 @@
 //! entries, the marks, end of a script. Beside the table: the end of the lease (for hits and for joins), and data of
 //! another server.
 //!
+//! L16 in the own database only; that L13's MONOX is not promised.
 //! Not here: L1 order of retries (the fetcher's tests), L5 with a relayed GET not counted, L7 with later commands let go
-//! on, L10 with declared keys believed, L13 (not promised), L16 in the own database only; L4 and L5 on own links, L15, L17
+//! on, L10 with declared keys believed; L4 and L5 on own links, L15, L17
 //! and their rows of L18 and L19 (there are no own links yet).
 
 use super::driver::codec::request;
 use super::driver::world::Routing;
 use super::observer::bulk;
-use super::scenario::Op::{Fresh, Get, GetL, Hello, Http, Mget, Mset, Other, Range, Script, Set};
+use super::scenario::Op::{
+    Copy, Fresh, Get, GetL, Hello, Http, Mget, Mset, Other, Range, Script, Select, Set,
+};
 use super::scenario::Promise::{
-    Bound, Cross, Event, Gmono, Half, Mono, Order, Ryw, StaleUp, Verify,
+    Bound, Cross, Event, Gmono, Half, Mono, Monox, Order, Ryw, StaleUp, Verify,
 };
 use super::scenario::{Mode, PLAIN, Promise, Scenario, TRACKED};
 use super::state::State;
@@ -461,6 +464,50 @@ fn l19_nothing_of_before_is_kept_when_tracking_begins() {
     };
     rule(Rule::DropEntriesAtUp, &[Event], scenario);
     rule(Rule::DropMarksAtUp, &[Event], scenario);
+}
+
+#[test]
+fn l13_a_get_may_be_older_than_what_another_read_has_shown() {
+    // MONOX is not promised: a GETRANGE is relayed past the fetch under way, which is then kept.
+    let scenario = Scenario {
+        scripts: &[&[Get], &[Range, Get]],
+        depth: 1,
+        foreign: &[Set],
+        ..TRACKED
+    };
+    let whole = Search::run(scenario, &[], Routing::ByKey);
+    assert!(whole.found.is_none(), "nothing that is promised is missed");
+    let scenario = Scenario {
+        monox: true,
+        ..scenario
+    };
+    let (promise, path) = Search::run(scenario, &[], Routing::ByKey)
+        .found
+        .expect("if this holds now, RULES.md and the README can promise it");
+    let path = shortest(scenario, &[], Routing::ByKey, &path);
+    println!("not promised: {}", explain(promise, &path));
+    assert_eq!(promise, Monox);
+}
+
+#[test]
+fn l16_a_name_is_poisoned_in_every_database() {
+    let cross = Scenario {
+        scripts: &[&[Copy], &[Select, Get, Get]],
+        depth: 1,
+        ..TRACKED
+    };
+    rule(Rule::EveryDatabase, &[Cross], cross);
+    let own = Scenario {
+        scripts: &[&[Copy, Select, Get], &[Select, Get]],
+        depth: 1,
+        ..TRACKED
+    };
+    rule(Rule::EveryDatabase, &[Ryw, Cross], own);
+    let untold = Scenario {
+        mode: Mode::Ttl,
+        ..cross
+    };
+    rule(Rule::EveryDatabase, &[Cross, Event], untold);
 }
 
 #[test]

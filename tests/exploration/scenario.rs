@@ -22,6 +22,10 @@ pub enum Op {
     Mget,
     /// GETRANGE of `k`, all of it.
     Range,
+    /// COPY of `k` to database 1, over what is there. One in a scenario.
+    Copy,
+    /// SELECT of database 1: from here on GET is of its `k`.
+    Select,
     /// From here on the client is answered in RESP3, by other links.
     Hello,
     /// GET over HTTP.
@@ -71,6 +75,9 @@ pub struct Scenario {
     pub ticks: usize,
     /// Whether `STALE_IF_ERROR_SECS` is set.
     pub stale: bool,
+    /// Whether a GET may not be older than what a read that is no GET has shown the same client (MONOX). Not promised:
+    /// only for the scenario that shows so.
+    pub monox: bool,
     /// Whether the first hit is checked (`VERIFY_SAMPLE=1`): none is ever found wrong.
     pub verify: bool,
     /// `WARM_RECONNECT`.
@@ -79,7 +86,31 @@ pub struct Scenario {
     pub limit: usize,
 }
 
+/// Two keys: database and name.
+pub type Keys = [(u32, &'static str); 2];
+
 impl Scenario {
+    /// What is looked at: `k` and `l`, or `k` in both databases.
+    pub fn keys(&self) -> Keys {
+        let selects = |script: &&[Op]| script.contains(&Op::Select);
+        match self.scripts.iter().any(selects) {
+            true => [(0, "k"), (1, "k")],
+            false => [(0, "k"), (0, "l")],
+        }
+    }
+
+    /// Which of them a GET reads that stands there in a script.
+    pub fn key_of_get(&self, client: usize, op: usize) -> usize {
+        usize::from(self.scripts[client][..op].contains(&Op::Select))
+    }
+
+    /// Where the COPY stands: its client, and its place in the script.
+    pub fn copy(&self) -> Option<(usize, usize)> {
+        let place = |script: &&[Op]| script.iter().position(|op| *op == Op::Copy);
+        let mut scripts = self.scripts.iter().enumerate();
+        scripts.find_map(|(client, script)| Some((client, place(script)?)))
+    }
+
     /// Whether a client reads both keys at once.
     pub fn reads_both(&self) -> bool {
         self.scripts.iter().any(|script| script.contains(&Op::Mget))
@@ -108,6 +139,7 @@ pub const PLAIN: Scenario = Scenario {
     waits: 0,
     ticks: 0,
     stale: false,
+    monox: false,
     verify: false,
     warm: 0,
     limit: 1000,
@@ -130,6 +162,8 @@ pub enum Promise {
     Cross,
     /// A client's GETs never go back.
     Mono,
+    /// Not promised (rule L13): a client's GET returns at least what any read has shown it.
+    Monox,
     /// No GET sent after anyone got a version returns an older one.
     Gmono,
     /// When all is quiet, what is kept is right: EVENT, and without pushes only where nobody else wrote.

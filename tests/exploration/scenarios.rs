@@ -1,7 +1,8 @@
 //! The scenarios in which no interleaving may break a promise.
 
 use super::scenario::Op::{
-    Del, Fresh, Get, GetL, Hello, Http, Look, Mget, Mset, Other, Range, Script, ScriptBoth, Set,
+    Copy, Del, Fresh, Get, GetL, Hello, Http, Look, Mget, Mset, Other, Range, Script, ScriptBoth,
+    Select, Set,
 };
 use super::scenario::{Mode, PLAIN, Scenario, TRACKED};
 
@@ -156,6 +157,11 @@ pub const SCENARIOS: &[Scenario] = &[
         scripts: &[&[Script, Get], &[Get, Set]],
         foreign: &[Set],
         limit: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "two databases, COPY",
+        scripts: &[&[Copy, Select, Get], &[Select, Get, Get]],
         ..TRACKED
     },
     Scenario {
@@ -447,7 +453,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "what was used is fetched again after a loss",
-        scripts: &[&[Get, Get], &[Set, Get]],
+        scripts: &[&[Get, Get], &[Set]],
         depth: 1,
         foreign: &[Set],
         cuts: 1,
@@ -495,11 +501,17 @@ pub const SCENARIOS: &[Scenario] = &[
         ..TRACKED
     },
     Scenario {
-        name: "MGET that misses twice",
-        scripts: &[&[Mget, Mget, Mget], &[Mset]],
+        name: "MGET that misses twice, a foreign MSET",
+        scripts: &[&[Mget, Mget, Mget]],
         depth: 1,
         foreign: &[Mset],
         waits: 1,
+        ..TRACKED
+    },
+    Scenario {
+        name: "MGET that misses twice, beside MSET",
+        scripts: &[&[Mget, Mget, Mget], &[Mset]],
+        depth: 1,
         ..TRACKED
     },
     Scenario {

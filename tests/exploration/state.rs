@@ -2,7 +2,7 @@
 
 use super::driver::codec::{reply_len, request};
 use super::driver::world::{Routing, World};
-use super::observer::{Awaited, Deed, Heard, KEYS, Observer, PerKey, bulk};
+use super::observer::{Awaited, Deed, Heard, Observer, PerKey, bulk, messages};
 use super::scenario::{Mode, Op, Promise, Scenario};
 use nearcache::config::{Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
@@ -100,6 +100,7 @@ impl State {
             ..Config::default()
         };
         let mut world = World::new(config, 1);
+        world.engine.hold_little();
         world.keep_notes = false;
         world.routing = routing;
         world.redis.major = if scenario.mode == Mode::TwoRounds {
@@ -114,6 +115,11 @@ impl State {
         world.redis.counts_versions = true;
         // There are values from the start: absence is kept for no time where nobody tells of changes.
         world.foreign(0, &[set("k"), set("l")]);
+        let selects = |script: &&[Op]| script.contains(&Op::Select);
+        let selects = scenario.scripts.iter().any(selects);
+        if selects {
+            world.foreign(1, &[set("k")]);
+        }
         // Links are made on demand; here they stand already, so that the search is about commands.
         let first = world.open(Port::Resp);
         world.sockets[first].incoming.extend(b"EXISTS x\r\n");
@@ -122,6 +128,10 @@ impl State {
         if scenario.scripts.iter().any(says_hello) {
             let again = b"HELLO 3\r\nEXISTS x\r\n";
             world.sockets[first].incoming.extend(again);
+            world.settle();
+        }
+        if selects {
+            world.sockets[first].incoming.extend(b"SELECT 1\r\n");
             world.settle();
         }
         world.reset(first);
@@ -148,7 +158,13 @@ impl State {
         let mut state = State {
             world,
             scenario,
-            observers: vec![Observer::default(); scenario.scripts.len()],
+            observers: vec![
+                Observer {
+                    monox: scenario.monox,
+                    ..Observer::default()
+                };
+                scenario.scripts.len()
+            ],
             written: BTreeMap::new(),
             foreign_done: 0,
             cross: [0; 2],
@@ -170,7 +186,9 @@ impl State {
     }
 
     fn versions(&self) -> PerKey {
-        KEYS.map(|key| self.world.redis.version(&(0, key.into())))
+        let redis = &self.world.redis;
+        let keys = self.scenario.keys();
+        keys.map(|(db, name)| redis.version(&(db, name.into())))
     }
 
     /// All that can happen now.
@@ -376,8 +394,8 @@ impl State {
     fn say(&mut self, client: usize) {
         let now = self.world.now;
         let history = &self.world.redis.history;
-        let bound = KEYS.map(|key| {
-            let versions = &history[&(0, key.into())];
+        let bound = self.scenario.keys().map(|(db, name)| {
+            let versions = &history[&(db, name.into())];
             let old = versions
                 .iter()
                 .rposition(|version| version.at + BOUND <= now);
@@ -408,6 +426,8 @@ impl State {
             Op::Del => request(&["DEL", "k", &tag]),
             Op::Script => request(&["EVAL", &format!("SET k {tag}"), "0"]),
             Op::ScriptBoth => request(&["EVAL", &format!("MSET k {tag} l {tag}"), "1", "k"]),
+            Op::Copy => request(&["COPY", "k", "k", "DB", "1", "REPLACE"]),
+            Op::Select => request(&["SELECT", "1"]),
             Op::Other => request(&["GET", "j"]),
             Op::Look => request(&["EXISTS", "k", "never"]),
             Op::Mget => request(&["MGET", "k", "l"]),
@@ -431,12 +451,18 @@ impl State {
                 let (client, op) = std::str::from_utf8(word).ok()?.split_once('.')?;
                 Some((client.parse().ok()?, op.parse().ok()?))
             });
-            let Some(tag) = tags.next_back() else {
+            let copy = || {
+                self.scenario
+                    .copy()
+                    .filter(|_| execution.args[0] == b"COPY")
+            };
+            let Some(tag) = tags.next_back().or_else(copy) else {
                 continue;
             };
             let mut versions = [0; 2];
-            for ((_, name), version) in &execution.made {
-                if let Some(key) = KEYS.iter().position(|key| key.as_bytes() == name) {
+            for ((db, name), version) in &execution.made {
+                let is_it = |key: &(u32, &str)| key.0 == *db && key.1.as_bytes() == name;
+                if let Some(key) = self.scenario.keys().iter().position(is_it) {
                     versions[key] = *version;
                 }
             }
@@ -481,6 +507,7 @@ impl State {
         stale: bool,
     ) -> Result<usize, Promise> {
         let op = self.scenario.scripts[client][awaited.op];
+        let keys = self.scenario.keys();
         let heard = Heard::new(op, bytes);
         if heard.failed {
             return Ok(heard.len);
@@ -489,7 +516,7 @@ impl State {
             return Err(Promise::Order);
         }
         let key = match op {
-            Op::Set | Op::Mset | Op::Del | Op::Script | Op::ScriptBoth => {
+            Op::Set | Op::Mset | Op::Del | Op::Script | Op::ScriptBoth | Op::Copy => {
                 let versions = self.written.get(&(client, awaited.op)).copied();
                 let versions = versions.expect("what was answered was executed");
                 self.observers[client].wrote(versions)?;
@@ -498,9 +525,9 @@ impl State {
                 }
                 return Ok(heard.len);
             }
-            Op::Other | Op::Hello | Op::Look => return Ok(heard.len),
+            Op::Other | Op::Hello | Op::Look | Op::Select => return Ok(heard.len),
             Op::Mget => {
-                let versions = [0, 1].map(|key| heard.version(&self.world.redis, key, key));
+                let versions = [0, 1].map(|key| heard.version(&self.world.redis, &keys, key, key));
                 for (key, version) in versions.into_iter().enumerate() {
                     self.observers[client].read(Deed::Looked, awaited, key, version)?;
                     if version < awaited.bound[key] {
@@ -515,7 +542,7 @@ impl State {
                 };
             }
             Op::Range => {
-                let version = heard.version(&self.world.redis, 0, 0);
+                let version = heard.version(&self.world.redis, &keys, 0, 0);
                 self.observers[client].read(Deed::Looked, awaited, 0, version)?;
                 let old = version < awaited.bound[0];
                 return if old {
@@ -524,10 +551,10 @@ impl State {
                     Ok(heard.len)
                 };
             }
-            Op::Get | Op::Http | Op::Fresh => 0,
+            Op::Get | Op::Http | Op::Fresh => self.scenario.key_of_get(client, awaited.op),
             Op::GetL => 1,
         };
-        let version = heard.version(&self.world.redis, key, 0);
+        let version = heard.version(&self.world.redis, &keys, key, 0);
         self.observers[client].read(Deed::Read, awaited, key, version)?;
         self.gmono[key] = self.gmono[key].max(version);
         if stale && version < self.up[key] {
@@ -572,11 +599,17 @@ impl State {
     /// Whether a further GET shows what is in force.
     fn probe(&mut self) -> Result<(), Promise> {
         let world = &mut self.world;
-        for key in KEYS {
+        for (db, key) in self.scenario.keys() {
             let probe = world.open(Port::Resp);
+            if db > 0 {
+                world.sockets[probe].incoming.extend(b"SELECT 1\r\n");
+                world.settle();
+                world.sockets[probe].received.clear();
+            }
             world.sockets[probe].incoming.extend(request(&["GET", key]));
             world.settle();
-            let right = world.redis.read(0, key.as_bytes()).expect("it is a string");
+            let right = world.redis.read(db, key.as_bytes());
+            let right = right.expect("it is a string");
             if bulk(&world.sockets[probe].received) != right {
                 return Err(Promise::Event);
             }
@@ -650,29 +683,6 @@ impl State {
         }
         out.finish()
     }
-}
-
-/// The lengths of the messages under way on the invalidation link: pushes and PONGs, and the answer to the request to
-/// track. What comes before one of these counts with it.
-fn messages(mut replies: &[u8]) -> Vec<usize> {
-    let (mut lens, mut len, mut after) = (Vec::new(), 0, b' ');
-    while let (false, Some(n)) = (replies.is_empty(), reply_len(replies)) {
-        let kind = replies[0];
-        len += n;
-        let matters = kind == b'>'
-            || replies.starts_with(b"+PONG")
-            || replies.starts_with(b"+OK") && after != b'%'
-            || replies.starts_with(b"-NOPERM this user has no permissions to run the 'client|");
-        if matters {
-            lens.push(std::mem::take(&mut len));
-        }
-        after = kind;
-        replies = &replies[n..];
-    }
-    if len > 0 {
-        lens.push(len);
-    }
-    lens
 }
 
 fn request_args(args: &[&str]) -> Vec<Vec<u8>> {

@@ -48,7 +48,11 @@ fn sighup_changes_prefixes_and_what_may_not_be_kept_any_more_goes() {
     ] {
         assert_eq!(log.matches(line).count(), 1, "{log}");
     }
-    assert_eq!(proxy.counter(info::ENTRIES), 0, "it may not be kept any more");
+    assert_eq!(
+        proxy.counter(info::ENTRIES),
+        0,
+        "it may not be kept any more"
+    );
     assert_eq!(asked_for("user:1", "u"), 4);
     assert_eq!(asked_for("lock:1", "l"), 1);
     redis.call(&["SET", "lock:1", "m"]);
@@ -62,7 +66,11 @@ fn sighup_changes_prefixes_and_what_may_not_be_kept_any_more_goes() {
         "reloaded: changed=0 need_restart=0",
     );
     assert!(!log.contains("reload: "), "{log}");
-    assert_eq!(proxy.counter(info::ENTRIES), 1, "nothing changed, nothing goes");
+    assert_eq!(
+        proxy.counter(info::ENTRIES),
+        1,
+        "nothing changed, nothing goes"
+    );
 }
 
 #[test]
@@ -125,7 +133,8 @@ fn limits_and_the_log_level_change_while_running() {
     eventually("one waits behind the other", PATIENCE, || {
         proxy.counter(info::IN_FLIGHT) == 1 && proxy.counter(info::QUEUED_NOW) == 1
     });
-    let lines = "MAX_CONCURRENT_REQUESTS=2\nQUEUE_WAIT_MS=600000\nCACHE_CAPACITY=3\nLOG_LEVEL=debug\n";
+    let lines =
+        "MAX_CONCURRENT_REQUESTS=2\nQUEUE_WAIT_MS=600000\nCACHE_CAPACITY=3\nLOG_LEVEL=debug\n";
     let log = reload(&proxy, Some(lines), "reloaded: changed=3 need_restart=0");
     assert!(log.contains("reload: LOG_LEVEL: info -> debug\n"), "{log}");
     assert_eq!(proxy.counter(info::IN_FLIGHT), 2, "there is room for both");

@@ -193,7 +193,10 @@ impl ProxyBuilder {
             }
         };
         if let Some(lines) = &self.config_file {
-            assert!(self.shell_prefix.is_none(), "a shell would take the arguments");
+            assert!(
+                self.shell_prefix.is_none(),
+                "a shell would take the arguments"
+            );
             fs::write(directory.path().join(CONFIG_FILE), lines)
                 .expect("our own directory can be written");
             command.args(["--config", CONFIG_FILE]);

@@ -425,6 +425,11 @@ impl Client {
         }
     }
 
+    /// Appends what is no reply: it stands between the replies before it, which have left, and the one that comes next.
+    pub fn message(&mut self, bytes: &[u8], pool: &mut Pool) {
+        self.outbox.append(bytes, pool);
+    }
+
     /// The slot behind all that is owed, for replies that are complete at once; consecutive ones share it.
     fn early_slot(&mut self) -> &mut Outbox {
         if self.owed.back().is_none_or(|slot| !slot.done) {

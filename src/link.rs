@@ -118,6 +118,17 @@ pub struct Owed {
     pub poison: Poison,
     /// Whether it counts against `MAX_CONCURRENT_REQUESTS`.
     pub counted: bool,
+    /// It is a transaction in one piece, with more replies than one.
+    pub unit: Option<Unit>,
+}
+
+/// How far the replies to a transaction in one piece have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Unit {
+    /// Replies that come before that to its EXEC.
+    pub before: u32,
+    /// Whether any of them has been passed on.
+    pub passed: bool,
 }
 
 /// What only a link of its own client has.
@@ -131,6 +142,39 @@ pub struct Own {
     pub deeds: VecDeque<Deed>,
     /// How the item that arrives is taken.
     pub taken: Taken,
+    /// What has arrived and waits until every push of before it has been handled, or behind such a thing.
+    pub held: VecDeque<Held>,
+    /// Bytes pass both ways as they come, until one side closes.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// A connection on which replies cannot be told from other things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// Commands went in that may read or write keys: all that is kept goes before anything comes out.
+    pub forgets: bool,
+}
+
+/// What arrived on an own link and has not been brought to its client.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Held {
+    /// The number of the barrier it waits for; `None`: it only waits behind something that does.
+    pub barrier: Option<u64>,
+    /// What it is.
+    pub what: Arrival,
+    /// As it came.
+    pub bytes: Vec<u8>,
+}
+
+/// What has arrived on an own link.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Arrival {
+    /// A reply, or the last part of one.
+    Reply(Owed),
+    /// A part of a reply, with more to come.
+    Part(Owed),
+    /// A message, or a part of one.
+    Message,
 }
 
 /// How an item that arrives on an own link is taken.
@@ -140,8 +184,16 @@ pub enum Taken {
     Unknown,
     /// As a reply that is passed on as it comes.
     Passing,
-    /// As a reply that has to be seen whole, to be understood or to be held for the barrier.
+    /// As a reply that has to be seen whole to be understood.
     Collecting,
+    /// As a reply that is collected to be held for the barrier.
+    Holding,
+    /// As one of the confirmations that make a reply.
+    Confirming,
+    /// As a message that is collected to be held for the barrier.
+    Message,
+    /// As a message that is passed on as it comes.
+    MessagePassing,
 }
 
 /// One connection to Redis that the loop owns.
@@ -190,6 +242,8 @@ impl Own {
             session: Session::new(pool.version, pool.db),
             deeds: VecDeque::new(),
             taken: Taken::Unknown,
+            held: VecDeque::new(),
+            tunnel: None,
         }
     }
 }
@@ -241,7 +295,7 @@ impl Link {
             assert_eq!(asked, own.deeds.len(), "each deed belongs to a request");
         }
         assert!(
-            !self.reply_begun || !self.owed.is_empty(),
+            !self.reply_begun || !self.owed.is_empty() || self.own.is_some(),
             "a reply arrives that nobody asked for"
         );
     }

@@ -96,6 +96,7 @@ impl Config {
             bind: Vec::new(),
             redis_url,
             coherence: Coherence::Tracking,
+            event_barrier: false,
             staleness_bound: Duration::ZERO,
             stale_if_error: Duration::ZERO,
             verify_sample_ppm: 0,

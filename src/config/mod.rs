@@ -117,6 +117,7 @@ pub struct Config {
     pub bind: Vec<String>,
     pub redis_url: RedisUrl,
     pub coherence: Coherence,
+    pub event_barrier: bool,
     pub staleness_bound: Duration,
     pub stale_if_error: Duration,
     /// How many of a million hits are checked.

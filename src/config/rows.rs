@@ -318,6 +318,16 @@ pub static ROWS: &[Row] = &[
         "How copies are kept true. tracking: Redis pushes every change, and no hit is older than STALENESS_BOUND_MS. \
          ttl: a change by others is seen after CACHE_TTL_SECS at the latest. off: nothing is kept.",
     ),
+    other(
+        "EVENT_BARRIER",
+        "on",
+        Kind::Choice {
+            words: &["on", "off"],
+            set: |c, v| c.event_barrier = v == "on",
+        },
+        "With COHERENCE=tracking: whether messages and the replies to blocking commands are held until the changes \
+         before them are known here, so that whoever reads because of one reads no older value. Costs one round trip.",
+    ),
     millis(
         "STALENESS_BOUND_MS",
         "3000",

@@ -28,7 +28,7 @@ use std::time::Duration;
 /// A reply longer than this is not held for a barrier: everything kept is dropped instead.
 pub(super) const BARRIER_REPLY_BYTES_MAX: usize = 1024 * 1024;
 /// All replies held together; above it, likewise.
-const BARRIER_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub(super) const BARRIER_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// How often Redis is asked for a sign of life; a third of a bound that is short.
 const HEARTBEAT_MAX: Duration = Duration::from_millis(1000);
 /// PINGs under way at one time. Redis answers them in one go when it wakes up.
@@ -43,37 +43,42 @@ pub(super) struct Barrier {
     needs: u64,
     /// More rounds after that one (servers with I/O threads, rule L10).
     rounds_left: u8,
-    owed: Owed,
-    reply: Vec<u8>,
+    what: Waiting,
+}
+
+/// Who waits.
+#[derive(Debug, Clone, Hash)]
+pub(super) enum Waiting {
+    /// A reply on a link that others share.
+    Reply(Owed, Vec<u8>),
+    /// What arrived on an own link, by its number there (`own/held.rs`).
+    Link(ConnId, u64),
 }
 
 /// All that waits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Barriers {
     waiting: VecDeque<Barrier>,
-    bytes: usize,
+    /// Bytes held, those on own links included.
+    pub(super) bytes: usize,
+    /// The number of the next barrier of an own link.
+    next: u64,
 }
 
 impl Barriers {
-    /// For the fingerprint: how many PINGs each barrier still waits for, the rounds behind that, and what is held.
-    pub(super) fn iter(&self, answered: u64) -> impl Iterator<Item = (u64, u8, &Owed, &[u8])> {
+    /// For the fingerprint: how many PINGs each barrier still waits for, the rounds behind that, and who waits.
+    pub(super) fn iter(&self, answered: u64) -> impl Iterator<Item = (u64, u8, &Waiting)> {
         self.waiting.iter().map(move |barrier| {
             let needs = barrier.needs.saturating_sub(answered);
-            (
-                needs,
-                barrier.rounds_left,
-                &barrier.owed,
-                &barrier.reply[..],
-            )
+            (needs, barrier.rounds_left, &barrier.what)
         })
     }
 
     /// The held commands that count against `MAX_CONCURRENT_REQUESTS`.
     pub(super) fn counted(&self) -> usize {
-        self.waiting
-            .iter()
-            .filter(|barrier| barrier.owed.counted)
-            .count()
+        let counted =
+            |barrier: &&Barrier| matches!(&barrier.what, Waiting::Reply(owed, _) if owed.counted);
+        self.waiting.iter().filter(counted).count()
     }
 }
 
@@ -240,9 +245,8 @@ impl Engine {
             if self.switches.holds(Rule::FlushAtLostBarrier) {
                 self.poison_all(Flush::Barrier);
             }
-            let waiting = std::mem::take(&mut self.barriers);
-            for barrier in waiting.waiting {
-                self.let_go(&barrier);
+            for barrier in std::mem::take(&mut self.barriers.waiting) {
+                self.let_go(barrier.what);
             }
         }
     }
@@ -388,16 +392,29 @@ impl Engine {
             return false;
         };
         self.barriers.bytes += reply.len();
+        self.wait_for(needs, Waiting::Reply(owed.clone(), reply.to_vec()));
+        true
+    }
+
+    /// Rule L17: a barrier for something of this size that has just arrived on an own link; its number. `None`: none is
+    /// to be had.
+    pub(super) fn barrier_for(&mut self, link: ConnId, bytes: usize) -> Option<u64> {
+        let fits = self.barriers.bytes + bytes <= BARRIER_BYTES_MAX;
+        let needs = if fits { self.barrier_ping() } else { None }?;
+        self.barriers.next += 1;
+        self.wait_for(needs, Waiting::Link(link, self.barriers.next));
+        Some(self.barriers.next)
+    }
+
+    fn wait_for(&mut self, needs: u64, what: Waiting) {
         let rounds_left = self.upstream.barrier_rounds - 1;
         let barrier = Barrier {
             needs,
             rounds_left,
-            owed: owed.clone(),
-            reply: reply.to_vec(),
+            what,
         };
         self.barriers.waiting.push_back(barrier);
         self.stats.count(Counter::Barriers);
-        true
     }
 
     /// Whether a reply that begins now can be held.
@@ -435,14 +452,19 @@ impl Engine {
             if barrier.rounds_left > 0 {
                 self.poison_all(Flush::Barrier);
             }
-            self.barriers.bytes -= barrier.reply.len();
-            self.let_go(&barrier);
+            self.let_go(barrier.what);
         }
     }
 
-    fn let_go(&mut self, barrier: &Barrier) {
-        self.pass(&barrier.owed, &barrier.reply);
-        self.settle_relayed(None, &barrier.owed);
+    fn let_go(&mut self, what: Waiting) {
+        match what {
+            Waiting::Reply(owed, reply) => {
+                self.barriers.bytes -= reply.len();
+                self.pass(&owed, &reply);
+                self.settle_relayed(None, &owed);
+            }
+            Waiting::Link(link, number) => self.barrier_over(link, number),
+        }
     }
 
     /// Rule L18: what a read that failed with `error` may be answered with instead, and for how long it has been stale.

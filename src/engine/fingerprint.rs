@@ -13,11 +13,12 @@
 //! used while serving. Cost: O(everything).
 #![forbid(unsafe_code)]
 
+use super::coherence::Waiting;
 use super::{ConnId, Engine, Place};
 use crate::cache::Content;
 use crate::client::{Client, Slot};
 use crate::fetch::Waiter;
-use crate::link::{Link, Owed};
+use crate::link::{Arrival, Link, Owed};
 use crate::time::Time;
 use crate::tracking::State;
 use std::collections::hash_map::DefaultHasher;
@@ -120,13 +121,21 @@ impl Engine {
         self.hash_names(link.waiting.iter().copied(), out);
         if let Some(own) = &link.own {
             own.client.map(|client| self.name(client)).hash(out);
-            (&own.session, &own.deeds, own.taken).hash(out);
+            (&own.session, &own.deeds, own.taken, own.tunnel).hash(out);
+            for held in &own.held {
+                (held.barrier.is_some(), &held.bytes).hash(out);
+                match &held.what {
+                    Arrival::Reply(owed) | Arrival::Part(owed) => self.hash_owed(owed, out),
+                    Arrival::Message => GONE.hash(out),
+                }
+            }
         }
     }
 
     fn hash_owed(&self, owed: &Owed, out: &mut DefaultHasher) {
         let to = owed.to.map(|(client, slot)| self.slot_name(client, slot));
         (to, owed.purpose, owed.touch, owed.poison, owed.counted).hash(out);
+        owed.unit.hash(out);
     }
 
     fn hash_kept(&self, out: &mut DefaultHasher) {
@@ -172,9 +181,16 @@ impl Engine {
             (control, self.tracking.unsent_ping(sent).is_some()).hash(out);
         }
         let answered = self.tracking.newest_answered();
-        for (needs, rounds_left, owed, reply) in self.barriers.iter(answered) {
-            (needs, rounds_left, reply).hash(out);
-            self.hash_owed(owed, out);
+        for (needs, rounds_left, what) in self.barriers.iter(answered) {
+            (needs, rounds_left).hash(out);
+            match what {
+                Waiting::Reply(owed, reply) => {
+                    reply.hash(out);
+                    self.hash_owed(owed, out);
+                }
+                // Which of the things held there it is follows from their order.
+                Waiting::Link(link, _) => self.name(*link).hash(out),
+            }
         }
         GONE.hash(out);
     }

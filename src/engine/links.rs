@@ -136,6 +136,7 @@ impl Engine {
             touch: Touch::Keys(0),
             poison: Poison::Never,
             counted: false,
+            unit: None,
         });
         link.outbox.append_with(&mut self.pool, |out| {
             write::command(out, args.iter().copied())
@@ -225,6 +226,11 @@ impl Engine {
             at += used;
             let begins = !link.reply_begun;
             link.reply_begun = scan == Scan::More;
+            let unit = link.owed.front().and_then(|owed| owed.unit);
+            if unit.is_some_and(|unit| unit.before > 0) && scan != Scan::Bad {
+                self.unit_part(ix, chunk, scan == Scan::Done);
+                continue;
+            }
             match scan {
                 Scan::Bad => return self.link_lost(id, "Redis sent what is not RESP"),
                 Scan::More => self.reply_part(ix, chunk, begins),
@@ -234,6 +240,23 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// A part of the replies to a transaction in one piece, before that to its EXEC: nothing has been executed yet.
+    fn unit_part(&mut self, ix: usize, chunk: &[u8], ends: bool) {
+        let link = &mut self.links[ix];
+        if ends {
+            link.scanner = ReplyScanner::default();
+        }
+        let Some(owed) = link.owed.front_mut() else {
+            return;
+        };
+        if let Some(unit) = &mut owed.unit {
+            unit.before -= u32::from(ends);
+            unit.passed = true;
+        }
+        let owed = owed.clone();
+        self.pass(&owed, chunk);
     }
 
     /// A part of the front reply that is not its end.
@@ -320,6 +343,9 @@ impl Engine {
             self.close_if_done(ix);
             if whole && reply.starts_with(READ_ONLY) {
                 self.upstream_is_read_only();
+            }
+            if owed.unit.is_some() && whole && !ends_a_transaction(reply) {
+                self.link_lost(id, "Redis did not end a transaction");
             }
         }
     }
@@ -456,8 +482,21 @@ impl Engine {
         let Some(ix) = self.link_index(id) else {
             return;
         };
-        let role = self.links[ix].role;
         let is_own = self.links[ix].own.is_some();
+        if is_own
+            && !self.links[ix]
+                .own
+                .as_ref()
+                .is_some_and(|own| own.held.is_empty())
+        {
+            // What was received before counts.
+            self.poison_all(Flush::Barrier);
+            self.release_held(id);
+            if self.link_index(id).is_none() {
+                return;
+            }
+        }
+        let role = self.links[ix].role;
         let begun = self.links[ix].reply_begun;
         let greeted = self.links[ix].state == State::Up;
         // Commands go out right behind the handshake, so from the connection on they may have been executed.
@@ -507,6 +546,7 @@ impl Engine {
         };
         if let Some(ix) = self.client_index(client) {
             // Where a part of the reply has left already, only the end of the connection can say that no more comes.
+            let begun = begun || owed.unit.is_some_and(|unit| unit.passed);
             let cut = begun && owed.purpose == Purpose::Pass
                 || sent && self.config.upstream_lost == UpstreamLost::Close;
             if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {
@@ -633,4 +673,11 @@ impl Engine {
         }
         self.links[ix].timer = Some(self.timers.set(self.now + check, Timer::Link(id)));
     }
+}
+
+/// Whether the reply to EXEC says that its connection is in no transaction any more.
+fn ends_a_transaction(reply: &[u8]) -> bool {
+    !reply.starts_with(b"-")
+        || reply.starts_with(b"-EXECABORT")
+        || reply.starts_with(b"-ERR EXEC without MULTI")
 }

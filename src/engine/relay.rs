@@ -8,7 +8,7 @@ use super::switches::Rule;
 use super::{ConnId, Engine};
 use crate::client::{Hold, HttpAsk, HttpWay, Render};
 use crate::config::Coherence;
-use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch};
+use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch, Unit};
 use crate::prefix::Keep;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
@@ -29,6 +29,8 @@ pub(super) struct Relayed<'a> {
     pub(super) poison: Poison,
     /// What to do with the reply.
     pub(super) purpose: Purpose,
+    /// It is a transaction in one piece.
+    pub(super) unit: Option<Unit>,
 }
 
 /// What a command touches.
@@ -227,6 +229,7 @@ impl Engine {
             touch,
             poison: command.poison,
             counted: true,
+            unit: command.unit,
         });
         link.outbox.append(command.frame, &mut self.pool);
         self.stats.count(Counter::Relayed);
@@ -259,6 +262,7 @@ impl Engine {
                 Poison::Never
             },
             purpose,
+            unit: None,
         };
         let handled = self.relay(ix, command, Road::Shared, http.as_ref());
         self.canonical = frame;

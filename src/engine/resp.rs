@@ -84,10 +84,13 @@ impl Engine {
                 }
                 Parse::Done(request) => {
                     parser = RequestParser::default();
-                    if self.handle_resp(ix, &request) == Handled::Held {
+                    let (handled, used) = self
+                        .relay_unit(ix, &bytes[at..], &request)
+                        .unwrap_or_else(|| (self.handle_resp(ix, &request), request.len()));
+                    if handled == Handled::Held {
                         break;
                     }
-                    at += request.len();
+                    at += used;
                     *budget -= 1;
                     if self.client_index(id).is_none() || self.clients[ix].state != State::Open {
                         return bytes.len();
@@ -224,13 +227,11 @@ impl Engine {
                 };
                 self.relay_command(ix, request, judgement, Road::Shared)
             }
-            Way::OwnLink(StateKind::Multi | StateKind::Watch | StateKind::Blocking) => {
-                self.begin_own(ix, request, judgement)
-            }
-            Way::OwnLink(_) => {
+            Way::OwnLink(StateKind::Tracking | StateKind::Wait) => {
                 self.refuse_state(ix, request);
                 Handled::Done
             }
+            Way::OwnLink(_) => self.begin_own(ix, request, judgement),
             Way::Refuse(Refusal::CrossProtocol) => {
                 self.stats.count(Counter::ProtocolErrors);
                 self.finish_client(ix, CloseReason::ProtocolError);
@@ -250,7 +251,7 @@ impl Engine {
     }
 
     /// Looks the call up: its way, its effect, and the hashes of its keys.
-    fn judge(&mut self, request: &Request<'_>) -> Judgement {
+    pub(super) fn judge(&mut self, request: &Request<'_>) -> Judgement {
         let (args, argc) = (request.args(), request.argc());
         let spec = self.table.find(args.clone());
         let (touch, hasher) = (&mut self.touch, &self.hasher);
@@ -312,6 +313,7 @@ impl Engine {
             touch: judgement.scope,
             poison,
             purpose: Purpose::Pass,
+            unit: None,
         };
         let handled = self.relay(ix, command, road, None);
         if handled == Handled::Done && judgement.effect == Effect::Read {
@@ -355,6 +357,7 @@ impl Engine {
             touch: Scope::Keys,
             poison: Poison::Never,
             purpose,
+            unit: None,
         };
         self.relay(ix, command, Road::Shared, None)
     }

@@ -77,6 +77,8 @@ pub enum Rule {
     PoisonAfterExecGet,
     /// L9: EXEC poisons what its block touches.
     PoisonAfterExec,
+    /// L17: what others cause is held for the barrier.
+    HoldMessages,
     /// L16: what poisons a key poisons it in every database.
     EveryDatabase,
 }

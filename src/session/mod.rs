@@ -7,9 +7,11 @@
 //! Costs: O(1) per command and reply; a transaction keeps one word per key it touches, up to [`BLOCK_KEYS_MAX`].
 #![forbid(unsafe_code)]
 
+pub mod channels;
 mod elements;
 
 use crate::protocol::resp::write::Version;
+use channels::{Channels, Push};
 use elements::Elements;
 
 /// A transaction that touches more keys than this counts as touching all.
@@ -43,8 +45,18 @@ pub enum Deed {
     },
     /// CLIENT SETNAME.
     Name(Box<[u8]>),
+    /// SUBSCRIBE and its like, for this many channels.
+    Subscribe(u32),
+    /// UNSUBSCRIBE and its like: from so many channels of a family, or from all of them.
+    Unsubscribe(channels::Family, u32),
+    /// CLIENT TRACKING ON or OFF.
+    Track(bool),
+    /// Inside a transaction it makes replies and messages indistinguishable, as a subscription does.
+    Confuse,
     /// It may wait for data as long as its client likes, and silence means nothing.
     Wait,
+    /// It leaves behind what lasts until the connection ends.
+    Last,
     /// It leaves behind what nobody knows: the connection serves no other client after this one.
     Stain,
     /// AUTH of this user: lasts until the connection ends.
@@ -62,6 +74,8 @@ pub struct Block {
     queued: u64,
     /// What they do to the connection, with their places among them.
     deeds: Vec<(u64, Deed)>,
+    /// The reply to EXEC cannot be told from what surrounds it.
+    pub confuses: bool,
 }
 
 /// Whether a transaction may have touched everything.
@@ -85,6 +99,17 @@ pub enum Answer {
     Queued,
 }
 
+/// What an item that arrives is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Item {
+    /// The reply to the oldest command outstanding.
+    Reply,
+    /// A part of such a reply, of which there is one for each channel.
+    Confirmation,
+    /// Nobody's reply: somebody else has published or changed something.
+    Message,
+}
+
 /// The state of one connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Session {
@@ -99,7 +124,13 @@ pub struct Session {
     /// The same, as it will be when all that was sent has been executed; a MULTI that fails makes it wrong until EXEC.
     multi_sent: bool,
     watches: bool,
+    tracks: bool,
+    channels: Channels,
+    /// Confirmations that the oldest command outstanding still gets, once the first has come.
+    confirmations_left: Option<u32>,
     stained: bool,
+    /// What lasts until the connection ends.
+    lasts: bool,
     /// The user that its client has logged in as.
     user: Option<Box<[u8]>>,
     /// Commands outstanding that may wait for long.
@@ -118,7 +149,11 @@ impl Session {
             multi: None,
             multi_sent: false,
             watches: false,
+            tracks: false,
+            channels: Channels::default(),
+            confirmations_left: None,
             stained: false,
+            lasts: false,
             user: None,
             waits: 0,
             elements: None,
@@ -137,7 +172,60 @@ impl Session {
 
     /// Whether nothing of the client's state is left, with nothing outstanding.
     pub fn is_clean(&self) -> bool {
-        self.multi.is_none() && !self.watches && self.user.is_none()
+        self.multi.is_none()
+            && !self.watches
+            && !self.tracks
+            && !self.lasts
+            && self.user.is_none()
+            && self.channels.is_empty()
+    }
+
+    /// Whether Redis refuses all but a few commands, since it could not tell replies from messages either.
+    pub fn refuses_most(&self) -> bool {
+        self.version == Version::Resp2 && !self.channels.is_empty()
+    }
+
+    /// Whether it is subscribed to anything.
+    pub fn is_subscribed(&self) -> bool {
+        !self.channels.is_empty()
+    }
+
+    /// What the item is that begins with `head`; `front` is the oldest command outstanding. `None`: more of it has to
+    /// be seen.
+    pub fn item(&self, front: Option<&Deed>, head: &[u8], whole: bool) -> Option<Item> {
+        let expected = matches!(front, Some(Deed::Subscribe(_) | Deed::Unsubscribe(..)));
+        let is_push = match head.first() {
+            Some(b'>') => self.version == Version::Resp3,
+            Some(b'*') => self.version == Version::Resp2 && (expected || self.is_subscribed()),
+            _ => false,
+        };
+        if !is_push {
+            return Some(Item::Reply);
+        }
+        let push = match channels::push(head) {
+            None if !whole && head.len() < channels::HEAD_BYTES_MAX => return None,
+            push => push,
+        };
+        Some(match push {
+            Some(Push::Confirmation) if expected => Item::Confirmation,
+            Some(Push::Message) => Item::Message,
+            // In RESP3 nothing else is a push; in RESP2 it is the reply to PING.
+            _ if self.version == Version::Resp3 => Item::Message,
+            _ => Item::Reply,
+        })
+    }
+
+    /// One confirmation of the oldest command outstanding. Whether it was the last.
+    pub fn confirmed(&mut self, deed: &Deed, confirmation: &[u8]) -> bool {
+        let all = match deed {
+            Deed::Unsubscribe(family, 0) => self.channels.count(*family).max(1),
+            Deed::Subscribe(n) | Deed::Unsubscribe(_, n) => *n,
+            _ => 1,
+        };
+        let left = self.confirmations_left.unwrap_or(all).saturating_sub(1);
+        self.confirmations_left = (left > 0).then_some(left);
+        self.channels.confirm(confirmation);
+        left == 0
     }
 
     /// Whether another client may have the connection once it is clean.
@@ -159,7 +247,7 @@ impl Session {
     pub fn wants_whole_reply(&self, deed: &Deed) -> bool {
         match deed {
             Deed::Exec => false,
-            Deed::Nothing | Deed::Wait | Deed::Stain => self.multi.is_some(),
+            Deed::Nothing | Deed::Wait | Deed::Stain | Deed::Confuse => self.multi.is_some(),
             _ => true,
         }
     }
@@ -227,7 +315,12 @@ impl Session {
         if let Some(block) = &mut self.multi
             && reply == b"+QUEUED\r\n"
         {
-            if *deed != Deed::Nothing {
+            if matches!(
+                deed,
+                Deed::Subscribe(_) | Deed::Unsubscribe(..) | Deed::Confuse
+            ) {
+                block.confuses = true;
+            } else if *deed != Deed::Nothing {
                 block.deeds.push((block.queued, deed.clone()));
             }
             block.queued += 1;
@@ -265,6 +358,8 @@ impl Session {
     fn execute(&mut self, deed: Deed) {
         match deed {
             Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard => {}
+            Deed::Subscribe(_) | Deed::Unsubscribe(..) | Deed::Confuse => {}
+            Deed::Track(on) => self.tracks = on,
             Deed::Multi => self.multi = Some(Block::default()),
             Deed::Watch => self.watches = true,
             Deed::Unwatch => self.watches = false,
@@ -282,6 +377,7 @@ impl Session {
             }
             Deed::Name(name) => self.name = (!name.is_empty()).then_some(name),
             Deed::Stain => self.stained = true,
+            Deed::Last => self.lasts = true,
             Deed::Auth(user) => self.user = Some(user),
         }
     }

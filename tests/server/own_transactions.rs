@@ -351,11 +351,92 @@ fn without_a_connection_to_be_had_a_transaction_is_refused_and_its_client_closed
     let proxy = Proxy::to(&redis).env("OWN_LINKS_MAX", 1).start();
     let (mut one, mut other) = (proxy.resp(), proxy.resp());
     one.line("MULTI");
-    other.send(&["MULTI", "INCR n", "EXEC"].map(encode_line).concat());
+    other.send(&["MULTI", "INCR n"].map(encode_line).concat());
     assert!(other.reply().is_own_error());
     assert_eq!(other.bytes_until_closed(), b"");
     one.line("DISCARD");
     let mut third = proxy.resp();
     assert_eq!(third.line("MULTI"), Reply::ok());
     assert_eq!(redis.call(&["EXISTS", "n"]), Reply::Int(0));
+}
+
+#[test]
+fn a_transaction_that_comes_in_one_piece_needs_no_connection_of_its_own() {
+    let oracle = Oracle::start();
+    let own = || {
+        let list = oracle.redis.call(&["CLIENT", "LIST"]).text();
+        list.contains(":own")
+    };
+    for lines in [
+        &["MULTI", "SET k v", "GET k", "INCR n", "EXEC"][..],
+        &["multi", "EXEC"],
+        &["GET k", "MULTI", "SET k", "GET k", "EXEC", "GET k"],
+        &[
+            "SET k 1",
+            "MULTI",
+            "INCR k",
+            "LPUSH k x",
+            "EXEC",
+            "INCR k",
+            "MULTI",
+            "INCR k",
+            "EXEC",
+        ],
+        &[
+            "MULTI",
+            "EVAL return{redis.call('incr','k')} 0",
+            "EXEC",
+            "GET k",
+        ],
+    ] {
+        let bytes: Vec<u8> = lines.iter().flat_map(|line| encode_line(line)).collect();
+        oracle.assert_same("in one piece", &bytes);
+        assert!(!own(), "{lines:?}");
+    }
+    // An unknown command is for a connection of its own, and so is a transaction with one in it.
+    let unknown = ["MULTI", "NOSUCH k", "EXEC"].map(encode_line).concat();
+    oracle.assert_same("unknown", &unknown);
+    // Cut anywhere, its replies are the same.
+    let bytes = ["MULTI", "SET k v", "GET k", "EXEC"]
+        .map(encode_line)
+        .concat();
+    for cut in 1..bytes.len() {
+        let (mut ours, mut theirs) = oracle.clients();
+        for client in [&mut ours, &mut theirs] {
+            client.send(&bytes[..cut]);
+            client.send(&bytes[cut..]);
+        }
+        assert_eq!(ours.replies(4), theirs.replies(4));
+    }
+}
+
+#[test]
+fn transactions_in_one_piece_of_many_clients_do_not_mix() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).env("SHARED_LINKS_PER_POOL", 1).start();
+    let mut clients: Vec<_> = (0..20).map(|_| proxy.resp()).collect();
+    let mut sum = 0;
+    for _ in 0..20 {
+        let unit = ["MULTI", "INCR n", "GET n", "INCR n", "EXEC", "INCR m"]
+            .map(encode_line)
+            .concat();
+        for client in &mut clients {
+            client.send(&unit);
+        }
+        for client in &mut clients {
+            let replies = client.replies(6);
+            let Reply::Array(done) = &replies[4] else {
+                panic!("nothing is watched: {replies:?}")
+            };
+            let (Reply::Int(first), Reply::Int(second)) = (&done[0], &done[2]) else {
+                panic!("both are counted: {done:?}")
+            };
+            assert_eq!(
+                (first + 1, done[1].clone()),
+                (*second, Reply::bulk(first.to_string()))
+            );
+            sum += 2;
+        }
+    }
+    assert_eq!(redis.call(&["GET", "n"]), Reply::bulk(sum.to_string()));
 }

@@ -126,16 +126,7 @@ fn commands_that_need_a_connection_of_their_own_are_refused_by_name_and_the_conn
     let proxy = Proxy::start(&redis);
     let mut client = proxy.resp();
     client.line("SET k v");
-    for line in [
-        "SUBSCRIBE c",
-        "PSUBSCRIBE c*",
-        "SSUBSCRIBE c",
-        "MONITOR",
-        "SYNC",
-        "PSYNC ? -1",
-        "REPLCONF listening-port 1",
-        "CLIENT TRACKING ON",
-    ] {
+    for line in ["CLIENT TRACKING ON", "CLIENT CACHING YES"] {
         for command in [line.to_string(), line.to_ascii_lowercase()] {
             let reply = client.line(&command);
             assert!(reply.is_own_error(), "{command}: {reply:?}");
@@ -165,9 +156,9 @@ fn a_refused_command_in_a_pipeline_disturbs_no_neighbour() {
     client.send(
         &[
             encode_line("SET k v"),
-            encode_line("SUBSCRIBE c"),
+            encode_line("CLIENT TRACKING ON"),
             encode_line("GET k"),
-            encode_line("MONITOR"),
+            encode_line("WAIT 0 0"),
             encode_line("INCR n"),
         ]
         .concat(),

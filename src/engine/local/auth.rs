@@ -151,6 +151,7 @@ impl Engine {
             touch: Scope::Keys,
             poison: Poison::Never,
             purpose: Purpose::Login,
+            unit: None,
         };
         let handled = self.relay(ix, command, Road::OneShot, None);
         let client = &mut self.clients[ix];

@@ -30,6 +30,7 @@ impl Engine {
             poison: Poison::Never,
             // What is no number of a database is relayed for Redis's words about it.
             purpose: number.map_or(Purpose::Pass, Purpose::Select),
+            unit: None,
         };
         let handled = self.relay(ix, command, Road::OneShot, None);
         if self.clients[ix].relayed > 0 {

@@ -6,6 +6,7 @@ use crate::command::{StateKind, Way};
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::Version;
 use crate::session::Deed;
+use crate::session::channels::Family;
 
 impl Engine {
     /// What the request does to the connection if it succeeds.
@@ -25,6 +26,16 @@ impl Engine {
             },
             ("hello", _) => hello(request),
             ("client|setname", _) => Deed::Name(request.args().nth(2).unwrap_or_default().into()),
+            ("replconf" | "script|debug", _) => Deed::Last,
+            ("subscribe" | "psubscribe" | "ssubscribe", _) => Deed::Subscribe(channels(request)),
+            ("unsubscribe", _) => Deed::Unsubscribe(Family::Channel, channels(request)),
+            ("punsubscribe", _) => Deed::Unsubscribe(Family::Pattern, channels(request)),
+            ("sunsubscribe", _) => Deed::Unsubscribe(Family::Shard, channels(request)),
+            ("client|tracking", _) => {
+                let mode = request.args().nth(2).unwrap_or_default();
+                Deed::Track(mode.eq_ignore_ascii_case(b"on"))
+            }
+            ("client|reply", _) => Deed::Confuse,
             ("auth", _) => match request.argc() {
                 3 => Deed::Auth(request.args().nth(1).unwrap_or_default().into()),
                 _ => Deed::Auth(b"default".as_slice().into()),
@@ -35,6 +46,10 @@ impl Engine {
             _ => Deed::Nothing,
         }
     }
+}
+
+fn channels(request: &Request<'_>) -> u32 {
+    u32::try_from(request.argc() - 1).expect("a request's length bounds its arguments")
 }
 
 fn number(text: &[u8]) -> Option<u32> {

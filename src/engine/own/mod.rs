@@ -9,7 +9,10 @@
 #![forbid(unsafe_code)]
 
 mod deeds;
+mod held;
 mod replies;
+mod tunnel;
+mod unit;
 
 use super::clients::Handled;
 use super::forget::{Cause, Flush};
@@ -18,7 +21,7 @@ use super::resp::{Judgement, has_our_section};
 use super::switches::Rule;
 use super::{ConnId, Engine};
 use crate::client::{CloseReason, Hold, State};
-use crate::command::{LocalCommand, StateKind, Way};
+use crate::command::{Effect, LocalCommand, StateKind, Way};
 use crate::link::{Owed, Own, Poison, Pool, Purpose, Role, Touch};
 use crate::protocol::resp::request::Request;
 use crate::session::{Deed, Everything};
@@ -158,11 +161,17 @@ impl Engine {
             debug_assert!(false, "a client names a link that is gone");
             return Handled::Done;
         };
-        let in_multi = self.own_of(link).session.is_in_multi();
+        let settled = self.clients[ix].relayed == 0;
+        let own = self.own_of(link);
+        let in_multi = own.session.is_in_multi();
+        if own.tunnel.is_some() && judgement.way != Way::Local(LocalCommand::Reset) {
+            return self.send_into_tunnel(ix, link, request, judgement.way);
+        }
         if let Way::Local(command) = judgement.way {
-            match place(command, in_multi) {
+            let not_here = in_multi || settled && own.session.refuses_most();
+            match place(command, not_here) {
                 Place::Upstream => {}
-                Place::HereInTurn if self.clients[ix].relayed > 0 => {
+                Place::HereInTurn if !settled => {
                     self.clients[ix].hold = Hold::Relays;
                     return Handled::Held;
                 }
@@ -174,7 +183,19 @@ impl Engine {
         if self.link_is_full(ix, link) {
             return Handled::Held;
         }
-        let deed = self.deed(request, judgement.way);
+        if let (Way::OwnLink(kind), false) = (judgement.way, in_multi)
+            && self.is_to_tunnel(kind, request)
+        {
+            return self.begin_tunnel(ix, link, request);
+        }
+        let mut deed = self.deed(request, judgement.way);
+        if in_multi && deed == Deed::Nothing && self.own_of(link).session.is_subscribed() {
+            // Redis 7.0 puts what the client publishes to itself in the middle of EXEC's reply.
+            let name = self.table.find(request.args()).name();
+            if judgement.effect == Effect::Everything || matches!(name, "publish" | "spublish") {
+                deed = Deed::Confuse;
+            }
+        }
         let purpose = match judgement.way {
             Way::Local(LocalCommand::Info) if !in_multi && has_our_section(request) => {
                 Purpose::Info
@@ -197,6 +218,7 @@ impl Engine {
             touch,
             poison,
             purpose,
+            unit: None,
         };
         self.dispatch_own(ix, link, command, deed);
         Handled::Done
@@ -253,6 +275,7 @@ impl Engine {
             touch,
             poison: command.poison,
             counted: false,
+            unit: None,
         });
         link.outbox.append(command.frame, &mut self.pool);
         let own = self.own_of(link_ix);
@@ -307,6 +330,7 @@ impl Engine {
         };
         let owed = std::mem::take(&mut self.links[link].owed);
         let mut touched = std::mem::take(&mut self.links[link].touched);
+        self.forget_held(link);
         self.poison_block(link);
         self.close_link(link);
         for owed in owed {
@@ -333,6 +357,19 @@ impl Engine {
         }
         for hash in block.touched {
             self.measures.note_own(hash, self.now);
+            self.poison_name(hash, Cause::Own);
+        }
+    }
+
+    /// The same where the barrier takes care of what is not named.
+    fn poison_named(&mut self, link: usize) {
+        let Some(block) = self.own_of(link).session.block().cloned() else {
+            return;
+        };
+        if block.all == Everything::Unreported {
+            return self.poison_all(Flush::Command);
+        }
+        for hash in block.touched {
             self.poison_name(hash, Cause::Own);
         }
     }
@@ -370,12 +407,12 @@ impl Engine {
 }
 
 /// Where the proxy's own commands are answered for a client with an own link.
-fn place(command: LocalCommand, in_multi: bool) -> Place {
+fn place(command: LocalCommand, not_here: bool) -> Place {
     match command {
         // Redis executes these inside a transaction too.
         LocalCommand::Quit => Place::Here,
         LocalCommand::Reset => Place::HereInTurn,
-        _ if in_multi => Place::Upstream,
+        _ if not_here => Place::Upstream,
         LocalCommand::Ping
         | LocalCommand::Echo
         | LocalCommand::Hello

@@ -1,17 +1,18 @@
-//! What arrives on an own link: the replies, and what they say of the connection's state.
+//! What arrives on an own link: replies, confirmations and messages, and what they say of the connection's state.
 #![forbid(unsafe_code)]
 
 use super::super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::super::forget::Flush;
 use super::Engine;
 use crate::engine::ConnId;
-use crate::link::{Owed, Poison, Purpose, Taken, Touch};
+use crate::link::{Arrival, Owed, Poison, Purpose, Taken, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write;
-use crate::session::{Answer, Deed, Everything};
+use crate::session::{Answer, Deed, Everything, Item};
 
 /// A reply that says something of the connection, or to a handshake, is never this long.
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
+const UNASKED: &str = "Redis sent what nobody asked for";
 const _: () = assert!(BARRIER_REPLY_BYTES_MAX <= COLLECTED_BYTES_MAX);
 
 impl Engine {
@@ -23,10 +24,10 @@ impl Engine {
             let Some(ix) = self.link_index(id) else {
                 return;
             };
-            let link = &mut self.links[ix];
-            if link.owed.is_empty() {
-                return self.link_lost(id, "Redis sent what nobody asked for");
+            if self.own_of(ix).tunnel.is_some() || self.begins_to_tunnel(ix, bytes[at]) {
+                return self.tunnel_received(id, &bytes[at..]);
             }
+            let link = &mut self.links[ix];
             let (used, scan) = link.scanner.feed(&bytes[at..]);
             let chunk = &bytes[at..at + used];
             at += used;
@@ -34,55 +35,139 @@ impl Engine {
             link.reply_begun = scan == Scan::More;
             match scan {
                 Scan::Bad => return self.link_lost(id, "Redis sent what is not RESP"),
-                Scan::More => self.own_part(ix, chunk, begins, false),
+                Scan::More => self.own_chunk(ix, chunk, begins, false),
                 Scan::Done => {
                     link.scanner = ReplyScanner::default();
-                    self.own_part(ix, chunk, begins, true);
+                    self.own_chunk(ix, chunk, begins, true);
                 }
             }
         }
     }
 
-    /// A part of the front reply, or all of it.
-    fn own_part(&mut self, ix: usize, chunk: &[u8], begins: bool, ends: bool) {
-        let owed = self.links[ix]
-            .owed
-            .front()
-            .expect("own_received has looked")
-            .clone();
+    /// Bytes of the item that arrives: `begins` says that they are its first, `ends` that they are its last.
+    fn own_chunk(&mut self, ix: usize, chunk: &[u8], begins: bool, ends: bool) {
         if begins {
-            let own = self.own_of(ix);
-            let deed = own.deeds.front().filter(|_| owed.to.is_some());
-            let whole = deed.is_none_or(|deed| own.session.wants_whole_reply(deed))
-                || owed.purpose != Purpose::Pass;
-            own.taken = if whole {
-                Taken::Collecting
-            } else {
-                Taken::Passing
-            };
+            self.own_of(ix).taken = Taken::Unknown;
         }
-        if self.own_of(ix).taken == Taken::Passing {
-            return self.own_passing(ix, &owed, chunk, begins, ends);
+        if self.own_of(ix).taken != Taken::Unknown {
+            return self.own_part(ix, chunk, begins, ends);
+        }
+        // Until it is known what it is, its beginning is collected: rarely more than the first bytes of a read.
+        let mut head = std::mem::take(&mut self.links[ix].collected);
+        head.extend_from_slice(chunk);
+        match self.take_as(ix, &head, ends) {
+            Some(taken) => {
+                self.own_of(ix).taken = taken;
+                self.own_part(ix, &head, true, ends);
+            }
+            None if self.link_index(self.links[ix].id).is_some() => {
+                self.links[ix].collected = head;
+            }
+            None => {}
+        }
+    }
+
+    /// How the item that begins with `head` is to be taken; `None`: more of it must be seen.
+    fn take_as(&mut self, ix: usize, head: &[u8], whole: bool) -> Option<Taken> {
+        let can_hold = self.can_hold();
+        let holds_messages = self.holds_messages();
+        let link = &self.links[ix];
+        let (Some(own), owed) = (link.own.as_ref(), link.owed.front()) else {
+            return None;
+        };
+        let deed = own
+            .deeds
+            .front()
+            .filter(|_| owed.is_some_and(|owed| owed.to.is_some()));
+        match own.session.item(deed, head, whole)? {
+            Item::Message if holds_messages => return Some(Taken::Message),
+            Item::Message => return Some(Taken::MessagePassing),
+            Item::Confirmation => return Some(Taken::Confirming),
+            Item::Reply => {}
+        }
+        let (Some(owed), Some(deed)) = (owed, deed) else {
+            return Some(Taken::Collecting);
+        };
+        if owed.purpose != Purpose::Pass || own.session.wants_whole_reply(deed) {
+            return Some(Taken::Collecting);
+        }
+        let script = match deed {
+            Deed::Exec => own
+                .session
+                .block()
+                .is_some_and(|block| block.all == Everything::Reported),
+            _ => owed.poison == Poison::Barrier,
+        };
+        let caused = *deed == Deed::Wait && holds_messages;
+        Some(if script && can_hold || caused {
+            Taken::Holding
+        } else {
+            Taken::Passing
+        })
+    }
+
+    /// A part of an item, now that it is known how it is taken.
+    fn own_part(&mut self, ix: usize, chunk: &[u8], begins: bool, ends: bool) {
+        let taken = self.own_of(ix).taken;
+        match taken {
+            Taken::MessagePassing => return self.bring(ix, Arrival::Message, chunk, false),
+            Taken::Passing => return self.own_passing(ix, chunk, begins, ends),
+            _ => {}
         }
         let link = &mut self.links[ix];
-        if !ends {
-            link.collected.extend_from_slice(chunk);
-            if link.collected.len() > COLLECTED_BYTES_MAX {
-                let id = link.id;
-                self.link_lost(id, "a reply is longer than can be");
-            }
+        let id = link.id;
+        if taken == Taken::Holding
+            && link
+                .own
+                .as_ref()
+                .is_some_and(|own| own.deeds.front() == Some(&Deed::Exec))
+        {
+            self.own_of(ix).session.exec_part(chunk);
+        }
+        let link = &mut self.links[ix];
+        if ends && begins {
+            return self.own_whole(ix, taken, chunk);
+        }
+        link.collected.extend_from_slice(chunk);
+        let max = match taken {
+            Taken::Holding | Taken::Message => BARRIER_REPLY_BYTES_MAX,
+            _ => COLLECTED_BYTES_MAX,
+        };
+        let too_long = link.collected.len() > max;
+        if !ends && !too_long {
             return;
         }
-        if begins {
-            return self.own_whole(ix, &owed, chunk);
+        let collected = std::mem::take(&mut link.collected);
+        match (taken, too_long) {
+            (_, false) => self.own_whole(ix, taken, &collected),
+            // Too long to be held: everything is forgotten instead, and it flows on.
+            (Taken::Message, true) => {
+                self.own_of(ix).taken = Taken::MessagePassing;
+                self.let_flow(id);
+                self.bring(ix, Arrival::Message, &collected, false);
+            }
+            (Taken::Holding, true) => {
+                self.own_of(ix).taken = Taken::Passing;
+                self.let_flow(id);
+                if self.link_index(id).is_some() {
+                    self.own_passing(ix, &collected, true, ends);
+                }
+            }
+            _ => self.link_lost(id, "a reply is longer than can be"),
         }
-        let mut collected = std::mem::take(&mut link.collected);
-        collected.extend_from_slice(chunk);
-        self.own_whole(ix, &owed, &collected);
+    }
+
+    fn let_flow(&mut self, id: ConnId) {
+        self.poison_all(Flush::Barrier);
+        self.release_held(id);
     }
 
     /// A reply that is passed on as it comes.
-    fn own_passing(&mut self, ix: usize, owed: &Owed, chunk: &[u8], begins: bool, ends: bool) {
+    fn own_passing(&mut self, ix: usize, chunk: &[u8], begins: bool, ends: bool) {
+        let Some(owed) = self.links[ix].owed.front().cloned() else {
+            let id = self.links[ix].id;
+            return self.link_lost(id, UNASKED);
+        };
         let head: &[u8] = if begins { chunk } else { b"" };
         let is_exec = self.own_of(ix).deeds.front() == Some(&Deed::Exec);
         if begins || ends {
@@ -90,42 +175,61 @@ impl Engine {
             if is_exec {
                 self.poison_block(ix);
             } else {
-                self.poison_own(ix, owed, head);
+                self.poison_own(ix, &owed, head);
             }
         }
         if is_exec {
             self.own_of(ix).session.exec_part(chunk);
         }
         if !ends {
-            return self.pass(owed, chunk);
+            return self.bring(ix, Arrival::Part(owed), chunk, false);
         }
-        self.own_answered(ix, owed, head);
-        self.drop_touched(ix, owed);
-        self.own_over(ix, owed, chunk);
+        self.own_answered(ix, &owed, head);
+        self.drop_touched(ix, &owed);
+        self.links[ix].owed.pop_front();
+        self.bring(ix, Arrival::Reply(owed), chunk, false);
     }
 
-    /// A reply that was collected.
-    fn own_whole(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
+    /// An item that was collected, or came in one piece.
+    fn own_whole(&mut self, ix: usize, taken: Taken, bytes: &[u8]) {
+        if taken == Taken::Message {
+            return self.bring(ix, Arrival::Message, bytes, true);
+        }
+        let id = self.links[ix].id;
+        let Some(owed) = self.links[ix].owed.front().cloned() else {
+            return self.link_lost(id, UNASKED);
+        };
         if owed.to.is_none() {
-            let id = self.links[ix].id;
             self.links[ix].owed.pop_front();
-            return self.greeted(id, owed.purpose, reply);
+            return self.greeted(id, owed.purpose, bytes);
         }
-        let hello = matches!(self.own_of(ix).deeds.front(), Some(Deed::Hello { .. }));
-        let answer = self.own_answered(ix, owed, reply);
+        let own = self.own_of(ix);
+        let deed = own.deeds.front().cloned().unwrap_or(Deed::Nothing);
+        if taken == Taken::Confirming && !own.session.confirmed(&deed, bytes) {
+            return self.bring(ix, Arrival::Part(owed), bytes, false);
+        }
+        if deed == Deed::Exec {
+            self.poison_named(ix);
+        }
+        let answer = self.own_answered(ix, &owed, bytes);
         match answer {
-            Answer::Queued => self.queue_touched(ix, owed),
+            Answer::Queued => self.queue_touched(ix, &owed),
             Answer::Executed => {
-                self.poison_own(ix, owed, reply);
-                self.drop_touched(ix, owed);
+                if owed.poison != Poison::Barrier || taken != Taken::Holding {
+                    self.poison_own(ix, &owed, bytes);
+                }
+                self.drop_touched(ix, &owed);
             }
         }
-        match (answer, owed.to.and_then(|(id, _)| self.client_index(id))) {
-            (Answer::Executed, Some(client)) if hello => {
-                let patched = with_id(reply, self.clients[client].number);
-                self.own_over(ix, owed, &patched);
+        self.links[ix].owed.pop_front();
+        let client = owed.to.and_then(|(id, _)| self.client_index(id));
+        let held = taken == Taken::Holding;
+        match (&deed, client) {
+            (Deed::Hello { .. }, Some(client)) if answer == Answer::Executed => {
+                let patched = with_id(bytes, self.clients[client].number);
+                self.bring(ix, Arrival::Reply(owed), &patched, held);
             }
-            _ => self.own_over(ix, owed, reply),
+            _ => self.bring(ix, Arrival::Reply(owed), bytes, held),
         }
     }
 
@@ -150,16 +254,6 @@ impl Engine {
             client.authenticated |= has_user;
         }
         answer
-    }
-
-    /// The front command is over: its reply goes to the client, the counts go down.
-    fn own_over(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
-        self.links[ix].owed.pop_front();
-        match owed.purpose {
-            Purpose::Info => self.pass_info(owed, reply),
-            _ => self.pass(owed, reply),
-        }
-        self.settle_relayed(None, owed);
     }
 
     /// Rules L5 and L9, for what was executed at once.

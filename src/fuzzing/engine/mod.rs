@@ -124,6 +124,8 @@ struct Peer {
     /// It may have asked for the stream of a replica, which is not RESP.
     tunnel: bool,
     recent: Vec<u8>,
+    says_multi: bool,
+    says_more: bool,
 }
 
 struct World {
@@ -302,6 +304,8 @@ impl World {
             closed: false,
             scanner: ReplyScanner::default(),
             tunnel: false,
+            says_multi: false,
+            says_more: false,
             recent: Vec::new(),
         });
     }
@@ -312,8 +316,12 @@ impl World {
         };
         peer.incoming.extend(bytes);
         peer.recent.extend(bytes.iter().map(u8::to_ascii_uppercase));
-        peer.tunnel |= peer.recent.windows(4).any(|word| word == b"SYNC");
-        let keep = peer.recent.len().saturating_sub(3);
+        let says = |word: &[u8]| peer.recent.windows(word.len()).any(|part| part == word);
+        peer.says_multi |= says(b"MULTI");
+        // Inside a transaction these make replies and messages indistinguishable.
+        peer.says_more |= says(b"SCRIBE") || says(b"REPLY");
+        peer.tunnel |= says(b"SYNC") || says(b"MONITOR") || peer.says_multi && peer.says_more;
+        let keep = peer.recent.len().saturating_sub(b"MONITOR".len() - 1);
         peer.recent.drain(..keep);
     }
 

@@ -127,7 +127,12 @@ fn no_checked_hit_was_wrong(proxy: &Proxy) {
     eventually("all checks are judged", PATIENCE, || {
         figure("ping_count") >= pings + 3
     });
-    assert!(figure("verify_checks") > 0, "some hits were checked");
+    // Under load most of what is checked has changed meanwhile, which counts for nothing.
+    let mut reader = proxy.resp();
+    eventually("some hits are checked", PATIENCE, || {
+        reader.call(&["GET", "k0"]);
+        figure("verify_checks") > 0
+    });
     assert_eq!(figure("verify_mismatches"), 0);
 }
 

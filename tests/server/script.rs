@@ -21,6 +21,12 @@ use std::collections::BTreeMap;
 /// Runs the script on both sides, step by step.
 #[track_caller]
 pub fn assert_same_script(oracle: &Oracle, script: &[&str]) {
+    // The connections of an earlier script may still be on their way out.
+    for redis in [&oracle.truth, &oracle.redis] {
+        eventually("nobody is subscribed or blocked", PATIENCE, || {
+            count(redis, "*") == 0 && count(redis, "=") == 0
+        });
+    }
     let mut ours = BTreeMap::new();
     let mut theirs = BTreeMap::new();
     for line in script {

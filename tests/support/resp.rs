@@ -245,7 +245,13 @@ impl RespClient {
 
     fn read_some(&mut self) -> Result<(), String> {
         let mut chunk = [0; 64 * 1024];
-        match self.stream.read(&mut chunk) {
+        let read = loop {
+            match self.stream.read(&mut chunk) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        match read {
             Ok(0) => Err("end of file".to_string()),
             Ok(n) => {
                 self.received.extend_from_slice(&chunk[..n]);

@@ -51,6 +51,8 @@ pub enum Deed {
     Unsubscribe(channels::Family, u32),
     /// CLIENT TRACKING ON or OFF.
     Track(bool),
+    /// CLIENT GETREDIR and TRACKINGINFO: the reply names another connection.
+    ShowTracking,
     /// Inside a transaction it makes replies and messages indistinguishable, as a subscription does.
     Confuse,
     /// It may wait for data as long as its client likes, and silence means nothing.
@@ -238,6 +240,11 @@ impl Session {
         self.stained = true;
     }
 
+    /// Other connections know it by its id: its client keeps it for as long as it is there.
+    pub fn keep(&mut self) {
+        self.lasts = true;
+    }
+
     /// Whether silence means nothing now.
     pub fn waits(&self) -> bool {
         self.waits > 0
@@ -357,7 +364,7 @@ impl Session {
 
     fn execute(&mut self, deed: Deed) {
         match deed {
-            Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard => {}
+            Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard | Deed::ShowTracking => {}
             Deed::Subscribe(_) | Deed::Unsubscribe(..) | Deed::Confuse => {}
             Deed::Track(on) => self.tracks = on,
             Deed::Multi => self.multi = Some(Block::default()),

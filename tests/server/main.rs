@@ -53,6 +53,7 @@ mod outages;
 mod own_blocking;
 mod own_pubsub;
 mod own_streams;
+mod own_tracking;
 mod own_transactions;
 mod pipelining;
 mod refusals;

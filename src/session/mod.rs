@@ -192,6 +192,21 @@ impl Session {
         !self.channels.is_empty()
     }
 
+    /// Channels of a family that it is subscribed to.
+    pub fn subscriptions(&self, family: channels::Family) -> u32 {
+        self.channels.count(family)
+    }
+
+    /// Commands in the transaction it is in.
+    pub fn queued(&self) -> Option<u64> {
+        self.multi.as_ref().map(|block| block.queued)
+    }
+
+    /// Whether Redis remembers what it reads.
+    pub fn tracks(&self) -> bool {
+        self.tracks
+    }
+
     /// What the item is that begins with `head`; `front` is the oldest command outstanding. `None`: more of it has to
     /// be seen.
     pub fn item(&self, front: Option<&Deed>, head: &[u8], whole: bool) -> Option<Item> {

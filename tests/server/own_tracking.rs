@@ -128,8 +128,8 @@ fn a_client_that_waits_is_let_go_by_its_number() {
     let unblock = |more: &str| format!("CLIENT UNBLOCK {id}{more}");
     assert_eq!(other.line(&unblock("")), Reply::Int(0));
     for (more, in_own, expected) in [
-        ("", false, Reply::NilArray),
-        (" TIMEOUT", true, Reply::NilArray),
+        ("", false, Reply::NullArray),
+        (" TIMEOUT", true, Reply::NullArray),
         (
             " error",
             false,
@@ -214,9 +214,35 @@ fn monitor_on_a_fresh_connection_shows_nothing_of_its_making() {
         assert_eq!(client.line("MONITOR"), Reply::ok(), "{version}");
         redis.call(&["ECHO", version]);
         eventually("it is shown", PATIENCE, || match client.reply() {
-            Reply::Simple(line) => String::from_utf8_lossy(line.as_ref()).contains(version),
+            Reply::Simple(line) => line.contains(version),
             other => panic!("{other:?}"),
         });
     }
     assert_eq!(proxy.counter(info::ENTRIES), 0);
+}
+
+#[test]
+fn client_list_says_what_its_clients_are_in_the_middle_of() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    let mut client = proxy.resp();
+    client.line("HELLO 3");
+    let mut says = |line: &str, parts: &[&str]| {
+        client.send(&encode_line(line));
+        client.reply();
+        let mut other = proxy.resp();
+        let list = other.line("CLIENT LIST").text();
+        let shown = list.lines().next().unwrap_or_default();
+        for part in parts {
+            assert!(shown.contains(&format!(" {part} ")), "{line}: {shown}");
+        }
+    };
+    says("SUBSCRIBE a", &["flags=P", "sub=1", "psub=0", "multi=-1"]);
+    says("PSUBSCRIBE b*", &["flags=P", "sub=1", "psub=1"]);
+    says("UNSUBSCRIBE", &["sub=0", "psub=1"]);
+    says("PUNSUBSCRIBE", &["flags=N", "psub=0"]);
+    says("CLIENT TRACKING ON", &["flags=t"]);
+    says("MULTI", &["flags=xt", "multi=0"]);
+    says("SET k v", &["multi=1"]);
+    says("DISCARD", &["flags=t", "multi=-1"]);
 }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
-use crate::client::{Hold, State};
+use crate::client::{Client, Hold, State};
 use crate::command::{LocalCommand, Way};
 use crate::engine::Port;
 use crate::engine::clients::Handled;
@@ -15,7 +15,7 @@ use crate::link::{Identity, Poison, Purpose, Redirect};
 use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write;
-use crate::session::Deed;
+use crate::session::{Deed, Session};
 use std::borrow::Cow;
 
 /// An id that Redis gives to nobody.
@@ -118,7 +118,7 @@ impl Engine {
     }
 
     fn client_numbered(&self, number: u64) -> Option<usize> {
-        let is_it = |client: &crate::client::Client| {
+        let is_it = |client: &Client| {
             client.number == number && client.port == Port::Resp && client.state == State::Open
         };
         let found = self.clients.iter().find(|(_, client)| is_it(client));
@@ -156,7 +156,9 @@ impl Engine {
         if self.own_link(target).is_none() {
             let client = &self.clients[target];
             // Rule L4: a move to an own link happens with nothing outstanding.
-            if client.relayed > 0 || client.fetching > 0 || self.upstream.away().is_some() {
+            let busy = client.relayed > 0 || client.fetching > 0;
+            let waits = client.hold != Hold::None || client.admitted;
+            if busy || waits || self.upstream.away().is_some() {
                 return Err(());
             }
             let link = self.claim_link(target).ok_or(())?;
@@ -167,6 +169,12 @@ impl Engine {
             self.own_of(link).session.keep();
         }
         Ok(self.upstream_of(ix, target))
+    }
+
+    /// What CLIENT LIST shows of the client's state upstream.
+    pub(in crate::engine) fn session_of(&self, client: &Client) -> Option<&Session> {
+        let link = &self.links[self.link_index(client.own?)?];
+        Some(&link.own.as_ref()?.session)
     }
 
     /// A reply or push of Redis about a redirection, with our number of the client in it.

@@ -55,9 +55,8 @@ check() {
 # clients: what is installed stays installed; the tests beside it are run by `cargo test` already.
 clients() {
     stage 'client libraries' bash deploy/clients.sh
-    # They mostly wait, for one another and for Redis to come back. What uses messages, blocking commands and tracking
-    # is in tests whose names say "state", and waits for the links that these need.
-    stage clients cargo test --locked --test clients -- --ignored --test-threads 6 --skip state
+    # They mostly wait, for one another and for Redis to come back.
+    stage clients cargo test --locked --test clients -- --ignored --test-threads 6
     # Again where it is not scrolled away.
     local reason
     for reason in target/clients/*.skipped target/clients/*/*.skipped; do

@@ -73,6 +73,8 @@ pub enum Purpose {
     Hello,
     /// INFO replication, on the control link.
     Replication,
+    /// CLIENT ID, on an own link.
+    Identity,
     /// CLIENT TRACKING ON, on the control link.
     Tracking,
     /// PING, on the control link.
@@ -136,6 +138,10 @@ pub struct Unit {
 pub struct Own {
     /// Whose it is; `None` while it is idle.
     pub client: Option<ConnId>,
+    /// What Redis calls it.
+    pub identity: Identity,
+    /// Where its invalidations go, as its client said and as Redis was told.
+    pub redirect: Option<Redirect>,
     /// What the connection is in the middle of.
     pub session: Session,
     /// What the commands outstanding do to that, in their order.
@@ -146,6 +152,26 @@ pub struct Own {
     pub held: VecDeque<Held>,
     /// Bytes pass both ways as they come, until one side closes.
     pub tunnel: Option<Tunnel>,
+}
+
+/// The id that Redis has given a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// It was asked.
+    Asked,
+    /// It said so.
+    Known(u64),
+    /// It does not say.
+    Unknown,
+}
+
+/// Another client that gets the invalidations of this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Redirect {
+    /// Its number here.
+    pub number: u64,
+    /// The id of its own link.
+    pub id: u64,
 }
 
 /// A connection on which replies cannot be told from other things.
@@ -239,6 +265,8 @@ impl Own {
     fn new(pool: Pool) -> Own {
         Own {
             client: None,
+            identity: Identity::Asked,
+            redirect: None,
             session: Session::new(pool.version, pool.db),
             deeds: VecDeque::new(),
             taken: Taken::Unknown,

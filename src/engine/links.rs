@@ -99,6 +99,9 @@ impl Engine {
             Purpose::Ignored,
             &[b"CLIENT", b"SETNAME", name.as_bytes()],
         );
+        if matches!(role, Role::Own(_)) {
+            self.ask(ix, Purpose::Identity, &[b"CLIENT", b"ID"]);
+        }
     }
 
     /// The control link learns what Redis is, then asks it to track, then for the first sign of life.
@@ -334,6 +337,7 @@ impl Engine {
             | Purpose::Server
             | Purpose::Replication
             | Purpose::CommandTable
+            | Purpose::Identity
             | Purpose::Tracking
             | Purpose::Heartbeat
             | Purpose::Touch => self.greeted(id, owed.purpose, reply),

@@ -227,10 +227,6 @@ impl Engine {
                 };
                 self.relay_command(ix, request, judgement, Road::Shared)
             }
-            Way::OwnLink(StateKind::Tracking | StateKind::Wait) => {
-                self.refuse_state(ix, request);
-                Handled::Done
-            }
             Way::OwnLink(_) => self.begin_own(ix, request, judgement),
             Way::Refuse(Refusal::CrossProtocol) => {
                 self.stats.count(Counter::ProtocolErrors);
@@ -360,23 +356,6 @@ impl Engine {
             unit: None,
         };
         self.relay(ix, command, Road::Shared, None)
-    }
-
-    fn refuse_state(&mut self, ix: usize, request: &Request<'_>) {
-        let mut text = b"ERR nearcache: command '".to_vec();
-        for (at, arg) in request.args().take(2).enumerate() {
-            let is_container = self.table.find(request.args()).name().contains('|');
-            if at == 1 && is_container {
-                text.push(b' ');
-            }
-            if at == 0 || is_container {
-                text.extend(arg.iter().take(64).map(u8::to_ascii_uppercase));
-            }
-        }
-        text.extend_from_slice(
-            b"' needs a connection of its own to Redis, which this version does not offer",
-        );
-        self.reply_error(ix, &text);
     }
 
     /// Answers a command with an error, in the order of the client's replies.

@@ -196,6 +196,7 @@ impl Engine {
             Purpose::Heartbeat => self.pong(),
             Purpose::CommandTable => self.read_table(reply),
             Purpose::Touch => self.touch_answered(id, reply),
+            Purpose::Identity => self.identified(ix, reply),
             _ => {}
         }
         let link = &mut self.links[ix];

@@ -51,6 +51,8 @@ pub enum Deed {
     Unsubscribe(channels::Family, u32),
     /// CLIENT TRACKING ON or OFF.
     Track(bool),
+    /// CLIENT GETREDIR and TRACKINGINFO: the reply names another connection.
+    ShowTracking,
     /// Inside a transaction it makes replies and messages indistinguishable, as a subscription does.
     Confuse,
     /// It may wait for data as long as its client likes, and silence means nothing.
@@ -190,6 +192,21 @@ impl Session {
         !self.channels.is_empty()
     }
 
+    /// Channels of a family that it is subscribed to.
+    pub fn subscriptions(&self, family: channels::Family) -> u32 {
+        self.channels.count(family)
+    }
+
+    /// Commands in the transaction it is in.
+    pub fn queued(&self) -> Option<u64> {
+        self.multi.as_ref().map(|block| block.queued)
+    }
+
+    /// Whether Redis remembers what it reads.
+    pub fn tracks(&self) -> bool {
+        self.tracks
+    }
+
     /// What the item is that begins with `head`; `front` is the oldest command outstanding. `None`: more of it has to
     /// be seen.
     pub fn item(&self, front: Option<&Deed>, head: &[u8], whole: bool) -> Option<Item> {
@@ -236,6 +253,11 @@ impl Session {
     /// Its id or its user is known elsewhere, or it has seen what nobody understands.
     pub fn stain(&mut self) {
         self.stained = true;
+    }
+
+    /// Other connections know it by its id: its client keeps it for as long as it is there.
+    pub fn keep(&mut self) {
+        self.lasts = true;
     }
 
     /// Whether silence means nothing now.
@@ -357,7 +379,7 @@ impl Session {
 
     fn execute(&mut self, deed: Deed) {
         match deed {
-            Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard => {}
+            Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard | Deed::ShowTracking => {}
             Deed::Subscribe(_) | Deed::Unsubscribe(..) | Deed::Confuse => {}
             Deed::Track(on) => self.tracks = on,
             Deed::Multi => self.multi = Some(Block::default()),

@@ -32,6 +32,12 @@ const EXCEPTIONS: &[Exception] = &[
         "'ConnectionError'",
         AWAY_IN_PYTHON,
     ),
+    while_away(
+        "redis_py_state.py",
+        "a command that waited when Redis died",
+        "'ConnectionError'",
+        AWAY_IN_PYTHON,
+    ),
     // These keep the command until Redis is back, and with it what the new Redis says.
     while_away(
         "ioredis.js",

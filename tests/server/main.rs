@@ -19,7 +19,7 @@
 //! - [`coherence_verify`]: what is counted of it, checked hits among that; [`coherence_upkeep`]: TOUCH, warming
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`reload`]: another configuration while running
-//! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`]: clients with state upstream; [`script`]: conversations of several connections
+//! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -54,6 +54,7 @@ mod outages;
 mod own_blocking;
 mod own_pubsub;
 mod own_streams;
+mod own_tracking;
 mod own_transactions;
 mod pipelining;
 mod refusals;

@@ -10,6 +10,8 @@ use crate::engine::{Engine, Place, Port};
 use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write;
+use crate::session::Session;
+use crate::session::channels::Family;
 use std::borrow::Cow;
 use std::fmt::Write;
 
@@ -127,13 +129,20 @@ impl Engine {
                 .ids
                 .as_ref()
                 .is_none_or(|ids| ids.contains(&client.number))
-            && filter.kind.is_none_or(|kind| kind == Kind::Normal)
+            && filter.kind.is_none_or(|kind| kind == self.kind_of(client))
             && is(&filter.addr, &|| client.peer.to_string())
             && is(&filter.laddr, &|| self.local_of(client).to_string())
             && is(&filter.user, &|| self.user_of(client).into_owned())
             && filter
                 .age_secs
                 .is_none_or(|least| self.now.since(client.opened).as_secs() >= least)
+    }
+
+    fn kind_of(&self, client: &Client) -> Kind {
+        match self.session_of(client) {
+            Some(session) if session.is_subscribed() => Kind::Pubsub,
+            _ => Kind::Normal,
+        }
     }
 
     /// One line, as Redis 7.2 writes it.
@@ -151,6 +160,23 @@ impl Engine {
         if matches!(client.state, State::Finishing(_)) {
             flags.push('c');
         }
+        let session = self.session_of(client);
+        for (flag, holds) in [
+            ('P', session.is_some_and(Session::is_subscribed)),
+            (
+                'x',
+                session.is_some_and(|session| session.queued().is_some()),
+            ),
+            ('b', session.is_some_and(Session::waits)),
+            ('t', session.is_some_and(Session::tracks)),
+        ] {
+            if holds {
+                flags.push(flag);
+            }
+        }
+        let subscribed = |family| session.map_or(0, |session| session.subscriptions(family));
+        let queued = session.and_then(Session::queued);
+        let queued = queued.map_or_else(|| "-1".to_owned(), |queued| queued.to_string());
         if flags.is_empty() {
             flags.push('N');
         }
@@ -165,8 +191,8 @@ impl Engine {
         // would say of a client without any.
         write!(
             out,
-            "id={} addr={} laddr={} fd={place} name={} age={} idle={} flags={flags} db={} sub=0 psub=0 ssub=0 \
-             multi=-1 qbuf={inbox} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={owed} oll=0 omem=0 \
+            "id={} addr={} laddr={} fd={place} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} \
+             multi={queued} qbuf={inbox} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={owed} oll=0 omem=0 \
              tot-mem={size} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
             client.number,
             client.peer,
@@ -175,6 +201,9 @@ impl Engine {
             self.now.since(client.opened).as_secs(),
             self.now.since(client.active).as_secs(),
             client.db,
+            subscribed(Family::Channel),
+            subscribed(Family::Pattern),
+            subscribed(Family::Shard),
             room.saturating_sub(inbox),
             if client.outbox.is_empty() { "r" } else { "rw" },
             self.table.name_at(client.last).unwrap_or("NULL"),

@@ -75,7 +75,7 @@ impl Engine {
             LocalCommand::ClientInfo => self.client_info(ix),
             LocalCommand::ClientList => self.client_list(ix, request),
             LocalCommand::ClientKill => self.client_kill(ix, request),
-            LocalCommand::ClientUnblock => self.client_unblock(ix, request),
+            LocalCommand::ClientUnblock => return self.client_unblock(ix, request),
             LocalCommand::Info => debug_assert!(false, "INFO goes upstream"),
         }
         Handled::Done
@@ -110,27 +110,19 @@ impl Engine {
         client.reply(b"+RESET\r\n", &mut self.pool);
     }
 
-    /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`: no client of this version is ever blocked.
-    fn client_unblock(&mut self, ix: usize, request: &Request<'_>) {
-        if request.argc() > 4 {
-            let name = request.args().nth(1).unwrap_or_default();
-            let before = b"ERR unknown subcommand or wrong number of arguments for '";
-            return self.reply_error(ix, &quoting(before, name, b"'. Try CLIENT HELP."));
+    /// `CLIENT UNBLOCK id [TIMEOUT|ERROR]`: a client that waits does so on its own link, which Redis knows by another id.
+    fn client_unblock(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+        if let Err(text) = read_unblock(request) {
+            self.reply_error(ix, &text);
+            return Handled::Done;
         }
-        let mut args = request.args().skip(2);
-        let id = number::parse(args.next().unwrap_or_default());
-        let reason = args.next();
-        let is_reason = |word: &[u8]| {
-            word.eq_ignore_ascii_case(b"timeout") || word.eq_ignore_ascii_case(b"error")
-        };
-        if !reason.is_none_or(is_reason) {
-            let text = b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
-            return self.reply_error(ix, text);
+        match self.unblock_upstream(ix, request) {
+            Some(handled) => handled,
+            None => {
+                self.clients[ix].reply_with(&mut self.pool, |out| write::integer(out, 0));
+                Handled::Done
+            }
         }
-        if id.is_none() {
-            return self.reply_error(ix, b"ERR value is not an integer or out of range");
-        }
-        self.clients[ix].reply_with(&mut self.pool, |out| write::integer(out, 0));
     }
 
     fn reply_ok(&mut self, ix: usize) {
@@ -142,6 +134,27 @@ impl Engine {
         let client = &mut self.clients[ix];
         let version = client.version;
         client.reply_with(&mut self.pool, |out| write::text(out, version, text));
+    }
+}
+
+/// What is wrong with a CLIENT UNBLOCK, in Redis's words.
+fn read_unblock(request: &Request<'_>) -> Result<(), Vec<u8>> {
+    if request.argc() > 4 {
+        let name = request.args().nth(1).unwrap_or_default();
+        let before = b"ERR unknown subcommand or wrong number of arguments for '";
+        return Err(quoting(before, name, b"'. Try CLIENT HELP."));
+    }
+    let mut args = request.args().skip(2);
+    let id = number::parse(args.next().unwrap_or_default());
+    let reason = args.next();
+    let is_reason =
+        |word: &[u8]| word.eq_ignore_ascii_case(b"timeout") || word.eq_ignore_ascii_case(b"error");
+    if !reason.is_none_or(is_reason) {
+        return Err(b"ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR".to_vec());
+    }
+    match id {
+        Some(_) => Ok(()),
+        None => Err(b"ERR value is not an integer or out of range".to_vec()),
     }
 }
 

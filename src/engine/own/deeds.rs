@@ -35,6 +35,7 @@ impl Engine {
                 let mode = request.args().nth(2).unwrap_or_default();
                 Deed::Track(mode.eq_ignore_ascii_case(b"on"))
             }
+            ("client|getredir" | "client|trackinginfo", _) => Deed::ShowTracking,
             ("client|reply", _) => Deed::Confuse,
             ("auth", _) => match request.argc() {
                 3 => Deed::Auth(request.args().nth(1).unwrap_or_default().into()),

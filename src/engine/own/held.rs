@@ -15,6 +15,9 @@ use crate::engine::ConnId;
 use crate::engine::forget::Flush;
 use crate::link::{Arrival, Held, Purpose};
 
+/// How a push begins that says that the connection of a REDIRECT is gone; its id follows.
+const BROKEN_REDIRECT: &[u8] = b">2\r\n$21\r\ntracking-redir-broken\r\n";
+
 impl Engine {
     /// Whether what others cause is held (or everything dropped instead). With COHERENCE=ttl their changes are seen when
     /// entries end, whatever is said of them.
@@ -99,6 +102,12 @@ impl Engine {
                 self.settle_relayed(None, &owed);
             }
             Arrival::Part(owed) => self.pass(&owed, bytes),
+            Arrival::Message if bytes.starts_with(BROKEN_REDIRECT) => {
+                if let Some(ix) = self.link_index(link) {
+                    let shown = self.with_our_redirect(ix, bytes);
+                    self.pass_message(link, &shown);
+                }
+            }
             Arrival::Message => self.pass_message(link, bytes),
         }
     }

@@ -10,6 +10,7 @@
 
 mod deeds;
 mod held;
+mod identity;
 mod replies;
 mod tunnel;
 mod unit;
@@ -85,7 +86,12 @@ impl Engine {
     fn refuse_own(&mut self, ix: usize, way: Way, text: &str, reason: CloseReason) {
         self.stats.count(Counter::RelayErrors);
         self.reply_error(ix, text.as_bytes());
-        let harmless = [StateKind::Blocking, StateKind::Subscribe, StateKind::Wait];
+        let harmless = [
+            StateKind::Blocking,
+            StateKind::Subscribe,
+            StateKind::Tracking,
+            StateKind::Wait,
+        ];
         if !harmless.iter().any(|kind| way == Way::OwnLink(*kind)) {
             self.finish_client(ix, reason);
         }
@@ -189,6 +195,13 @@ impl Engine {
             return self.begin_tunnel(ix, link, request);
         }
         let mut deed = self.deed(request, judgement.way);
+        let frame = match self.in_upstream_ids(ix, link, request, &deed, judgement.way) {
+            Ok(frame) => frame,
+            Err(handled) => return handled,
+        };
+        if judgement.way == Way::OwnLink(StateKind::Wait) && !in_multi {
+            self.stand_behind_all_writes(link);
+        }
         if in_multi && deed == Deed::Nothing && self.own_of(link).session.is_subscribed() {
             // Redis 7.0 puts what the client publishes to itself in the middle of EXEC's reply.
             let name = self.table.find(request.args()).name();
@@ -214,7 +227,7 @@ impl Engine {
             _ => (judgement.scope, judgement.poison),
         };
         let command = Relayed {
-            frame: request.bytes(),
+            frame: &frame,
             touch,
             poison,
             purpose,
@@ -241,7 +254,13 @@ impl Engine {
         handled
     }
 
-    fn dispatch_own(&mut self, ix: usize, link_ix: usize, command: Relayed<'_>, deed: Deed) {
+    pub(super) fn dispatch_own(
+        &mut self,
+        ix: usize,
+        link_ix: usize,
+        command: Relayed<'_>,
+        deed: Deed,
+    ) {
         let client = &mut self.clients[ix];
         let link = &mut self.links[link_ix];
         let slot = client.owe(None);

@@ -24,7 +24,9 @@ impl Engine {
             let Some(ix) = self.link_index(id) else {
                 return;
             };
-            if self.own_of(ix).tunnel.is_some() || self.begins_to_tunnel(ix, bytes[at]) {
+            // What the link itself still has to be told is told first.
+            let in_tunnel = self.own_of(ix).tunnel.is_some() && self.links[ix].owed.is_empty();
+            if in_tunnel || self.begins_to_tunnel(ix, bytes[at]) {
                 return self.tunnel_received(id, &bytes[at..]);
             }
             let link = &mut self.links[ix];
@@ -228,6 +230,10 @@ impl Engine {
             (Deed::Hello { .. }, Some(client)) if answer == Answer::Executed => {
                 let patched = with_id(bytes, self.clients[client].number);
                 self.bring(ix, Arrival::Reply(owed), &patched, held);
+            }
+            (Deed::ShowTracking, _) if answer == Answer::Executed => {
+                let shown = self.with_our_redirect(ix, bytes);
+                self.bring(ix, Arrival::Reply(owed), &shown, held);
             }
             _ => self.bring(ix, Arrival::Reply(owed), bytes, held),
         }

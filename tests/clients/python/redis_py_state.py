@@ -307,6 +307,11 @@ async def outcome(call):
         return await later(call)
     except redis.ConnectionError:
         return "ConnectionError"
+    except redis.ResponseError as error:
+        # The library tried again by itself, before Redis was back.
+        if str(error).startswith("nearcache: Redis is not reachable"):
+            return "the proxy says that Redis is away"
+        raise
 
 
 async def heard(r, sub):

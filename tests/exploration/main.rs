@@ -14,6 +14,7 @@
 mod driver;
 
 mod observer;
+mod own;
 #[cfg(debug_assertions)]
 mod rules;
 mod scenario;
@@ -135,7 +136,8 @@ fn shortest(scenario: Scenario, broken: &[Rule], routing: Routing, path: &[Step]
 
 #[test]
 fn no_interleaving_breaks_a_promise() {
-    let states: usize = on_all_cores(SCENARIOS, |scenario| {
+    let all = [SCENARIOS, own::SCENARIOS].concat();
+    let states: usize = on_all_cores(&all, |scenario| {
         let began = std::time::Instant::now();
         let search = Search::run(*scenario, &[], Routing::ByKey);
         if let Some((promise, path)) = search.found {

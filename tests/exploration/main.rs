@@ -32,6 +32,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// With this many states a scenario is too large to be looked through in a test.
 const STATES_MAX: usize = 400_000;
 
+/// The search recurses as deep as a run is long, with a whole state in each frame; what is not touched costs nothing.
+const STACK_BYTES: usize = 256 * 1024 * 1024;
+
 struct Search {
     seen: HashSet<u64>,
     path: Vec<Step>,
@@ -161,7 +164,11 @@ fn on_all_cores(all: &[Scenario], look: impl Fn(&Scenario) -> usize + Sync) -> u
         std::iter::from_fn(take).map(&look).sum::<usize>()
     };
     std::thread::scope(|scope| {
-        let parts: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let spawn = |_| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            thread.spawn_scoped(scope, work).expect("a thread")
+        };
+        let parts: Vec<_> = (0..threads).map(spawn).collect();
         let parts = parts.into_iter().map(|part| part.join());
         parts
             .map(|part| part.expect("a promise is broken, see above"))

@@ -44,6 +44,9 @@ pub struct Observer {
     pub monox: bool,
 }
 
+/// How errors of the proxy's own begin.
+const OWN_ERROR: &[u8] = b"-ERR nearcache: ";
+
 /// A reply, and what it says.
 pub struct Heard<'r> {
     pub len: usize,
@@ -69,17 +72,18 @@ impl<'r> Heard<'r> {
             };
         }
         let len = replies_len(op, bytes).expect("replies come whole");
-        let begin = match op.replies() {
-            1 => 0,
-            _ if bytes.starts_with(b"-") => 0,
-            _ => b"+OK\r\n+QUEUED\r\n".len(),
-        };
-        let reply = &bytes[begin..len];
+        // Of a transaction the last tells, unless the proxy has failed one of them: with its link its client ends.
+        let (mut begin, mut end) = (0, reply_len(bytes).unwrap_or(len));
+        while end < len && !bytes[begin..].starts_with(OWN_ERROR) {
+            begin = end;
+            end += reply_len(&bytes[end..]).expect("replies come whole");
+        }
+        let reply = &bytes[begin..end];
         Heard {
             len,
             reply,
             values: values(reply),
-            failed: reply.starts_with(b"-ERR nearcache: "),
+            failed: reply.starts_with(OWN_ERROR),
         }
     }
 
@@ -181,7 +185,6 @@ impl Observer {
 /// The length of all replies to that, `None` while some are missing.
 pub fn replies_len(op: Op, bytes: &[u8]) -> Option<usize> {
     let mut len = 0;
-    // Of a transaction that the proxy itself refuses each part is refused; that ends its client.
     for _ in 0..op.replies() {
         len += reply_len(&bytes[len..])?;
     }
@@ -191,7 +194,7 @@ pub fn replies_len(op: Op, bytes: &[u8]) -> Option<usize> {
 /// The number in the message that `bytes` begin with, and the message's length.
 pub fn message(bytes: &[u8]) -> Option<(usize, usize)> {
     const HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n";
-    let text = bulk(&bytes.strip_prefix(HEAD)?[..])?;
+    let text = bulk(bytes.strip_prefix(HEAD)?)?;
     let number = String::from_utf8_lossy(&text).parse().ok()?;
     Some((number, reply_len(bytes)?))
 }

@@ -1,4 +1,4 @@
-//! The thread for what may block and is no request: log lines and name look-ups.
+//! The thread for what may block and is no request: log lines, name look-ups, reading the configuration again.
 //!
 //! It never sees a request, and nobody ever waits for it: who asks gets on, and a full queue drops the line and counts
 //! it. The next line that is written says how many were dropped.
@@ -6,7 +6,7 @@
 //! A log file that reaches `LOG_FILE_MAX_BYTES` is renamed to `<name>.1`, replacing the last one of that name, so the log
 //! never takes more than twice as much.
 //!
-//! Invariant: `lines.len() ≤ LINES_MAX`, their bytes together ≤ `LINES_BYTES_MAX`, `lookups.len() ≤ LOOKUPS_MAX`.
+//! Invariant: `lines.len() ≤ LINES_MAX`, their bytes together ≤ `LINES_BYTES_MAX`, `lookups.len() ≤ LOOKUPS_MAX`, `reads.len() ≤ READS_MAX`.
 //!
 //! Costs: a log call takes one lock, one copy of the text and, if the helper sleeps, one wake-up. A line whose level is
 //! below the configured one costs a comparison.
@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -30,6 +31,9 @@ const LINES_BYTES_MAX: usize = 1024 * 1024;
 const LINE_BYTES_MAX: usize = 4096;
 /// Look-ups that may wait. The reactor asks for one name at a time.
 const LOOKUPS_MAX: usize = 16;
+
+/// Files that may wait to be read. The reactor asks for one configuration at a time.
+const READS_MAX: usize = 4;
 
 const _: () = assert!(LINE_BYTES_MAX < LINES_BYTES_MAX);
 
@@ -47,13 +51,14 @@ pub struct Helper {
 #[derive(Debug, Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
-    level: LogLevel,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
     work: Condvar,
+    /// The [`LogLevel`] in force, for all handles.
+    level: AtomicU8,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +67,7 @@ struct Queue {
     lines_bytes: usize,
     lines_dropped: u64,
     lookups: VecDeque<Lookup>,
+    reads: VecDeque<Read>,
     stopping: bool,
 }
 
@@ -70,6 +76,14 @@ struct Line {
     at: SystemTime,
     level: LogLevel,
     text: String,
+}
+
+struct Read(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Read {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Read")
+    }
 }
 
 struct Lookup {
@@ -93,8 +107,11 @@ impl Helper {
             Some(path) => Sink::File(LogFile::open(path, config.log_file_max_bytes as u64)?),
         };
         let handle = Handle {
-            shared: Arc::new(Shared::default()),
-            level: config.log_level,
+            shared: Arc::new(Shared {
+                queue: Mutex::default(),
+                work: Condvar::new(),
+                level: AtomicU8::new(config.log_level as u8),
+            }),
         };
         let shared = handle.shared.clone();
         let thread = std::thread::Builder::new()
@@ -127,7 +144,7 @@ impl Helper {
 impl Handle {
     /// Queues one line. Control characters are escaped, so that no peer can forge a line of its own.
     pub fn log(&self, level: LogLevel, text: impl Into<String>) {
-        if level > self.level {
+        if level as u8 > self.shared.level.load(Ordering::Relaxed) {
             return;
         }
         let text = clean(text.into());
@@ -144,6 +161,23 @@ impl Handle {
         });
         drop(queue);
         self.shared.work.notify_one();
+    }
+
+    /// From here on only lines of this level and louder are written, for every holder of a handle.
+    pub fn set_level(&self, level: LogLevel) {
+        self.shared.level.store(level as u8, Ordering::Relaxed);
+    }
+
+    /// Queues `read`, which reads files and hands on what it found by itself. `false`: the queue is full, and it is dropped.
+    pub fn read(&self, read: impl FnOnce() + Send + 'static) -> bool {
+        let mut queue = self.shared.lock();
+        if queue.reads.len() >= READS_MAX {
+            return false;
+        }
+        queue.reads.push_back(Read(Box::new(read)));
+        drop(queue);
+        self.shared.work.notify_one();
+        true
     }
 
     /// Queues a look-up of `host`; `answer` is called on the helper's thread. `false`: the queue is full, and `answer`
@@ -200,6 +234,10 @@ fn run(shared: &Shared, sink: &mut Sink) {
             queue = shared.lock();
         } else if queue.stopping {
             return;
+        } else if let Some(Read(read)) = queue.reads.pop_front() {
+            drop(queue);
+            read();
+            queue = shared.lock();
         } else if let Some(lookup) = queue.lookups.pop_front() {
             drop(queue);
             let found = match (lookup.host.as_str(), lookup.port).to_socket_addrs() {

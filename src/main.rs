@@ -9,10 +9,12 @@ use nearcache::config::text;
 use nearcache::config::{Config, Loaded, LogLevel, Sources};
 use nearcache::engine::Port;
 use nearcache::helper::Helper;
+use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 const EXIT_FAILURE: u8 = 1;
@@ -48,7 +50,8 @@ fn main() -> ExitCode {
             .for_each(|warning| eprintln!("nearcache: {warning}"));
         return print(&text::check_text(&loaded));
     }
-    match run(loaded) {
+    let reader: Reader = Arc::new(move || load(config_file.as_deref()));
+    match run(loaded, reader) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILURE, &why),
     }
@@ -78,20 +81,18 @@ fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
     Config::load(&sources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
-fn run(loaded: Loaded) -> Result<(), String> {
-    let Loaded {
-        config, warnings, ..
-    } = loaded;
-    let helper = Helper::start(&config).map_err(|e| match &config.log_file {
+fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
+    let config = &loaded.config;
+    let helper = Helper::start(config).map_err(|e| match &config.log_file {
         Some(path) => format!("cannot open the log file {}: {e}", path.display()),
         None => format!("cannot start the helper thread: {e}"),
     })?;
     let log = helper.handle();
-    warnings
-        .into_iter()
-        .for_each(|warning| log.log(LogLevel::Warn, warning));
+    for warning in &loaded.warnings {
+        log.log(LogLevel::Warn, warning.as_str());
+    }
     let logs_to_file = config.log_file.is_some();
-    let result = serve(config, &helper);
+    let result = serve(loaded, reader, &helper);
     if let Err(why) = &result
         && logs_to_file
     {
@@ -102,8 +103,9 @@ fn run(loaded: Loaded) -> Result<(), String> {
     result
 }
 
-fn serve(config: Config, helper: &Helper) -> Result<(), String> {
+fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> {
     let log = helper.handle();
+    let config = loaded.config.clone();
     let wanted = config
         .max_clients
         .saturating_add(config.links_max)
@@ -124,6 +126,7 @@ fn serve(config: Config, helper: &Helper) -> Result<(), String> {
     }
     let redis = config.redis_url.to_string();
     let mut reactor = Reactor::new(config, log.clone())?;
+    reactor.reload_with(reader, loaded);
     reactor
         .catch_signals()
         .map_err(|e| format!("cannot catch signals: {e}"))?;

@@ -17,6 +17,7 @@
 pub mod args;
 mod fraction;
 pub mod load;
+pub mod reload;
 pub mod rows;
 pub mod text;
 pub mod value;

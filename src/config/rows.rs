@@ -21,7 +21,7 @@ pub struct Row {
     pub kind: Kind,
     /// What it does, in one or two sentences.
     pub help: &'static str,
-    /// Whether a running process can take a new value. False throughout this version: `make restart`.
+    /// Whether a running process takes a new value at SIGHUP (`engine/reload.rs`), or only at its next start.
     pub reloadable: bool,
 }
 
@@ -251,6 +251,14 @@ const fn other(name: &'static str, default: &'static str, kind: Kind, help: &'st
     }
 }
 
+/// A running process takes a new value of it.
+const fn live(row: Row) -> Row {
+    Row {
+        reloadable: true,
+        ..row
+    }
+}
+
 /// Every key.
 pub static ROWS: &[Row] = &[
     Row {
@@ -335,14 +343,14 @@ pub static ROWS: &[Row] = &[
         "How long after Redis was last heard of a read that fails may be answered with the last known value, marked as \
          stale, if its time to live is not over.",
     ),
-    count(
+    live(count(
         "WARM_RECONNECT",
         "0",
         (0, 1_000_000),
         |c, v| c.warm_reconnect = v,
         "How many of the keys used last are fetched again, a few at a time, when Redis tracks again after a loss. 0: each \
          when it is asked for, which spares Redis when it has just come back.",
-    ),
+    )),
     secs(
         "UPSTREAM_TOUCH_SECS",
         "0",
@@ -368,14 +376,14 @@ pub static ROWS: &[Row] = &[
         "Only keys that begin with one of these are tracked and kept; nothing for all. Fewer pushes where others write \
          much that is never read here.",
     ),
-    other(
+    live(other(
         "CACHE_PREFIXES",
         "",
         Kind::Rules(|c, v| c.cache_prefixes = v),
         "Only keys that begin with one of these are kept, nothing for all; with = and a time at most for so long \
          (user:,session:=10). The longest prefix that fits a key decides, here and in BYPASS_PREFIXES.",
-    ),
-    other(
+    )),
+    live(other(
         "BYPASS_PREFIXES",
         "",
         Kind::Prefixes {
@@ -383,27 +391,27 @@ pub static ROWS: &[Row] = &[
             set: |c, v| c.bypass_prefixes = v,
         },
         "Keys that begin with one of these are never kept, for locks, counters and kill switches.",
-    ),
-    count(
+    )),
+    live(count(
         "CACHE_CAPACITY",
         "1000000",
         (1, 1 << 31),
         |c, v| c.cache_capacity = v,
         "Keys kept; at the limit the one unused for longest goes.",
-    ),
-    share(
+    )),
+    live(share(
         "CACHE_MAX_BYTES",
         40,
         |c, v| c.cache_max_bytes = v,
         "Memory for entries, as they really cost; at the limit the one unused for longest goes.",
-    ),
-    size(
+    )),
+    live(size(
         "CACHE_MAX_VALUE_BYTES",
         "1MiB",
         (0, 512 * MIB),
         |c, v| c.cache_max_value_bytes = v,
         "A value above this is passed through and never kept.",
-    ),
+    )),
     size(
         "CACHE_MAX_KEY_BYTES",
         "16KiB",
@@ -411,21 +419,21 @@ pub static ROWS: &[Row] = &[
         |c, v| c.cache_max_key_bytes = v,
         "A key longer than this is passed through and never kept.",
     ),
-    secs(
+    live(secs(
         "CACHE_TTL_SECS",
         "60",
         MS,
         |c, v| c.cache_ttl = v,
         "An entry acts as if it was never stored after this time, or after its time in Redis if that is shorter.",
-    ),
-    secs(
+    )),
+    live(secs(
         "CACHE_NEGATIVE_TTL_SECS",
         "5",
         ZERO,
         |c, v| c.cache_negative_ttl = v,
         "How long it is remembered that a key does not exist; 0 for not at all, which is the default with \
          COHERENCE=ttl.",
-    ),
+    )),
     count(
         "REDIS_WORKERS",
         "2",
@@ -465,7 +473,7 @@ pub static ROWS: &[Row] = &[
         |c, v| c.links_max = v,
         "Connections to Redis in all, beside the workers'.",
     ),
-    other(
+    live(other(
         "UPSTREAM_LOST",
         "close",
         Kind::Choice {
@@ -480,7 +488,7 @@ pub static ROWS: &[Row] = &[
         "What a Redis client sees when Redis is lost while it owes a reply. close: the end of its connection, after \
          which client libraries try again. error: an error reply. While Redis is known to be away it is always an \
          error.",
-    ),
+    )),
     count(
         "OWN_LINKS_MAX",
         "4000",
@@ -510,26 +518,26 @@ pub static ROWS: &[Row] = &[
         |c, v| c.request_bytes_max = v,
         "A command longer than this is refused and its client closed.",
     ),
-    count(
+    live(count(
         "MAX_CLIENTS",
         "10000",
         (1, 1_000_000),
         |c, v| c.max_clients = v,
         "Clients connected at the same time.",
-    ),
-    count(
+    )),
+    live(count(
         "MAX_CONCURRENT_REQUESTS",
         "10000",
         (1, 10_000_000),
         |c, v| c.max_concurrent_requests = v,
         "Requests under way to Redis at the same time; above it they wait, in order. Hits are not counted.",
-    ),
-    millis(
+    )),
+    live(millis(
         "QUEUE_WAIT_MS",
         "5000",
         |c, v| c.queue_wait = v,
         "How long a request waits for its turn under MAX_CONCURRENT_REQUESTS before it is answered with an error.",
-    ),
+    )),
     size(
         "OUTBOX_MAX_BYTES",
         "32MiB",
@@ -600,12 +608,12 @@ pub static ROWS: &[Row] = &[
         "The Host names answered, with a port (then only that one) or without (then any), 403 for others; nothing for \
          any name. A list keeps out web pages that point a name of their own at this address (DNS rebinding).",
     ),
-    millis(
+    live(millis(
         "DRAIN_MS",
         "4000",
         |c, v| c.drain = v,
         "How long SIGTERM waits for replies that are owed, before connections are cut.",
-    ),
+    )),
     other(
         "LOG_FILE",
         "",
@@ -619,12 +627,12 @@ pub static ROWS: &[Row] = &[
         |c, v| c.log_file_max_bytes = v,
         "The log file is begun anew at this size, one older file is kept.",
     ),
-    other(
+    live(other(
         "LOG_LEVEL",
         "info",
         Kind::Level(|c, v| c.log_level = v),
         "What is logged: the named level and those before it.",
-    ),
+    )),
 ];
 
 /// The row of a key, by its own name.

@@ -21,7 +21,8 @@ pub fn help_text() -> String {
          \x20 --help         print this, exit\n\
          \x20 --version      print the version, exit\n\n\
          Each key can be set in the environment, as KEY or as NEARCACHE_KEY (which wins), and in FILE.\n\
-         The environment wins over FILE, FILE over the default.\n",
+         The environment wins over FILE, FILE over the default.\n\
+         SIGHUP reads both again; a running process takes the new values of some keys, as said with each.\n",
     );
     for row in ROWS {
         let default = if row.default.is_empty() {
@@ -34,11 +35,7 @@ pub fn help_text() -> String {
             format_args!("\n  {} (default: {default})\n", row.name),
         );
         wrap(&mut out, "      ", &help(row));
-        wrap(
-            &mut out,
-            "      ",
-            &format!("Takes {}.", allowed(&row.kind)),
-        );
+        wrap(&mut out, "      ", &takes(row));
     }
     out
 }
@@ -47,7 +44,8 @@ pub fn help_text() -> String {
 pub fn env_file_text() -> String {
     let mut out = String::from(
         "# Configuration of nearcache. Printed from the rows of src/config/rows.rs (`make tables` does it, a test compares).\n\
-         # Every key stands here with its default: remove the # before a key to change it, then `make restart`.\n\
+         # Every key stands here with its default: remove the # before a key to change it, then `make restart`, or\n\
+         # SIGHUP for the keys that say so.\n\
          # The environment wins over this file (HTTP_PORT=7000 make restart), and NEARCACHE_<KEY> wins over <KEY>.\n\
          # Lines are KEY=value or begin with #. A value has no quotes, no $ \\ or #, and no spaces around it, so that\n\
          # every reader of env files (docker-compose --env-file env.local) takes it in the same way.\n",
@@ -55,7 +53,7 @@ pub fn env_file_text() -> String {
     for row in ROWS {
         out.push('\n');
         wrap(&mut out, "# ", &help(row));
-        wrap(&mut out, "# ", &format!("Takes {}.", allowed(&row.kind)));
+        wrap(&mut out, "# ", &takes(row));
         push(&mut out, format_args!("#{}={}\n", row.name, row.default));
     }
     out
@@ -94,6 +92,16 @@ pub fn check_text(loaded: &Loaded) -> String {
         );
     }
     out
+}
+
+/// What a row takes, and when.
+fn takes(row: &Row) -> String {
+    let when = if row.reloadable {
+        " A running process takes it at SIGHUP."
+    } else {
+        ""
+    };
+    format!("Takes {}.{when}", allowed(&row.kind))
 }
 
 /// A row's help, with its alias, where it has one.

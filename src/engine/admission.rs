@@ -39,6 +39,11 @@ impl Admission {
         }
     }
 
+    /// Another number of places. Those taken stay taken.
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max.max(1);
+    }
+
     /// Places taken.
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight
@@ -100,7 +105,8 @@ impl Engine {
         self.admit_waiting();
     }
 
-    fn admit_waiting(&mut self) {
+    /// Gives free places to those that wait longest.
+    pub(super) fn admit_waiting(&mut self) {
         while self.admission.in_flight < self.admission.max {
             let Some(id) = self.admission.queue.pop_front() else {
                 return;

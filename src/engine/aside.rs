@@ -84,6 +84,12 @@ impl Aside {
         self.lapsed.clear();
     }
 
+    /// What is beyond these limits goes.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.down.set_limits(limits);
+        self.lapsed.set_limits(limits);
+    }
+
     /// The lease runs again: what fetches have put aside goes.
     pub(super) fn clear_lapsed(&mut self) {
         self.lapsed.clear();

@@ -43,7 +43,7 @@ pub(super) enum Flush {
     Command,
     /// What a barrier would have been for.
     Barrier,
-    /// The operator changed the mode.
+    /// The operator changed the mode, or what may be kept.
     Switch,
     /// Redis is another process now.
     Server,

@@ -28,6 +28,7 @@ mod measure;
 mod own;
 mod read;
 mod relay;
+mod reload;
 mod resp;
 mod straight;
 mod switches;

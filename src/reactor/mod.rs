@@ -25,6 +25,7 @@ mod connecting;
 mod dialer;
 mod listeners;
 mod owner;
+pub mod reload;
 mod signals;
 mod sockets;
 mod straight;
@@ -104,6 +105,8 @@ pub struct Reactor {
     wall: WallClock,
     drain: Duration,
     drain_until: Option<Time>,
+    waker: Arc<Waker>,
+    reloader: Option<reload::Reloader>,
 }
 
 impl Reactor {
@@ -119,7 +122,7 @@ impl Reactor {
         let listeners = Listeners::bind(&config, poll.registry())?;
         let fetcher = Fetcher::start(&config, waker.clone(), &log)
             .map_err(|e| format!("cannot start a worker: {e}"))?;
-        let dialer = Dialer::new(&config, waker, log.clone());
+        let dialer = Dialer::new(&config, waker.clone(), log.clone());
         let (now, drain) = (socket::now(), config.drain);
         let mut wall = WallClock::new(now);
         let origin = Origin {
@@ -135,6 +138,8 @@ impl Reactor {
             log,
             listeners,
             signals: None,
+            waker,
+            reloader: None,
             dialer,
             sockets: Sockets::default(),
             ready_links: VecDeque::new(),
@@ -199,6 +204,7 @@ impl Reactor {
         self.serve_invalidations();
         self.take_completions();
         self.take_addresses();
+        self.take_reload();
         for _ in 0..self.ready_links.len() {
             let Some(id) = self.ready_links.pop_front() else {
                 break;
@@ -285,6 +291,9 @@ impl Reactor {
         if asked.switch {
             self.engine.switch_cache();
             self.handle_outputs();
+        }
+        if asked.reload {
+            self.ask_for_reload();
         }
         if asked.end && self.drain_until.is_none() {
             self.begin_drain();

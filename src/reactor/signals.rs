@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT: the first asks the loop to end, the second ends the process at once. SIGUSR1 switches the cache
-//! off, and on again.
+//! off, and on again. SIGHUP asks for the configuration to be read again.
 //!
 //! The handlers only set a flag and write a byte to a socket that the poll watches; everything else happens in a turn.
 //! The second signal is answered inside the handler, so it works even if the loop hangs: the process exits with 128 plus
@@ -9,7 +9,7 @@
 use super::sockets::Source;
 use mio::net::UnixStream;
 use mio::{Interest, Registry};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ pub(super) struct Signals {
     receiver: UnixStream,
     end: Arc<AtomicBool>,
     switch: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
 }
 
 /// What was asked for since the loop looked last.
@@ -30,6 +31,8 @@ pub(super) struct Asked {
     pub(super) end: bool,
     /// The cache is to be switched off, or on.
     pub(super) switch: bool,
+    /// The configuration is to be read again.
+    pub(super) reload: bool,
 }
 
 impl Signals {
@@ -41,8 +44,11 @@ impl Signals {
         registry.register(&mut receiver, Source::Signals.token(), Interest::READABLE)?;
         let armed = Arc::new(AtomicBool::new(false));
         let switch = Arc::new(AtomicBool::new(false));
-        flag::register(SIGUSR1, switch.clone())?;
-        low_level::pipe::register(SIGUSR1, sender.try_clone()?)?;
+        let reload = Arc::new(AtomicBool::new(false));
+        for (signal, flag) in [(SIGUSR1, &switch), (SIGHUP, &reload)] {
+            flag::register(signal, flag.clone())?;
+            low_level::pipe::register(signal, sender.try_clone()?)?;
+        }
         for signal in [SIGTERM, SIGINT] {
             // In this order: the first signal finds the flag down and raises it, the second finds it up.
             flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?;
@@ -53,6 +59,7 @@ impl Signals {
             receiver,
             end: armed,
             switch,
+            reload,
         })
     }
 
@@ -63,6 +70,7 @@ impl Signals {
         Asked {
             end: self.end.load(Ordering::Relaxed),
             switch: self.switch.swap(false, Ordering::Relaxed),
+            reload: self.reload.swap(false, Ordering::Relaxed),
         }
     }
 }

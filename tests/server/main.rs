@@ -19,6 +19,7 @@
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
 //! - [`coherence_verify`]: what is counted of it, checked hits among that; [`coherence_upkeep`]: TOUCH, warming
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
+//! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
 
@@ -58,6 +59,7 @@ mod own_streams;
 mod own_transactions;
 mod pipelining;
 mod refusals;
+mod reload;
 mod script;
 mod session;
 mod shutdown;

@@ -55,6 +55,8 @@ pub mod info {
     pub const PID: &str = "nearcache_pid";
 }
 
+/// The name of the file given with `--config`, in the proxy's directory.
+const CONFIG_FILE: &str = "nearcache.env";
 /// Of the environment this much is handed on.
 const INHERITED: [&str; 5] = [
     "PATH",
@@ -75,6 +77,7 @@ pub struct ProxyBuilder {
     resp_is_off: bool,
     shell_prefix: Option<String>,
     password: Option<&'static str>,
+    config_file: Option<String>,
 }
 
 /// A running proxy. Dropping it sends SIGTERM and demands a clean end.
@@ -95,6 +98,12 @@ impl ProxyBuilder {
     /// One more configuration key.
     pub fn env(mut self, key: &str, value: impl ToString) -> ProxyBuilder {
         self.env.push((key.to_string(), value.to_string()));
+        self
+    }
+
+    /// It is started with `--config` and a file of these lines.
+    pub fn config_file(mut self, lines: &str) -> ProxyBuilder {
+        self.config_file = Some(lines.to_owned());
         self
     }
 
@@ -183,6 +192,15 @@ impl ProxyBuilder {
                 shell
             }
         };
+        if let Some(lines) = &self.config_file {
+            assert!(
+                self.shell_prefix.is_none(),
+                "a shell would take the arguments"
+            );
+            fs::write(directory.path().join(CONFIG_FILE), lines)
+                .expect("our own directory can be written");
+            command.args(["--config", CONFIG_FILE]);
+        }
         command.env_clear().envs(
             INHERITED
                 .iter()
@@ -298,6 +316,7 @@ impl Proxy {
             resp_is_off: false,
             shell_prefix: None,
             password: None,
+            config_file: None,
         }
     }
 
@@ -385,6 +404,16 @@ impl Proxy {
 
     fn stderr_path(&self) -> PathBuf {
         self.directory.path().join("stderr")
+    }
+
+    /// Replaces the file it was started with, or takes it away.
+    pub fn set_config_file(&self, lines: Option<&str>) {
+        let path = self.directory.path().join(CONFIG_FILE);
+        match lines {
+            Some(lines) => fs::write(path, lines),
+            None => fs::remove_file(path),
+        }
+        .expect("our own directory can be written");
     }
 
     /// Sends it a signal.

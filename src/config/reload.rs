@@ -1,0 +1,167 @@
+//! What a running process makes of a configuration that was read again.
+//!
+//! Keys whose row says `reloadable` are taken over, the others stay as they are until the next start, and both are told.
+//! It never reads anything itself, and what does not load changes nothing: it does not come here.
+#![forbid(unsafe_code)]
+
+use super::rows::row;
+use super::value::apply;
+use super::{Config, Loaded};
+use std::fmt;
+
+/// A key that is set to something else than it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The key.
+    pub name: &'static str,
+    /// What is in force, as it may be printed.
+    pub old: String,
+    /// What was read.
+    pub new: String,
+    /// Whether it is in force now. If not, it will be after a restart.
+    pub is_taken: bool,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |text: &str| match text {
+            "" => "nothing".to_owned(),
+            text => text.to_owned(),
+        };
+        write!(
+            f,
+            "{}: {} -> {}",
+            self.name,
+            shown(&self.old),
+            shown(&self.new)
+        )?;
+        match (self.is_taken, self.old == self.new) {
+            (true, _) => Ok(()),
+            (false, false) => f.write_str(" needs a restart"),
+            // A secret that is never printed.
+            (false, true) => f.write_str(" (what is masked differs) needs a restart"),
+        }
+    }
+}
+
+impl Loaded {
+    /// Takes over from `read` what a running process can take, and says what differs, in the order of the rows.
+    pub fn take_reloadable(&mut self, read: &Loaded) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let url_differs = self.config.redis_url != read.config.redis_url;
+        for (running, new) in self.settings.iter_mut().zip(&read.settings) {
+            let masked = running.name == "REDIS_URL" && url_differs;
+            if running.shown == new.shown && !masked {
+                continue;
+            }
+            let row = row(running.name).expect("settings are made from rows");
+            // What was printed is what the key takes, and has just been loaded.
+            let is_taken = row.reloadable && apply(row, &new.shown, None, &mut self.config).is_ok();
+            changes.push(Change {
+                name: running.name,
+                old: running.shown.clone(),
+                new: new.shown.clone(),
+                is_taken,
+            });
+            if is_taken {
+                running.clone_from(new);
+            }
+        }
+        changes
+    }
+}
+
+impl Config {
+    /// Whether `other` keeps other keys, or some of them for a shorter time: what is kept already may not be.
+    pub fn keeps_less_than(&self, other: &Config) -> bool {
+        self.cache_prefixes != other.cache_prefixes
+            || self.bypass_prefixes != other.bypass_prefixes
+            || self.cache_ttl < other.cache_ttl
+            || self.cache_negative_ttl < other.cache_negative_ttl
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+    use crate::config::rows::ROWS;
+
+    fn load(file: &str) -> Loaded {
+        let sources = Sources {
+            file: Some(("env.local", file)),
+            env: &[],
+            memory_limit: None,
+            read_file: &|_| Err("unused".to_string()),
+        };
+        Config::load(&sources).expect("it is right")
+    }
+
+    fn told(running: &mut Loaded, file: &str) -> Vec<String> {
+        let changes = running.take_reloadable(&load(file));
+        changes.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn what_can_be_taken_is_and_the_rest_is_told_each_time() {
+        let mut running = load("");
+        let file = "CACHE_TTL_SECS=1.5\nREDIS_WORKERS=9\nBYPASS_PREFIXES=lock:,flag:\n";
+        let changes = told(&mut running, file);
+        let restart = "REDIS_WORKERS: 2 -> 9 needs a restart";
+        let expected = [
+            "BYPASS_PREFIXES: nothing -> lock:,flag:",
+            "CACHE_TTL_SECS: 60 -> 1500ms",
+            restart,
+        ];
+        assert_eq!(changes, expected);
+        assert_eq!(running.config.cache_ttl.as_millis(), 1500);
+        assert_eq!(running.config.bypass_prefixes, ["lock:", "flag:"]);
+        assert_eq!(running.config.redis_workers, 2);
+        assert_eq!(told(&mut running, file), [restart]);
+        let back = told(&mut running, "");
+        assert_eq!(back.len(), 2);
+        assert_eq!(running.config, Config::default());
+    }
+
+    #[test]
+    fn a_password_that_changes_is_told_and_not_shown() {
+        let mut running = load("REDIS_URL=redis://:before@h\n");
+        let changes = told(&mut running, "REDIS_URL=redis://:after@h\n");
+        let [change] = &changes[..] else {
+            panic!("{changes:?}")
+        };
+        assert!(change.ends_with("needs a restart"), "{change}");
+        assert!(
+            !change.contains("before") && !change.contains("after"),
+            "{change}"
+        );
+    }
+
+    #[test]
+    fn every_value_that_can_be_taken_is_read_again_as_it_is_shown() {
+        let defaults = load("");
+        for (row, setting) in ROWS.iter().zip(&defaults.settings) {
+            let mut config = Config::default();
+            if row.reloadable {
+                apply(row, &setting.shown, None, &mut config).expect(row.name);
+                assert_eq!(config, defaults.config, "{}", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_keeps_less_is_told_from_what_keeps_more() {
+        let base = load("CACHE_TTL_SECS=10\nBYPASS_PREFIXES=a\n").config;
+        let check = |file: &str, expected: bool| {
+            assert_eq!(load(file).config.keeps_less_than(&base), expected, "{file}");
+        };
+        check("CACHE_TTL_SECS=10\nBYPASS_PREFIXES=a\n", false);
+        check("CACHE_TTL_SECS=11\nBYPASS_PREFIXES=a\n", false);
+        check("CACHE_TTL_SECS=9\nBYPASS_PREFIXES=a\n", true);
+        check("CACHE_TTL_SECS=10\n", true);
+        check(
+            "CACHE_TTL_SECS=10\nBYPASS_PREFIXES=a\nCACHE_NEGATIVE_TTL_SECS=1\n",
+            true,
+        );
+    }
+}

@@ -1,0 +1,42 @@
+//! Another configuration while running.
+//!
+//! Everything that reads the configuration when it needs it has the new values from here on; here is what was made from
+//! it before. Entries keep the deadline they have. Where fewer keys may be kept, or for less time, everything kept goes:
+//! looking for those that may stay would take a walk over all, and until its end a hit could be one that may not be.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use super::forget::Flush;
+use crate::cache::Limits;
+use crate::config::Config;
+use crate::prefix::Prefixes;
+use crate::stats::Counter;
+
+impl Engine {
+    /// Takes `config` over, which differs from the present one in reloadable keys only.
+    pub fn reload(&mut self, config: Config) {
+        let keeps_less = config.keeps_less_than(&self.config);
+        self.config = config;
+        let config = &self.config;
+        let limits = Limits {
+            keys_max: config.cache_capacity,
+            bytes_max: config.cache_max_bytes,
+        };
+        self.prefixes = Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes);
+        self.admission.set_max(config.max_concurrent_requests);
+        if keeps_less {
+            self.poison_all(Flush::Switch);
+        }
+        self.set_cache_limits(limits);
+        self.admit_waiting();
+    }
+
+    fn set_cache_limits(&mut self, limits: Limits) {
+        if self.cache.limits() == limits {
+            return;
+        }
+        let evicted = self.cache.set_limits(limits);
+        self.aside.set_limits(limits);
+        self.stats.add(Counter::Evictions, u64::from(evicted));
+    }
+}

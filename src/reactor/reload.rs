@@ -1,0 +1,142 @@
+//! SIGHUP: the configuration is read again, by the helper, and what a running process can take is taken.
+//!
+//! One reading is under way at most; who asks meanwhile gets another one behind it, since the file may have changed
+//! after it was read. What cannot be read changes nothing.
+#![forbid(unsafe_code)]
+
+use super::Reactor;
+use crate::config::{Loaded, LogLevel};
+use crate::helper;
+use mio::Waker;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A configuration as it is read now, or what is wrong with it, a line for each.
+pub type Read = Result<Loaded, Vec<String>>;
+
+/// Reads it, on the helper's thread.
+pub type Reader = Arc<dyn Fn() -> Read + Send + Sync>;
+
+/// Where the configuration comes from, and what is in force.
+pub(super) struct Reloader {
+    reader: Reader,
+    running: Loaded,
+    answer: Arc<Mutex<Option<Read>>>,
+    waker: Arc<Waker>,
+    helper: helper::Handle,
+    is_reading: bool,
+    asked_again: bool,
+}
+
+impl Reloader {
+    pub(super) fn new(
+        reader: Reader,
+        running: Loaded,
+        waker: Arc<Waker>,
+        helper: helper::Handle,
+    ) -> Reloader {
+        Reloader {
+            reader,
+            running,
+            answer: Arc::default(),
+            waker,
+            helper,
+            is_reading: false,
+            asked_again: false,
+        }
+    }
+
+    fn ask(&mut self) {
+        if self.is_reading {
+            self.asked_again = true;
+            return;
+        }
+        let (reader, answer, waker) =
+            (self.reader.clone(), self.answer.clone(), self.waker.clone());
+        self.is_reading = self.helper.read(move || {
+            let read = reader();
+            *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(read);
+            // Fails only if the poll is gone, and then nobody waits for the answer either.
+            let _ = waker.wake();
+        });
+    }
+
+    fn take(&mut self) -> Option<Read> {
+        if !self.is_reading {
+            return None;
+        }
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = answer.take()?;
+        drop(answer);
+        self.is_reading = false;
+        Some(read)
+    }
+}
+
+impl Reactor {
+    /// SIGHUP reads the configuration anew with `reader`; `running` is the one in force.
+    pub fn reload_with(&mut self, reader: Reader, running: Loaded) {
+        let (waker, helper) = (self.waker.clone(), self.log.clone());
+        self.reloader = Some(Reloader::new(reader, running, waker, helper));
+    }
+
+    pub(super) fn ask_for_reload(&mut self) {
+        if let Some(reloader) = &mut self.reloader {
+            reloader.ask();
+        }
+    }
+
+    /// Puts in force what was read meanwhile, if anything was.
+    pub(super) fn take_reload(&mut self) {
+        let Some(reloader) = &mut self.reloader else {
+            return;
+        };
+        let Some(read) = reloader.take() else {
+            return;
+        };
+        if std::mem::take(&mut reloader.asked_again) {
+            reloader.ask();
+        }
+        match read {
+            Err(lines) => {
+                for line in lines {
+                    let text = format!("reload refused, nothing changes: {line}");
+                    self.log.log(LogLevel::Error, text);
+                }
+            }
+            Ok(loaded) => self.reload(&loaded),
+        }
+    }
+
+    fn reload(&mut self, read: &Loaded) {
+        let Some(reloader) = &mut self.reloader else {
+            return;
+        };
+        let level_before = reloader.running.config.log_level;
+        let changes = reloader.running.take_reloadable(read);
+        let config = reloader.running.config.clone();
+        let level = config.log_level;
+        self.drain = config.drain;
+        self.engine.reload(config);
+        self.handle_outputs();
+        // What changes is said as long as either level would have it said.
+        self.log.set_level(level.max(level_before));
+        for warning in &read.warnings {
+            self.log.log(LogLevel::Warn, warning.as_str());
+        }
+        for change in &changes {
+            let level = if change.is_taken {
+                LogLevel::Info
+            } else {
+                LogLevel::Warn
+            };
+            self.log.log(level, format!("reload: {change}"));
+        }
+        let taken = changes.iter().filter(|change| change.is_taken).count();
+        let text = format!(
+            "reloaded: changed={taken} need_restart={}",
+            changes.len() - taken
+        );
+        self.log.log(LogLevel::Info, text);
+        self.log.set_level(level);
+    }
+}

@@ -71,6 +71,12 @@ pub struct Session {
     pub db: u32,
     /// The prefixes of the keys whose changes are pushed to it (none: all keys), once it asked for that.
     pub tracking: Option<Vec<Vec<u8>>>,
+    /// The commands that wait for EXEC, since MULTI.
+    pub queued: Option<Vec<Vec<Vec<u8>>>>,
+    /// The keys watched, and their versions then.
+    pub watched: Vec<(Key, usize)>,
+    /// What it is subscribed to.
+    pub channels: Vec<Vec<u8>>,
 }
 
 /// What tracking connections are told of a change.
@@ -120,6 +126,8 @@ pub struct Redis {
     made: Vec<(Key, usize)>,
     /// What tracking connections have yet to be told.
     pub changes: Vec<Change>,
+    /// Channels and messages that subscribers have yet to be told.
+    pub published: Vec<[Vec<u8>; 2]>,
     /// Keys that have expired and were not deleted yet.
     expired: Vec<Vec<u8>>,
     /// How often it was restarted: its run id says so.
@@ -295,7 +303,38 @@ impl Redis {
     /// Executes one command and returns the reply.
     pub fn execute(&mut self, session: &mut Session, args: &[Vec<u8>]) -> Vec<u8> {
         self.made.clear();
-        let reply = self.reply_to(session, args);
+        if let (Some(queued), false) = (&mut session.queued, ends_transaction(&args[0])) {
+            queued.push(args.to_vec());
+            return b"+QUEUED\r\n".to_vec();
+        }
+        // A transaction is one execution, by the words of all its commands.
+        let block = session.queued.iter().flatten().flatten().cloned();
+        let args = &args.iter().cloned().chain(block).collect::<Vec<_>>();
+        let reply = match args[0].to_ascii_uppercase().as_slice() {
+            b"MULTI" => {
+                session.queued = Some(Vec::new());
+                OK.to_vec()
+            }
+            b"EXEC" => self.execute_block(session),
+            b"DISCARD" => {
+                (session.queued, session.watched) = (None, Vec::new());
+                OK.to_vec()
+            }
+            b"WATCH" => {
+                for name in &args[1..] {
+                    let key = (session.db, name.clone());
+                    let version = self.version(&key);
+                    session.watched.push((key, version));
+                }
+                OK.to_vec()
+            }
+            b"UNWATCH" => {
+                session.watched.clear();
+                OK.to_vec()
+            }
+            b"SUBSCRIBE" => subscribe(session, &args[1..]),
+            _ => self.reply_to(session, args),
+        };
         if self.keep_log {
             self.log.push(Execution {
                 args: args.to_vec(),
@@ -304,6 +343,23 @@ impl Redis {
             });
         }
         reply
+    }
+
+    /// EXEC.
+    fn execute_block(&mut self, session: &mut Session) -> Vec<u8> {
+        let watched = std::mem::take(&mut session.watched);
+        let Some(block) = session.queued.take() else {
+            return b"-ERR EXEC without MULTI\r\n".to_vec();
+        };
+        if watched.iter().any(|(key, was)| self.version(key) != *was) {
+            let nil: &[u8] = if session.resp3 { b"_\r\n" } else { b"*-1\r\n" };
+            return nil.to_vec();
+        }
+        let mut out = format!("*{}\r\n", block.len()).into_bytes();
+        for args in block {
+            out.extend(self.reply_to(session, &args));
+        }
+        out
     }
 
     /// The last execution's versions, where no log is kept.
@@ -362,6 +418,10 @@ impl Redis {
                 b"-NOPERM this user has no permissions to run the 'command' command\r\n".to_vec()
             }
             ("PING", 1) => b"+PONG\r\n".to_vec(),
+            ("PUBLISH", 3) => {
+                self.published.push([args[1].clone(), args[2].clone()]);
+                integer(0) // how many heard it is nobody's concern here
+            }
             ("GET", 2) => value_reply(self.read(db, arg(1))),
             ("SET", 3) => {
                 self.put(db, arg(1), arg(2), None);
@@ -509,6 +569,31 @@ impl Redis {
     pub fn state(&self) -> impl std::hash::Hash + use<> {
         self.dbs.clone()
     }
+}
+
+/// Whether it is not queued in a transaction.
+fn ends_transaction(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"exec") || name.eq_ignore_ascii_case(b"discard")
+}
+
+fn subscribe(session: &mut Session, channels: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for channel in channels {
+        session.channels.push(channel.clone());
+        let head: &[u8] = if session.resp3 { b">3\r\n" } else { b"*3\r\n" };
+        let count = integer(session.channels.len());
+        out.extend([head, &bulk(b"subscribe"), &bulk(channel), &count].concat());
+    }
+    out
+}
+
+/// The message, as a subscriber is told.
+pub fn message(session: &Session, [channel, text]: &[Vec<u8>; 2]) -> Vec<u8> {
+    if !session.channels.contains(channel) {
+        return Vec::new();
+    }
+    let head: &[u8] = if session.resp3 { b">3\r\n" } else { b"*3\r\n" };
+    [head, &bulk(b"message"), &bulk(channel), &bulk(text)].concat()
 }
 
 fn integer(n: usize) -> Vec<u8> {

@@ -5,7 +5,7 @@
 //! canonical requests reach Redis.
 
 use super::codec::parse_request;
-use super::redis::{Redis, Session, Snapshot, push};
+use super::redis::{Redis, Session, Snapshot, message, push};
 use nearcache::config::Config;
 use nearcache::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use nearcache::fetch::{Completion, FetchError, Fetched, Job, RunId};
@@ -163,8 +163,14 @@ impl World {
             .begin_turn(self.now, 1_800_000_000 + self.now.since(START).as_secs());
     }
 
-    /// The end of a cycle of Redis's event loop: tracking connections are told of what has changed.
+    /// The end of a cycle of Redis's event loop: tracking connections are told of what has changed, subscribers of what
+    /// was published.
     pub fn end_cycle(&mut self) {
+        for published in std::mem::take(&mut self.redis.published) {
+            for wire in self.wires.values_mut().filter(|wire| !wire.cut) {
+                wire.replies.extend(message(&wire.session, &published));
+            }
+        }
         let changes = std::mem::take(&mut self.redis.changes);
         if changes.is_empty() {
             return;

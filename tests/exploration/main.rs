@@ -14,6 +14,7 @@
 mod driver;
 
 mod observer;
+mod own;
 #[cfg(debug_assertions)]
 mod rules;
 mod scenario;
@@ -30,6 +31,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// With this many states a scenario is too large to be looked through in a test.
 const STATES_MAX: usize = 400_000;
+
+/// The search recurses as deep as a run is long, with a whole state in each frame; what is not touched costs nothing.
+const STACK_BYTES: usize = 256 * 1024 * 1024;
 
 struct Search {
     seen: HashSet<u64>,
@@ -135,7 +139,8 @@ fn shortest(scenario: Scenario, broken: &[Rule], routing: Routing, path: &[Step]
 
 #[test]
 fn no_interleaving_breaks_a_promise() {
-    let states: usize = on_all_cores(SCENARIOS, |scenario| {
+    let all = [SCENARIOS, own::SCENARIOS].concat();
+    let states: usize = on_all_cores(&all, |scenario| {
         let began = std::time::Instant::now();
         let search = Search::run(*scenario, &[], Routing::ByKey);
         if let Some((promise, path)) = search.found {
@@ -159,7 +164,11 @@ fn on_all_cores(all: &[Scenario], look: impl Fn(&Scenario) -> usize + Sync) -> u
         std::iter::from_fn(take).map(&look).sum::<usize>()
     };
     std::thread::scope(|scope| {
-        let parts: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let spawn = |_| {
+            let thread = std::thread::Builder::new().stack_size(STACK_BYTES);
+            thread.spawn_scoped(scope, work).expect("a thread")
+        };
+        let parts: Vec<_> = (0..threads).map(spawn).collect();
         let parts = parts.into_iter().map(|part| part.join());
         parts
             .map(|part| part.expect("a promise is broken, see above"))

@@ -16,6 +16,8 @@ pub struct Awaited {
     pub cross: PerKey,
     /// What anyone had read.
     pub gmono: PerKey,
+    /// What was written before what anyone was told of by a message.
+    pub event: PerKey,
     /// What was in force the staleness bound before.
     pub bound: PerKey,
 }
@@ -34,9 +36,16 @@ pub struct Observer {
     pub awaited: VecDeque<Awaited>,
     /// What its commands showed, in their order: the deed, the key, the version.
     pub seen: Vec<(Deed, usize, usize)>,
+    /// What its GETs have shown of the watched key since WATCH.
+    pub watched: Option<Vec<usize>>,
+    /// Its state upstream is lost, and it with that.
+    pub gone: bool,
     /// What reads that are no GET have shown counts too.
     pub monox: bool,
 }
+
+/// How errors of the proxy's own begin.
+const OWN_ERROR: &[u8] = b"-ERR nearcache: ";
 
 /// A reply, and what it says.
 pub struct Heard<'r> {
@@ -62,13 +71,19 @@ impl<'r> Heard<'r> {
                 failed,
             };
         }
-        let len = reply_len(bytes).expect("replies come whole");
-        let reply = &bytes[..len];
+        let len = replies_len(op, bytes).expect("replies come whole");
+        // Of a transaction the last tells, unless the proxy has failed one of them: with its link its client ends.
+        let (mut begin, mut end) = (0, reply_len(bytes).unwrap_or(len));
+        while end < len && !bytes[begin..].starts_with(OWN_ERROR) {
+            begin = end;
+            end += reply_len(&bytes[end..]).expect("replies come whole");
+        }
+        let reply = &bytes[begin..end];
         Heard {
             len,
             reply,
             values: values(reply),
-            failed: reply.starts_with(b"-ERR nearcache: "),
+            failed: reply.starts_with(OWN_ERROR),
         }
     }
 
@@ -79,7 +94,11 @@ impl<'r> Heard<'r> {
             Op::Set | Op::Mset | Op::Script | Op::ScriptBoth => reply == b"+OK\r\n",
             Op::Del => reply.starts_with(b":"),
             Op::Copy => reply == b":1\r\n",
-            Op::Select => reply == b"+OK\r\n",
+            Op::Select | Op::Watch => reply == b"+OK\r\n",
+            Op::ExecSet | Op::ExecSetL => reply == b"*1\r\n+OK\r\n" || self.aborted(),
+            Op::ExecGet => self.aborted() || self.values[0].is_some(),
+            Op::Subscribe => reply.starts_with(b"*3\r\n$9\r\nsubscribe\r\n"),
+            Op::Publish => false,
             Op::Other => self.values[0].as_deref() == Some(b"other"),
             Op::Hello => reply.starts_with(b"%"),
             Op::Look => reply.starts_with(b":"),
@@ -89,6 +108,11 @@ impl<'r> Heard<'r> {
                 None => matches!(reply, b"" | b"_\r\n" | b"$-1\r\n"),
             },
         }
+    }
+
+    /// A transaction was not executed, for a watched key has changed.
+    pub fn aborted(&self) -> bool {
+        self.reply == b"*-1\r\n"
     }
 
     /// The version of a key that the value at that place shows.
@@ -150,14 +174,35 @@ impl Observer {
         if version < awaited.gmono[key] {
             return Err(Promise::Gmono);
         }
+        if version < awaited.event[key] {
+            return Err(Promise::EventOrder);
+        }
         self.seen.push((shown, key, version));
         Ok(())
     }
 }
 
+/// The length of all replies to that, `None` while some are missing.
+pub fn replies_len(op: Op, bytes: &[u8]) -> Option<usize> {
+    let mut len = 0;
+    for _ in 0..op.replies() {
+        len += reply_len(&bytes[len..])?;
+    }
+    Some(len)
+}
+
+/// The number in the message that `bytes` begin with, and the message's length.
+pub fn message(bytes: &[u8]) -> Option<(usize, usize)> {
+    const HEAD: &[u8] = b"*3\r\n$7\r\nmessage\r\n$2\r\nch\r\n";
+    let text = bulk(bytes.strip_prefix(HEAD)?)?;
+    let number = String::from_utf8_lossy(&text).parse().ok()?;
+    Some((number, reply_len(bytes)?))
+}
+
 /// The values of a bulk reply, or of an array of them.
 fn values(reply: &[u8]) -> Vec<Option<Vec<u8>>> {
-    let mut rest = match reply.strip_prefix(b"*2\r\n") {
+    let array = reply.strip_prefix(b"*2\r\n");
+    let mut rest = match array.or(reply.strip_prefix(b"*1\r\n")) {
         None => return vec![bulk(reply)],
         Some(rest) => rest,
     };
@@ -175,7 +220,11 @@ pub fn bulk(reply: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let head = reply.windows(2).position(|two| two == b"\r\n")? + 2;
-    Some(reply[head..reply.len() - 2].to_vec())
+    let len: usize = std::str::from_utf8(&reply[1..head - 2])
+        .ok()?
+        .parse()
+        .ok()?;
+    Some(reply.get(head..head + len)?.to_vec())
 }
 
 /// The lengths of the messages under way on the invalidation link: pushes and PONGs, and the answer to the request to

@@ -10,8 +10,7 @@
 //!
 //! L16 in the own database only; that L13's MONOX is not promised.
 //! Not here: L1 order of retries (the fetcher's tests), L5 with a relayed GET not counted, L7 with later commands let go
-//! on, L10 with declared keys believed; L4 and L5 on own links, L15, L17
-//! and their rows of L18 and L19 (there are no own links yet).
+//! on, L10 with declared keys believed. Own links are in `own.rs`.
 
 use super::driver::codec::request;
 use super::driver::world::Routing;
@@ -46,7 +45,7 @@ fn breaks(broken: &[Rule], routing: Routing, expected: &[Promise], scenario: Sce
     );
 }
 
-fn rule(rule: Rule, expected: &[Promise], scenario: Scenario) {
+pub fn rule(rule: Rule, expected: &[Promise], scenario: Scenario) {
     breaks(&[rule], Routing::ByKey, expected, scenario);
 }
 

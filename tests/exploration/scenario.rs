@@ -28,10 +28,37 @@ pub enum Op {
     Select,
     /// From here on the client is answered in RESP3, by other links.
     Hello,
+    /// WATCH of `k`.
+    Watch,
+    /// A transaction that sets `k`, sent whole.
+    ExecSet,
+    /// One that sets `l`.
+    ExecSetL,
+    /// One that gets `k`.
+    ExecGet,
+    /// SUBSCRIBE: from here on the client only listens.
+    Subscribe,
+    /// PUBLISH, by others.
+    Publish,
     /// GET over HTTP.
     Http,
     /// The same, past what is kept.
     Fresh,
+}
+
+impl Op {
+    /// How many replies it gets.
+    pub fn replies(self) -> usize {
+        match self {
+            Op::ExecSet | Op::ExecSetL | Op::ExecGet => 3,
+            _ => 1,
+        }
+    }
+
+    /// Whether the client has state upstream from here on: it ends with that.
+    pub fn begins_state(self) -> bool {
+        matches!(self, Op::Watch | Op::Subscribe)
+    }
 }
 
 /// How coherence is kept.
@@ -111,6 +138,15 @@ impl Scenario {
         scripts.find_map(|(client, script)| Some((client, place(script)?)))
     }
 
+    /// Whether a client has state upstream.
+    pub fn has_state(&self) -> bool {
+        self.scripts
+            .iter()
+            .copied()
+            .flatten()
+            .any(|op| op.begins_state())
+    }
+
     /// Whether a client reads both keys at once.
     pub fn reads_both(&self) -> bool {
         self.scripts.iter().any(|script| script.contains(&Op::Mget))
@@ -176,6 +212,10 @@ pub enum Promise {
     StaleUp,
     /// No checked hit is found wrong: whatever changed meanwhile was told of in time (`engine/verify.rs`).
     Verify,
+    /// If EXEC succeeds, every GET of the client since its WATCH has shown what was in force then.
+    WatchSafe,
+    /// A GET sent after a message was passed on shows all that was written before it was published.
+    EventOrder,
     /// Every client gets all its replies.
     Stuck,
 }

@@ -1,8 +1,10 @@
 //! One state of a run: the world, what each client has yet to do, and what it has been told.
 
+mod hearing;
+
 use super::driver::codec::{reply_len, request};
 use super::driver::world::{Routing, World};
-use super::observer::{Awaited, Deed, Heard, Observer, PerKey, bulk, messages};
+use super::observer::{Awaited, Observer, PerKey, bulk, messages};
 use super::scenario::{Mode, Op, Promise, Scenario};
 use nearcache::config::{Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
@@ -61,12 +63,19 @@ pub struct State {
     observers: Vec<Observer>,
     /// The versions that the clients' writes have made, by client and command.
     written: BTreeMap<(usize, usize), PerKey>,
+    /// What was in force when a client's command was executed.
+    in_force: BTreeMap<(usize, usize), PerKey>,
+    /// What was in force when each message was published, and what those passed on tell of.
+    published: Vec<PerKey>,
+    event: PerKey,
     foreign_done: usize,
     cross: PerKey,
     gmono: PerKey,
     /// The versions when the tracking that the engine knows of began, and when that which Redis knows of did.
     up: PerKey,
     up_next: PerKey,
+    /// A connection to Redis was lost.
+    lost: bool,
     /// Writes are made of which nobody tells the engine.
     untold: bool,
     /// Walk the engine after each step. Not with a rule turned off: its invariants go with it.
@@ -134,6 +143,12 @@ impl State {
             world.sockets[first].incoming.extend(b"SELECT 1\r\n");
             world.settle();
         }
+        if scenario.has_state() {
+            world.sockets[first]
+                .incoming
+                .extend(b"WATCH x\r\nUNWATCH\r\n");
+            world.settle();
+        }
         world.reset(first);
         world.sockets.clear();
         if scenario.mode == Mode::BoundedThenTracking {
@@ -166,11 +181,15 @@ impl State {
                 scenario.scripts.len()
             ],
             written: BTreeMap::new(),
+            in_force: BTreeMap::new(),
+            published: Vec::new(),
+            event: [0; 2],
             foreign_done: 0,
             cross: [0; 2],
             gmono: [0; 2],
             up: [0; 2],
             up_next: [0; 2],
+            lost: false,
             untold: scenario.mode == Mode::Ttl
                 && (scenario.losses > 0 || !scenario.foreign.is_empty()),
             check: broken.is_empty() && routing == Routing::ByKey,
@@ -325,10 +344,18 @@ impl State {
             Step::Fetch(worker) => drop(world.worker_execute(worker, false)),
             Step::Complete(worker) => drop(world.worker_complete(worker)),
             Step::Foreign => {
+                let number = self.published.len().to_string();
+                if scenario.foreign[self.foreign_done] == Op::Publish {
+                    let keys = scenario.keys();
+                    let redis = &world.redis;
+                    let versions = keys.map(|(db, name)| redis.version(&(db, name.into())));
+                    self.published.push(versions);
+                }
                 let args: &[&str] = match scenario.foreign[self.foreign_done] {
                     Op::Set => &["SET", "k", "foreign"],
                     Op::Mset => &["MSET", "k", "foreign", "l", "foreign"],
                     Op::Del => &["DEL", "k"],
+                    Op::Publish => &["PUBLISH", "ch", &number],
                     other => unreachable!("{other:?} is not for others"),
                 };
                 self.foreign_done += 1;
@@ -336,6 +363,7 @@ impl State {
             }
             Step::Lose(link) => {
                 scenario.losses -= 1;
+                self.lost = true;
                 world.link_lose(link, false);
             }
             Step::Cut(link, keep) => {
@@ -412,6 +440,7 @@ impl State {
             op,
             cross: self.cross,
             gmono: self.gmono,
+            event: self.event,
             bound,
         });
         let tag = format!("{client}.{op}");
@@ -429,6 +458,12 @@ impl State {
             Op::Copy => request(&["COPY", "k", "k", "DB", "1", "REPLACE"]),
             Op::Select => request(&["SELECT", "1"]),
             Op::Other => request(&["GET", "j"]),
+            Op::Watch => request(&["WATCH", "k"]),
+            Op::ExecSet => transaction(&["SET", "k", &tag]),
+            Op::ExecSetL => transaction(&["SET", "l", &tag]),
+            Op::ExecGet => transaction(&["GET", "k"]),
+            Op::Subscribe => request(&["SUBSCRIBE", "ch"]),
+            Op::Publish => unreachable!("others publish"),
             Op::Look => request(&["EXISTS", "k", "never"]),
             Op::Mget => request(&["MGET", "k", "l"]),
             Op::Range => request(&["GETRANGE", "k", "0", "99"]),
@@ -467,6 +502,15 @@ impl State {
                 }
             }
             self.written.insert(tag, versions);
+            if execution.args[0] == b"EXEC" {
+                // One step executes one request: these are the versions it has met, or made.
+                let met = self.versions();
+                let before = [0, 1].map(|key| match versions[key] {
+                    0 => met[key],
+                    made => made - 1,
+                });
+                self.in_force.insert(tag, before);
+            }
         }
     }
 
@@ -479,91 +523,6 @@ impl State {
         for link in links {
             while self.world.link_out(link, usize::MAX) {}
         }
-    }
-
-    /// `stale`: what has just been read may be from before Redis went away.
-    fn listen(&mut self, stale: bool) -> Result<(), Promise> {
-        for client in 0..self.observers.len() {
-            let received = std::mem::take(&mut self.world.sockets[client].received);
-            let mut at = 0;
-            while at < received.len() {
-                let awaited = self.observers[client].awaited.pop_front();
-                let awaited = awaited.ok_or(Promise::Order)?;
-                at += self.hear(client, &awaited, &received[at..], stale)?;
-            }
-            if self.world.sockets[client].closed {
-                return Err(Promise::Stuck);
-            }
-        }
-        Ok(())
-    }
-
-    /// One reply: whether it keeps the promises, and its length.
-    fn hear(
-        &mut self,
-        client: usize,
-        awaited: &Awaited,
-        bytes: &[u8],
-        stale: bool,
-    ) -> Result<usize, Promise> {
-        let op = self.scenario.scripts[client][awaited.op];
-        let keys = self.scenario.keys();
-        let heard = Heard::new(op, bytes);
-        if heard.failed {
-            return Ok(heard.len);
-        }
-        if !heard.fits(op) {
-            return Err(Promise::Order);
-        }
-        let key = match op {
-            Op::Set | Op::Mset | Op::Del | Op::Script | Op::ScriptBoth | Op::Copy => {
-                let versions = self.written.get(&(client, awaited.op)).copied();
-                let versions = versions.expect("what was answered was executed");
-                self.observers[client].wrote(versions)?;
-                for (key, version) in versions.into_iter().enumerate() {
-                    self.cross[key] = self.cross[key].max(version);
-                }
-                return Ok(heard.len);
-            }
-            Op::Other | Op::Hello | Op::Look | Op::Select => return Ok(heard.len),
-            Op::Mget => {
-                let versions = [0, 1].map(|key| heard.version(&self.world.redis, &keys, key, key));
-                for (key, version) in versions.into_iter().enumerate() {
-                    self.observers[client].read(Deed::Looked, awaited, key, version)?;
-                    if version < awaited.bound[key] {
-                        return Err(Promise::Bound);
-                    }
-                }
-                let half = self.scenario.writes_both() && versions[0] != versions[1];
-                return if half {
-                    Err(Promise::Half)
-                } else {
-                    Ok(heard.len)
-                };
-            }
-            Op::Range => {
-                let version = heard.version(&self.world.redis, &keys, 0, 0);
-                self.observers[client].read(Deed::Looked, awaited, 0, version)?;
-                let old = version < awaited.bound[0];
-                return if old {
-                    Err(Promise::Bound)
-                } else {
-                    Ok(heard.len)
-                };
-            }
-            Op::Get | Op::Http | Op::Fresh => self.scenario.key_of_get(client, awaited.op),
-            Op::GetL => 1,
-        };
-        let version = heard.version(&self.world.redis, &keys, key, 0);
-        self.observers[client].read(Deed::Read, awaited, key, version)?;
-        self.gmono[key] = self.gmono[key].max(version);
-        if stale && version < self.up[key] {
-            return Err(Promise::StaleUp);
-        }
-        if !stale && version < awaited.bound[key] {
-            return Err(Promise::Bound);
-        }
-        Ok(heard.len)
     }
 
     /// Nothing more has to happen: everyone must have been answered.
@@ -627,6 +586,7 @@ impl State {
         }
         world.redis.state().hash(&mut out);
         for socket in &world.sockets {
+            socket.received.hash(&mut out);
             (&socket.incoming, socket.paused, socket.closed).hash(&mut out);
         }
         for (link, wire) in &world.wires {
@@ -662,6 +622,7 @@ impl State {
             id.place.hash(&mut out);
         }
         (&self.observers, &self.written).hash(&mut out);
+        (&self.in_force, &self.published, self.event).hash(&mut out);
         let scenario = &self.scenario;
         let left = [
             scenario.losses,
@@ -683,6 +644,10 @@ impl State {
         }
         out.finish()
     }
+}
+
+fn transaction(args: &[&str]) -> Vec<u8> {
+    [request(&["MULTI"]), request(args), request(&["EXEC"])].concat()
 }
 
 fn request_args(args: &[&str]) -> Vec<Vec<u8>> {

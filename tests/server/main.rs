@@ -11,6 +11,7 @@
 //! - [`auth`]: a Redis with a password
 //! - [`handshakes`]: what client libraries say on connecting
 //! - [`client_command`]: CLIENT and its like about the proxy's own clients
+//! - [`crowds`]: ten thousand idle clients, two thousand subscribers
 //! - [`databases`]: SELECT, and what belongs to a database
 //! - [`differential`]: every command of the server, directly and through the proxy
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
@@ -39,6 +40,7 @@ mod coherence_upkeep;
 mod coherence_verify;
 mod coherence_versions;
 mod commands;
+mod crowds;
 mod databases;
 mod differential;
 mod expiry;

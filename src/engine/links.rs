@@ -281,6 +281,9 @@ impl Engine {
         if owed.purpose == Purpose::Pass && !link.holding {
             return self.pass(&owed, chunk);
         }
+        if owed.purpose == Purpose::Http {
+            return self.collect_for_http(ix, &owed, chunk);
+        }
         link.collected.extend_from_slice(chunk);
         if link.holding && link.collected.len() > BARRIER_REPLY_BYTES_MAX {
             // Too long to be held: everything is forgotten instead, and the reply flows on.
@@ -392,48 +395,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn pass(&mut self, owed: &Owed, bytes: &[u8]) {
-        let Some((client, slot)) = owed.to else {
-            return;
-        };
-        let Some(ix) = self.client_index(client) else {
-            return;
-        };
-        let client = &mut self.clients[ix];
-        if client.is_slot_muted(slot) {
-            return;
-        }
-        if client.bytes_owed() + bytes.len() > self.config.outbox_max_bytes {
-            return self.close_client(ix, CloseReason::OutboxOverflow);
-        }
-        client.fill(slot, bytes, &mut self.pool);
-        // A part that fills the front slot may leave before the reply is complete.
-        self.client_changed(ix);
-    }
-
-    pub(super) fn pass_info(&mut self, owed: &Owed, reply: &[u8]) {
-        let section = self.info_section();
-        let extended = super::local::extend_info(reply, section.as_bytes());
-        self.pass(owed, &extended);
-    }
-
-    fn pass_http(&mut self, owed: &Owed, reply: &[u8]) {
-        let Some((client, slot)) = owed.to else {
-            return;
-        };
-        let Some(ix) = self.client_index(client) else {
-            return;
-        };
-        let client = &mut self.clients[ix];
-        if client.bytes_owed() + reply.len() > self.config.outbox_max_bytes {
-            return self.close_client(ix, CloseReason::OutboxOverflow);
-        }
-        if let Some(Render::Http(ask)) = client.render(slot).cloned() {
-            self.http_relayed(ix, slot, &ask, reply);
-        }
-        self.client_changed(ix);
-    }
-
     /// A relayed command is over: the counts go down, the reply in its slot is complete. `link` is where its hashes stand
     /// at the front; `None` when the caller has taken care of them.
     pub(super) fn settle_relayed(&mut self, link: Option<usize>, owed: &Owed) {
@@ -475,7 +436,14 @@ impl Engine {
 
     /// A client got a reply, or the end of one.
     pub(super) fn after_reply(&mut self, ix: usize) {
-        if self.clients[ix].bytes_owed() > self.config.outbox_max_bytes {
+        self.after_large_reply(ix, 0);
+    }
+
+    /// The same where `value_bytes` of it are a value that is shared, not copied, and was not to be known before: it may
+    /// be larger than the outbox may hold, but nothing may come on top of such a one.
+    pub(super) fn after_large_reply(&mut self, ix: usize, value_bytes: usize) {
+        let others = self.clients[ix].bytes_owed().saturating_sub(value_bytes);
+        if others > self.config.outbox_max_bytes {
             return self.close_client(ix, CloseReason::OutboxOverflow);
         }
         self.client_changed(ix);

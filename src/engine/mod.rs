@@ -26,6 +26,7 @@ mod links;
 mod local;
 mod measure;
 mod own;
+mod pass;
 mod read;
 mod relay;
 mod reload;

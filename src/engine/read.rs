@@ -383,7 +383,8 @@ impl Engine {
                 "a slot that waits for a fetch knows how to be written"
             ),
         }
-        self.end_wait(ix, slot);
+        let value_bytes = value.map_or(0, |value| value.len());
+        self.end_wait(ix, slot, value_bytes);
     }
 
     fn answer_error(&mut self, waiter: Waiter, hash: u64, error: &FetchError) {
@@ -402,7 +403,7 @@ impl Engine {
                 write::error(out, error_text(error).as_bytes())
             }),
         }
-        self.end_wait(ix, slot);
+        self.end_wait(ix, slot, 0);
     }
 
     /// Rule L18: the last known value instead of an error.
@@ -421,7 +422,7 @@ impl Engine {
                 "a slot that waits for a fetch knows how to be written"
             ),
         }
-        self.end_wait(ix, slot);
+        self.end_wait(ix, slot, 0);
     }
 
     fn answer_stale_now(&mut self, ix: usize, http: Option<&HttpAsk>, stale: &Stale) {
@@ -433,11 +434,11 @@ impl Engine {
         client.reply_with(&mut self.pool, |out| stale.write(out, version));
     }
 
-    fn end_wait(&mut self, ix: usize, slot: u64) {
+    fn end_wait(&mut self, ix: usize, slot: u64, value_bytes: usize) {
         self.reply_is_ready(ix, slot);
         self.clients[ix].finish_slot(slot, &mut self.pool);
         self.unhold(ix, Hold::OwnFetch);
-        self.after_reply(ix);
+        self.after_large_reply(ix, value_bytes);
     }
 
     /// Answers a read that cannot even be begun, in the order of the client's replies.

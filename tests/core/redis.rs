@@ -269,6 +269,23 @@ impl Redis {
         was
     }
 
+    /// Memory is short: keys go until at most `keys_max` are left, each told of as Redis tells of it. `choose` names one
+    /// of so many, as an approximated LRU might.
+    pub fn evict(&mut self, keys_max: usize, mut choose: impl FnMut(usize) -> usize) {
+        loop {
+            let keys: Vec<Key> = self
+                .dbs
+                .iter()
+                .flat_map(|(db, keys)| keys.keys().map(|name| (*db, name.clone())))
+                .collect();
+            if keys.len() <= keys_max {
+                return;
+            }
+            let (db, name) = &keys[choose(keys.len())];
+            self.remove(*db, name);
+        }
+    }
+
     /// The value as GET answers it, `Err` with the error's text.
     pub fn read(&self, db: u32, name: &[u8]) -> Result<Option<Vec<u8>>, String> {
         match self.get(db, name) {

@@ -88,7 +88,7 @@ enum Action {
     Serve,
     Orphan,
     Foreign,
-    /// Redis deletes what has expired.
+    /// Redis deletes what has expired, and evicts where its memory is short.
     Delete,
     /// The engine learns that a link is cut.
     Lost(ConnId),
@@ -118,6 +118,8 @@ pub struct Run {
     broken: bool,
     /// It reports to Redis what is in use.
     touches: bool,
+    /// Redis evicts down to so many keys.
+    redis_keys_max: Option<usize>,
 }
 
 impl Run {
@@ -172,6 +174,8 @@ impl Run {
             stale_hits: 0,
             broken: broken.is_some(),
             touches,
+            // One is the list that GET cannot read, as long as it lasts.
+            redis_keys_max: (broken.is_none() && seed % 3 == 0).then_some(2),
         }
     }
 
@@ -312,6 +316,9 @@ impl Run {
             Action::Delete => {
                 if random.u8(..8) == 0 {
                     world.redis.delete_expired();
+                    if let Some(keys_max) = self.redis_keys_max {
+                        world.redis.evict(keys_max, |n| random.usize(..n));
+                    }
                     world.end_cycle();
                 }
             }

@@ -175,7 +175,7 @@ impl Run {
             broken: broken.is_some(),
             touches,
             // One is the list that GET cannot read, as long as it lasts.
-            redis_keys_max: (broken.is_none() && seed % 3 == 0).then_some(2),
+            redis_keys_max: (broken.is_none() && seed.is_multiple_of(3)).then_some(2),
         }
     }
 

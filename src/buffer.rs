@@ -207,7 +207,13 @@ impl Pool {
         }
     }
 
+    /// Frees the spare blocks, and keeps none from now on.
+    pub fn drop_spare(&mut self) {
+        (self.spare, self.spare_blocks_max) = (Vec::new(), 0);
+    }
+
     /// The bytes of all blocks that buffers hold.
+    #[inline]
     pub fn in_use_bytes(&self) -> usize {
         self.in_use_bytes
     }

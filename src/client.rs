@@ -8,7 +8,7 @@
 use crate::buffer::Buffer;
 use crate::command::Place;
 use crate::engine::{ConnId, Port};
-use crate::outbox::{Outbox, Pool};
+use crate::outbox::{Kept, Outbox, Pool};
 use crate::protocol::http;
 use crate::protocol::resp::request::RequestParser;
 use crate::protocol::resp::write::Version;
@@ -45,6 +45,8 @@ pub enum CloseReason {
     Killed,
     /// It needs a connection of its own to Redis, and there are as many as there may be.
     LinksExhausted,
+    /// It held most of what all clients may hold together (`BUFFERS_MAX_BYTES`).
+    BuffersFull,
 }
 
 impl CloseReason {
@@ -63,6 +65,7 @@ impl CloseReason {
             CloseReason::UpstreamLost => "upstream_lost",
             CloseReason::Killed => "killed",
             CloseReason::LinksExhausted => "links_exhausted",
+            CloseReason::BuffersFull => "buffers_full",
         }
     }
 }
@@ -215,6 +218,9 @@ pub struct Client {
     pub admitted: bool,
     /// It waited for an admission as long as anyone may: its next command that needs one gets an error.
     pub waited_in_vain: bool,
+    /// Nothing is read from it and none of its commands begun, because all buffers together are near their limit and it
+    /// holds more than others. Whoever ends that puts it on the ready list.
+    pub paused: bool,
     /// Whether it may give commands: it has said the password, or needs none.
     pub authenticated: bool,
     /// The version it is answered in.
@@ -287,6 +293,7 @@ impl Client {
             hold: Hold::None,
             admitted: false,
             waited_in_vain: false,
+            paused: false,
             authenticated: true,
             version: Version::Resp2,
             db,
@@ -327,12 +334,22 @@ impl Client {
             && self.inbox.is_empty()
             && self.owed.is_empty()
             && self.outbox.is_empty()
-            && !(self.ready_listed | self.flush_listed | self.admitted | self.peer_closed)
+            && !(self.ready_listed
+                | self.flush_listed
+                | self.admitted
+                | self.peer_closed
+                | self.paused)
     }
 
     /// Bytes held for sending: the outbox and the early replies.
     pub fn bytes_owed(&self) -> usize {
         self.outbox.len() + self.early_bytes
+    }
+
+    /// Memory that it holds: what it has sent and is not handled, what it is owed and has not read.
+    pub fn memory(&self) -> usize {
+        let early: usize = self.owed.iter().map(|slot| slot.early.memory()).sum();
+        self.inbox.capacity() + self.outbox.memory() + early
     }
 
     /// Whether what is answered now is kept from the client.
@@ -411,17 +428,18 @@ impl Client {
         }
     }
 
-    /// As [`Client::reply`], for a part of a large value that is not copied.
-    pub fn reply_shared(&mut self, shared: &Arc<Vec<u8>>, part: Range<usize>) {
+    /// As [`Client::reply`], for a part of a large value in the cache, which is not copied.
+    pub fn reply_shared(&mut self, shared: &Arc<Vec<u8>>, part: Range<usize>, pool: &mut Pool) {
         if self.is_muted() {
             return;
         }
         let shared = Arc::clone(shared);
         if self.owed.is_empty() {
-            self.outbox.append_shared(shared, part);
+            self.outbox.append_shared(shared, part, Kept::ByCache, pool);
         } else {
             self.early_bytes += part.len();
-            self.early_slot().append_shared(shared, part);
+            self.early_slot()
+                .append_shared(shared, part, Kept::ByCache, pool);
         }
     }
 
@@ -487,15 +505,19 @@ impl Client {
         }
     }
 
-    /// As [`Client::fill`] for a large value that is not copied.
-    pub fn fill_shared(&mut self, number: u64, shared: &Arc<Vec<u8>>) {
+    /// As [`Client::fill`] for a large value that was fetched, which is not copied.
+    pub fn fill_shared(&mut self, number: u64, shared: &Arc<Vec<u8>>, pool: &mut Pool) {
         let (shared, part) = (Arc::clone(shared), 0..shared.len());
         match self.place(number) {
             Some(at) if self.owed[at].muted => {}
-            Some(0) => self.outbox.append_shared(shared, part),
+            Some(0) => self
+                .outbox
+                .append_shared(shared, part, Kept::ByNobody, pool),
             Some(at) => {
                 self.early_bytes += part.len();
-                self.owed[at].early.append_shared(shared, part);
+                self.owed[at]
+                    .early
+                    .append_shared(shared, part, Kept::ByNobody, pool);
             }
             None => debug_assert!(false, "a reply for a slot that is not owed"),
         }

@@ -251,6 +251,8 @@ pub struct Link {
     pub holding: bool,
     /// The front reply so far, where it must be seen whole.
     pub collected: Vec<u8>,
+    /// What of that counts among the buffers.
+    pub collected_bytes: usize,
     /// Clients that wait for its outbox to shrink.
     pub waiting: Vec<ConnId>,
     /// Whether `Flush` was said and not yet answered.
@@ -296,6 +298,7 @@ impl Link {
             reply_begun: false,
             holding: false,
             collected: Vec::new(),
+            collected_bytes: 0,
             waiting: Vec::new(),
             flush_listed: false,
             heard: now,

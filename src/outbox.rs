@@ -3,9 +3,12 @@
 //! It never writes; the shell asks for slices and says how much went out. Invariant: `len` is the number of bytes not
 //! yet sent, and the segments in front of `tail` are never empty. Appending is amortised O(1) per byte and takes memory
 //! from the pool only while something is in it, so an idle connection holds none.
+//!
+//! The pool counts what all outboxes hold: owned blocks with their whole capacity, and large values that nobody else
+//! keeps, each once, however many outboxes wait to send it. A value that the cache keeps is in the cache's budget.
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,11 +19,23 @@ const SEGMENT_BYTES_MAX: usize = 64 * 1024;
 /// What a fresh block of the pool can hold.
 const BLOCK_BYTES: usize = 16 * 1024;
 
-/// Blocks that outboxes have given back, kept for reuse.
+/// Who else has a large value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// The cache, in whose budget it is.
+    ByCache,
+    /// Nobody: it lives until the last outbox has sent it, and counts among the buffers.
+    ByNobody,
+}
+
+/// Blocks that outboxes have given back, kept for reuse, and a count of those they hold.
 #[derive(Debug, Clone)]
 pub struct Pool {
     spare: Vec<Vec<u8>>,
     spare_blocks_max: usize,
+    in_use_bytes: usize,
+    /// Large values that nobody else keeps: by their address, in how many segments each is.
+    loose: BTreeMap<usize, usize>,
 }
 
 impl Pool {
@@ -29,16 +44,59 @@ impl Pool {
         Pool {
             spare: Vec::new(),
             spare_blocks_max,
+            in_use_bytes: 0,
+            loose: BTreeMap::new(),
         }
     }
 
+    /// The bytes that all outboxes hold.
+    #[inline]
+    pub fn in_use_bytes(&self) -> usize {
+        self.in_use_bytes
+    }
+
+    /// Something that is no outbox but waits like one now has `new` bytes instead of `old`.
+    pub fn recount(&mut self, old: usize, new: usize) {
+        self.in_use_bytes = self.in_use_bytes - old + new;
+    }
+
+    /// Frees the spare blocks, and keeps none from now on.
+    pub fn drop_spare(&mut self) {
+        (self.spare, self.spare_blocks_max) = (Vec::new(), 0);
+    }
+
     fn take(&mut self) -> Vec<u8> {
-        self.spare
+        let block = self
+            .spare
             .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
+            .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
+        self.in_use_bytes += block.capacity();
+        block
+    }
+
+    fn hold_loose(&mut self, bytes: &Arc<Vec<u8>>) {
+        let segments = self.loose.entry(address(bytes)).or_default();
+        if *segments == 0 {
+            self.in_use_bytes += bytes.capacity();
+        }
+        *segments += 1;
+    }
+
+    fn drop_loose(&mut self, bytes: &Arc<Vec<u8>>) {
+        let address = address(bytes);
+        let Some(segments) = self.loose.get_mut(&address) else {
+            debug_assert!(false, "a loose value that was not counted");
+            return;
+        };
+        *segments -= 1;
+        if *segments == 0 {
+            self.loose.remove(&address);
+            self.in_use_bytes -= bytes.capacity();
+        }
     }
 
     fn give(&mut self, mut block: Vec<u8>) {
+        self.in_use_bytes -= block.capacity();
         if block.capacity() == BLOCK_BYTES && self.spare.len() < self.spare_blocks_max {
             block.clear();
             self.spare.push(block);
@@ -46,17 +104,22 @@ impl Pool {
     }
 }
 
+/// A value is the same one while it stays where it is, and it does while anybody holds it.
+fn address(bytes: &Arc<Vec<u8>>) -> usize {
+    Arc::as_ptr(bytes).addr()
+}
+
 #[derive(Debug, Clone)]
 enum Segment {
     Owned(Vec<u8>),
-    Shared(Arc<Vec<u8>>, Range<usize>),
+    Shared(Arc<Vec<u8>>, Range<usize>, Kept),
 }
 
 impl Segment {
     fn bytes(&self) -> &[u8] {
         match self {
             Segment::Owned(bytes) => bytes,
-            Segment::Shared(bytes, range) => &bytes[range.clone()],
+            Segment::Shared(bytes, range, _) => &bytes[range.clone()],
         }
     }
 }
@@ -103,22 +166,32 @@ impl Outbox {
         if self.tail.capacity() == 0 || self.tail.len() > SEGMENT_BYTES_MAX {
             self.make_room(0, pool);
         }
-        let before = self.tail.len();
+        let (before, held) = (self.tail.len(), self.tail.capacity());
         write(&mut self.tail);
         self.len += self.tail.len() - before;
+        pool.recount(held, self.tail.capacity());
         if self.len == 0 {
             pool.give(std::mem::take(&mut self.tail));
         }
     }
 
     /// Appends this part of a large value without copying it.
-    pub fn append_shared(&mut self, bytes: Arc<Vec<u8>>, part: Range<usize>) {
+    pub fn append_shared(
+        &mut self,
+        bytes: Arc<Vec<u8>>,
+        part: Range<usize>,
+        kept: Kept,
+        pool: &mut Pool,
+    ) {
         if part.is_empty() {
             return;
         }
+        if kept == Kept::ByNobody {
+            pool.hold_loose(&bytes);
+        }
         self.seal_tail();
         self.len += part.len();
-        self.full.push_back(Segment::Shared(bytes, part));
+        self.full.push_back(Segment::Shared(bytes, part, kept));
     }
 
     /// Moves everything from `other` behind what is here.
@@ -132,7 +205,8 @@ impl Outbox {
         self.seal_tail();
         self.len += other.len;
         self.full.append(&mut other.full);
-        self.tail = other.tail;
+        // It may be empty and have a block all the same.
+        pool.give(std::mem::replace(&mut self.tail, other.tail));
     }
 
     /// Fills `slices` with what is next, front first, and returns how many were filled.
@@ -184,8 +258,10 @@ impl Outbox {
                 break;
             }
             left -= front.bytes().len();
-            if let Some(Segment::Owned(bytes)) = self.full.pop_front() {
-                pool.give(bytes);
+            match self.full.pop_front() {
+                Some(Segment::Owned(bytes)) => pool.give(bytes),
+                Some(Segment::Shared(bytes, _, Kept::ByNobody)) => pool.drop_loose(&bytes),
+                Some(Segment::Shared(_, _, Kept::ByCache)) | None => {}
             }
         }
         self.sent = left;
@@ -212,6 +288,31 @@ impl Outbox {
         all
     }
 
+    /// The bytes it holds as the pool counts them, but for values: those go to `values`, each by its address, once.
+    pub fn held_bytes(&self, values: &mut BTreeMap<usize, usize>) -> usize {
+        let mut owned = self.tail.capacity();
+        for segment in &self.full {
+            match segment {
+                Segment::Owned(bytes) => owned += bytes.capacity(),
+                Segment::Shared(bytes, _, Kept::ByNobody) => {
+                    values.insert(address(bytes), bytes.capacity());
+                }
+                Segment::Shared(_, _, Kept::ByCache) => {}
+            }
+        }
+        owned
+    }
+
+    /// The memory that goes when it does, but for values that others hold too.
+    pub fn memory(&self) -> usize {
+        let segments = self.full.iter().map(|segment| match segment {
+            Segment::Owned(bytes) => bytes.capacity(),
+            Segment::Shared(bytes, _, Kept::ByNobody) => bytes.capacity(),
+            Segment::Shared(_, _, Kept::ByCache) => 0,
+        });
+        segments.sum::<usize>() + self.tail.capacity()
+    }
+
     /// Panics where the invariant does not hold.
     pub fn check(&self) {
         assert!(self.full.iter().all(|segment| !segment.bytes().is_empty()));
@@ -230,7 +331,9 @@ impl Outbox {
         if self.tail.capacity() == 0 {
             self.tail = pool.take();
         }
+        let held = self.tail.capacity();
         self.tail.reserve(want);
+        pool.recount(held, self.tail.capacity());
     }
 
     fn seal_tail(&mut self) {
@@ -258,15 +361,11 @@ mod tests {
                 match random.usize(..5) {
                     0 => outbox.append(&piece, &mut pool),
                     1 => outbox.append_with(&mut pool, |out| out.extend_from_slice(&piece)),
-                    2 => outbox
-                        .append_shared(Arc::new([b"x", &piece[..]].concat()), 1..piece.len() + 1),
+                    2 => append_value(&mut outbox, &piece, step, &mut pool),
                     3 => {
                         let mut other = Outbox::default();
                         other.append(&piece, &mut pool);
-                        other.append_shared(
-                            Arc::new([b"x", &piece[..]].concat()),
-                            1..piece.len() + 1,
-                        );
+                        append_value(&mut other, &piece, step, &mut pool);
                         outbox.append_all(other, &mut pool);
                         expected.extend_from_slice(&piece);
                     }
@@ -278,13 +377,40 @@ mod tests {
                 }
                 expected.extend_from_slice(&piece);
                 outbox.check();
+                let mut values = BTreeMap::new();
+                let owned = outbox.held_bytes(&mut values);
+                assert_eq!(pool.in_use_bytes(), owned + values.values().sum::<usize>());
             }
             while !outbox.is_empty() {
                 send(&mut outbox, 50_000, &mut sent, &mut pool);
             }
             outbox.check();
             assert_eq!(sent, expected, "seed {seed}");
+            assert_eq!(pool.in_use_bytes(), 0, "what was sent is not held");
         }
+    }
+
+    fn append_value(outbox: &mut Outbox, piece: &[u8], step: usize, pool: &mut Pool) {
+        let kept = [Kept::ByCache, Kept::ByNobody][step % 2];
+        let value = Arc::new([b"x", piece].concat());
+        outbox.append_shared(value, 1..piece.len() + 1, kept, pool);
+    }
+
+    #[test]
+    fn a_value_that_many_send_is_counted_once_until_the_last_has() {
+        let mut pool = Pool::new(1);
+        let value = Arc::new(vec![b'v'; 100_000]);
+        let mut outboxes = vec![Outbox::default(); 3];
+        for outbox in &mut outboxes {
+            outbox.append_shared(value.clone(), 0..100_000, Kept::ByNobody, &mut pool);
+            assert_eq!(pool.in_use_bytes(), value.capacity());
+        }
+        outboxes[0].clear(&mut pool);
+        outboxes[1].sent(100_000, &mut pool);
+        outboxes[2].sent(99_999, &mut pool);
+        assert_eq!(pool.in_use_bytes(), value.capacity());
+        outboxes[2].sent(1, &mut pool);
+        assert_eq!(pool.in_use_bytes(), 0);
     }
 
     fn send(outbox: &mut Outbox, most: usize, sent: &mut Vec<u8>, pool: &mut Pool) {

@@ -75,6 +75,10 @@ pub enum Counter {
     #[allow(missing_docs)]
     OutboxOverflows,
     #[allow(missing_docs)]
+    ClientsPaused,
+    #[allow(missing_docs)]
+    BuffersFull,
+    #[allow(missing_docs)]
     LinksOpened,
     #[allow(missing_docs)]
     LinksLost,
@@ -285,6 +289,16 @@ pub const ROWS: &[Row] = &[
         Counter::OutboxOverflows,
         "outbox_overflows",
         "client connections closed because replies piled up",
+    ),
+    row(
+        Counter::ClientsPaused,
+        "clients_paused",
+        "times a client was not read from because all buffers together were near BUFFERS_MAX_BYTES",
+    ),
+    row(
+        Counter::BuffersFull,
+        "buffers_full",
+        "client connections closed because all buffers together were near BUFFERS_MAX_BYTES",
     ),
     row(
         Counter::LinksOpened,

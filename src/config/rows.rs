@@ -556,8 +556,8 @@ pub static ROWS: &[Row] = &[
         "BUFFERS_MAX_BYTES",
         20,
         |c, v| c.buffers_max_bytes = v,
-        "Memory for all that is being received and sent. In this version it only bounds OUTBOX_MAX_BYTES and \
-         REQUEST_BYTES_MAX.",
+        "Memory for all that is being received and sent. From half of it on entries leave the cache instead, from three \
+         quarters on the clients that hold most are not read from, at all of it they are closed.",
     ),
     count(
         "FETCH_QUEUE_MAX",

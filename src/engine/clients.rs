@@ -130,7 +130,7 @@ impl Engine {
         if client.state != State::Open {
             return &mut self.scratch;
         }
-        if client.hold != Hold::None || client.ready_listed {
+        if client.hold != Hold::None || client.ready_listed || client.paused {
             return &mut [];
         }
         if client.inbox.is_empty() {
@@ -158,6 +158,7 @@ impl Engine {
         if self.receiving == Receiving::Inbox {
             client.inbox.commit(n);
             self.serve_inbox(ix);
+            self.buffers_grew();
             return;
         }
         let scratch = std::mem::take(&mut self.scratch);
@@ -177,6 +178,7 @@ impl Engine {
         }
         self.scratch = scratch;
         self.after_serving(id);
+        self.buffers_grew();
     }
 
     /// Goes on with what was received earlier, after [`Output::Ready`].
@@ -187,6 +189,7 @@ impl Engine {
         self.clients[ix].ready_listed = false;
         if self.clients[ix].state == State::Open {
             self.serve_inbox(ix);
+            self.buffers_grew();
         }
     }
 
@@ -221,7 +224,7 @@ impl Engine {
 
     /// Handles the requests in `bytes`; returns how many bytes are done with.
     fn serve_bytes(&mut self, ix: usize, bytes: &[u8]) -> usize {
-        if self.clients[ix].hold != Hold::None {
+        if self.clients[ix].hold != Hold::None || self.clients[ix].paused {
             return 0;
         }
         let id = self.clients[ix].id;
@@ -252,7 +255,8 @@ impl Engine {
             return;
         };
         let client = &self.clients[ix];
-        if client.state == State::Open && client.hold == Hold::None && !client.ready_listed {
+        let waits = client.hold != Hold::None || client.ready_listed || client.paused;
+        if client.state == State::Open && !waits {
             if client.peer_closed {
                 self.finish_client(ix, CloseReason::Asked);
             } else if self.draining {
@@ -324,6 +328,7 @@ impl Engine {
         if client.hold == Hold::Outbox || client.state != State::Open {
             self.client_changed(ix);
         }
+        self.buffers_shrank();
     }
 
     pub(super) fn client_peer_closed(&mut self, id: ConnId) {
@@ -360,6 +365,7 @@ impl Engine {
     /// No further request of the client is begun; it is closed once everything owed was sent.
     pub(super) fn finish_client(&mut self, ix: usize, reason: CloseReason) {
         self.leave_admission(ix);
+        self.unpause(ix);
         let client = &mut self.clients[ix];
         if client.state == State::Open {
             client.state = State::Finishing(reason);
@@ -416,6 +422,7 @@ impl Engine {
             self.log_close(ix, reason);
         }
         self.leave_admission(ix);
+        self.unpause(ix);
         self.drop_own_link(ix);
         let Place::Client(index) = self.clients[ix].id.place else {
             return;
@@ -428,6 +435,9 @@ impl Engine {
         }
         client.inbox.discard(&mut self.inbox_pool);
         client.outbox.clear(&mut self.pool);
+        for slot in &mut client.owed {
+            slot.early.clear(&mut self.pool);
+        }
         self.outputs.push_back(Output::Close(client.id));
         self.stats.count(Counter::ClientsClosed);
         if reason == CloseReason::OutboxOverflow {
@@ -452,7 +462,7 @@ impl Engine {
                 return self.close_client(ix, CloseReason::SlowReader);
             }
             // What is owed keeps a connection alive; so does a hold, which somebody else ends.
-            _ if !client.is_settled() || client.hold != Hold::None => {
+            _ if !client.is_settled() || client.hold != Hold::None || client.paused => {
                 self.now + self.config.http_head_timeout
             }
             State::Open if head_due.is_some_and(|due| due <= self.now) => {

@@ -220,7 +220,7 @@ impl Engine {
                     (response::Content::Absent, _) => {}
                     (response::Content::Follows, Some(shared)) => {
                         let start = shared.len() - 2 - bytes.len();
-                        client.reply_shared(shared, start..start + bytes.len());
+                        client.reply_shared(shared, start..start + bytes.len(), pool);
                     }
                     (response::Content::Follows, None) => client.reply(bytes, pool),
                 }
@@ -280,7 +280,7 @@ impl Engine {
         match follows {
             response::Content::Absent => {}
             response::Content::Follows if value.len() >= SHARED_BYTES_MIN => {
-                client.fill_shared(slot, value)
+                client.fill_shared(slot, value, pool)
             }
             response::Content::Follows => client.fill(slot, value, pool),
         }

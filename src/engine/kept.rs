@@ -176,7 +176,7 @@ impl Engine {
             match self.cache.get(db, key, *hash, self.now) {
                 Some(Content::Value(value)) => match value.shared() {
                     None => client.reply(value.reply(), &mut self.pool),
-                    Some(shared) => client.reply_shared(shared, 0..shared.len()),
+                    Some(shared) => client.reply_shared(shared, 0..shared.len(), &mut self.pool),
                 },
                 Some(Content::Missing) => {
                     client.reply_with(&mut self.pool, |out| write::null(out, version));

@@ -200,6 +200,10 @@ impl Engine {
             self.read_replies(id, &scratch[..n]);
         }
         self.scratch = scratch;
+        if let Some(ix) = self.link_index(id) {
+            self.recount_collected(ix);
+        }
+        self.buffers_grew();
     }
 
     fn read_replies(&mut self, id: ConnId, bytes: &[u8]) {
@@ -595,6 +599,7 @@ impl Engine {
             self.timers.cancel(timer);
         }
         link.outbox.clear(&mut self.pool);
+        self.pool.recount(link.collected_bytes, 0);
         for client in link.waiting {
             if let Some(client) = self.client_index(client) {
                 self.unhold(client, Hold::Link);

@@ -16,6 +16,7 @@
 
 mod admission;
 mod aside;
+mod budget;
 mod clients;
 mod coherence;
 mod fingerprint;
@@ -203,6 +204,8 @@ pub struct Engine {
     hits_until: Time,
     /// What is known of before Redis went away, for reads that fail (rule L18).
     aside: Aside,
+    /// How near all buffers are to their limit.
+    strain: budget::Strain,
     /// At DOWN: when it was last known what has changed.
     known_since: Time,
     verify: Verify,
@@ -287,6 +290,7 @@ impl Engine {
             missed: kept::Missed::default(),
             hits_until: Time::ZERO,
             aside: Aside::new(limits, origin.now),
+            strain: budget::Strain::default(),
             known_since: origin.now,
             verify: Verify::new(),
             warm: Warm::default(),
@@ -422,6 +426,7 @@ impl Engine {
             left = left.min(before - 1);
             self.fire(timer);
         }
+        self.buffers_shrank();
         let expired = self.cache.advance(self.now, budget);
         let more_aside = self.aside.advance(self.now, budget);
         self.stats
@@ -460,6 +465,7 @@ impl Engine {
             return self.check_answered(completion);
         }
         self.fetch_completed(completion.id, completion.result);
+        self.buffers_grew();
     }
 
     /// Walks every structure and panics where an invariant does not hold. For tests; O(everything).
@@ -486,6 +492,7 @@ impl Engine {
             }
         }
         self.check_own_links();
+        self.check_buffers();
         let admitted = self
             .clients
             .iter()
@@ -555,6 +562,7 @@ impl Engine {
             Timer::Reconnect => self.connect_control(),
             Timer::Heartbeat => self.heartbeat(),
             Timer::TrackingRetry => self.retry_tracking(),
+            Timer::Buffers => self.buffers_timer_fired(),
             Timer::Touch => self.touch_timer_fired(),
         }
     }

@@ -94,7 +94,7 @@ impl Engine {
         };
         match content {
             Content::Value(value) => match value.shared() {
-                Some(shared) => client.reply_shared(shared, 0..shared.len()),
+                Some(shared) => client.reply_shared(shared, 0..shared.len(), &mut self.pool),
                 None => client.reply(value.reply(), &mut self.pool),
             },
             Content::Missing => {
@@ -371,7 +371,7 @@ impl Engine {
                     client.fill_with(slot, &mut self.pool, |out| {
                         write::bulk_head(out, value.len())
                     });
-                    client.fill_shared(slot, value);
+                    client.fill_shared(slot, value, &mut self.pool);
                     client.fill(slot, b"\r\n", &mut self.pool);
                 }
                 Some(value) => {

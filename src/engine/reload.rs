@@ -17,21 +17,18 @@ impl Engine {
     pub fn reload(&mut self, config: Config) {
         let keeps_less = config.keeps_less_than(&self.config);
         self.config = config;
+        self.recount_lent_room();
         let config = &self.config;
-        let limits = Limits {
-            keys_max: config.cache_capacity,
-            bytes_max: config.cache_max_bytes,
-        };
         self.prefixes = Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes);
         self.admission.set_max(config.max_concurrent_requests);
         if keeps_less {
             self.poison_all(Flush::Switch);
         }
-        self.set_cache_limits(limits);
+        self.set_cache_limits(self.cache_limits());
         self.admit_waiting();
     }
 
-    fn set_cache_limits(&mut self, limits: Limits) {
+    pub(super) fn set_cache_limits(&mut self, limits: Limits) {
         if self.cache.limits() == limits {
             return;
         }

@@ -129,7 +129,7 @@ impl Engine {
             }
             match value.shared() {
                 None => client.reply(value.reply(), &mut self.pool),
-                Some(shared) => client.reply_shared(shared, 0..shared.len()),
+                Some(shared) => client.reply_shared(shared, 0..shared.len(), &mut self.pool),
             }
             last = at;
             at += used;

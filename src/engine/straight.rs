@@ -94,6 +94,7 @@ impl Engine {
         client.flush_listed = true;
         self.replies.clear();
         self.outputs.push_back(Output::Flush(id));
+        self.buffers_grew();
     }
 
     /// Answers the hits that the scratch begins with into `replies`; returns how many bytes they were.

@@ -136,8 +136,8 @@ impl Engine {
     #[doc(hidden)]
     pub fn hold_little(&mut self) {
         self.scratch = vec![0; 4096];
-        self.pool = crate::outbox::Pool::new(0);
-        self.inbox_pool = crate::buffer::Pool::new(0);
+        self.pool.drop_spare();
+        self.inbox_pool.drop_spare();
     }
 
     /// With rule L16 turned off: an own command poisons its keys in the database of `REDIS_URL` only.

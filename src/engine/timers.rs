@@ -24,6 +24,8 @@ pub(super) enum Timer {
     Heartbeat,
     /// Time to ask again for what Redis refused.
     TrackingRetry,
+    /// Time to look at the clients that are paused.
+    Buffers,
     /// Time to report to Redis what is in use.
     Touch,
 }

@@ -21,13 +21,14 @@
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
-//! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
+//! - [`outages`], [`shutdown`], [`limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod auth;
 mod budgets;
+mod buffers;
 mod client_command;
 mod coherence;
 mod coherence_faults;

@@ -23,7 +23,7 @@ const SEEDS: u64 = 2000;
 const SEEDS_TO_FAIL: u64 = 6000;
 
 /// What is counted over all runs.
-const TOTALS: [&str; 17] = [
+const TOTALS: [&str; 19] = [
     "replies",
     "values read",
     "values older than Redis's",
@@ -41,6 +41,8 @@ const TOTALS: [&str; 17] = [
     "keys shown by reads that are no GET",
     "hits of those",
     "keys fetched ahead",
+    "clients paused",
+    "clients closed for room",
 ];
 
 type Totals = [u64; TOTALS.len()];
@@ -80,6 +82,8 @@ fn run(seed: u64, broken: Option<Rule>, trace: bool) -> Totals {
         run.ledger.looks,
         counter(Counter::OtherHits),
         counter(Counter::FetchedAhead),
+        counter(Counter::ClientsPaused),
+        counter(Counter::BuffersFull),
     ]
 }
 

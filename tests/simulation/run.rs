@@ -66,6 +66,8 @@ fn config(random: &mut Rng, faults: bool) -> Config {
         config.link_dead = span(draw(random, &[50, 15_000]));
         config.queue_wait = span(draw(random, &[3, 30, 5000]));
         config.outbox_max_bytes = draw(random, &[200, 30_000, 32 << 20]);
+        // At times less than a few clients need.
+        config.buffers_max_bytes = draw(random, &[48 << 10, 128 << 10, 1 << 20, 256 << 20]);
         config.links_max = draw(random, &[2, 3, 1000]);
         config.http_idle_timeout = span(draw(random, &[100, 75_000]));
         config.http_head_timeout = span(draw(random, &[50, 10_000]));

@@ -395,6 +395,31 @@ impl Proxy {
             + fields[12].parse::<u64>().expect("stime is a number")
     }
 
+    /// Memory it has now.
+    pub fn resident_bytes(&self) -> u64 {
+        self.memory_line("VmRSS:")
+    }
+
+    /// The most it has had since its start, or since [`Proxy::forget_peak`].
+    pub fn resident_peak_bytes(&self) -> u64 {
+        self.memory_line("VmHWM:")
+    }
+
+    /// Counts the peak anew from here on.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("it is our child");
+    }
+
+    fn memory_line(&self, name: &str) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it is running");
+        let line = status.lines().find(|line| line.starts_with(name));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a number of KiB")
+            * 1024
+    }
+
     /// What it wrote to standard output and error.
     pub fn stderr(&self) -> String {
         fs::read(self.stderr_path())

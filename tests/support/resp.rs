@@ -173,6 +173,14 @@ impl RespClient {
         }
     }
 
+    /// The next reply, if it is there already.
+    pub fn try_reply_now(&mut self) -> Option<Reply> {
+        self.stream.set_nonblocking(true).ok()?;
+        let reply = self.try_reply().ok();
+        self.stream.set_nonblocking(false).ok()?;
+        reply
+    }
+
     /// The next `n` replies.
     #[track_caller]
     pub fn replies(&mut self, n: usize) -> Vec<Reply> {

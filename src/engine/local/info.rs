@@ -31,6 +31,8 @@ impl Engine {
         line("in_flight", &self.admission.in_flight());
         line("queued_now", &self.admission.waiting());
         line("timers", &self.timers.len());
+        line("buffer_bytes", &self.buffer_bytes());
+        line("paused_now", &self.paused_clients());
         for row in ROWS {
             line(row.name, &self.stats.get(row.counter));
         }

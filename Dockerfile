@@ -14,6 +14,7 @@ COPY --from=build /src/target/release/nearcache /usr/local/bin/nearcache
 USER 10001:10001
 # Inside a container loopback is the container's own: listen on all of its addresses and let the publisher choose.
 ENV NEARCACHE_BIND=0.0.0.0 \
+    NEARCACHE_DRAIN_SECS=30 \
     NEARCACHE_HTTP_PORT=6000 \
     NEARCACHE_RESP_PORT=6380
 EXPOSE 6000 6380

@@ -77,10 +77,10 @@ gone() { ! alive "$1"; }
 stop_proxy() {
     local pid drain; pid=$(own_pid)
     if [ -n "$pid" ]; then
-        drain=$(sed -n 's/^DRAIN_MS=\([^ ]*\)  # .*/\1/p' "$SETTINGS_FILE" 2>/dev/null || true)
-        case $drain in '' | *[!0-9]*) drain=5000 ;; esac
+        drain=$(sed -n 's/^DRAIN_SECS=\([^ ]*\)  # .*/\1/p' "$SETTINGS_FILE" 2>/dev/null || true)
+        case $drain in '' | *[!0-9]*) drain=5 ;; esac
         kill -TERM "$pid" 2>/dev/null || true
-        if ! wait_until $((drain / 1000 + 3)) gone "$pid"; then
+        if ! wait_until $((drain + 3)) gone "$pid"; then
             say "pid $pid did not drain in time: ending it"
             kill -TERM "$pid" 2>/dev/null || true
             wait_until 2 gone "$pid" || kill -KILL "$pid" 2>/dev/null || true

@@ -147,8 +147,10 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         .run()
         .map_err(|e| format!("cannot wait for events: {e}"))?;
     let text = match ended {
-        Ended::Drained => "ended: every client got what was owed",
-        Ended::DrainTimedOut => "ended: the time to drain ran out, the rest was closed",
+        Ended::Drained => "ended: every client got what was owed".to_owned(),
+        Ended::DrainTimedOut(cut) => {
+            format!("ended: the time to drain ran out, clients cut off: {cut}")
+        }
     };
     log.log(LogLevel::Info, text);
     Ok(())

@@ -66,12 +66,9 @@ impl Pool {
     }
 
     fn take(&mut self) -> Vec<u8> {
-        let block = self
-            .spare
+        self.spare
             .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES));
-        self.in_use_bytes += block.capacity();
-        block
+            .unwrap_or_else(|| Vec::with_capacity(BLOCK_BYTES))
     }
 
     fn hold_loose(&mut self, bytes: &Arc<Vec<u8>>) {
@@ -95,8 +92,9 @@ impl Pool {
         }
     }
 
-    fn give(&mut self, mut block: Vec<u8>) {
-        self.in_use_bytes -= block.capacity();
+    /// `held`: what was counted of it.
+    fn give(&mut self, mut block: Vec<u8>, held: usize) {
+        self.in_use_bytes -= held;
         if block.capacity() == BLOCK_BYTES && self.spare.len() < self.spare_blocks_max {
             block.clear();
             self.spare.push(block);
@@ -111,14 +109,15 @@ fn address(bytes: &Arc<Vec<u8>>) -> usize {
 
 #[derive(Debug, Clone)]
 enum Segment {
-    Owned(Vec<u8>),
+    /// With what the pool has counted of it: a clone of a vector has less room than its original.
+    Owned(Vec<u8>, usize),
     Shared(Arc<Vec<u8>>, Range<usize>, Kept),
 }
 
 impl Segment {
     fn bytes(&self) -> &[u8] {
         match self {
-            Segment::Owned(bytes) => bytes,
+            Segment::Owned(bytes, _) => bytes,
             Segment::Shared(bytes, range, _) => &bytes[range.clone()],
         }
     }
@@ -131,6 +130,8 @@ pub struct Outbox {
     full: VecDeque<Segment>,
     /// Where small replies are appended.
     tail: Vec<u8>,
+    /// What the pool has counted of `tail`.
+    tail_held: usize,
     /// How much of the front segment (or of `tail`, when there is none) has gone out.
     sent: usize,
     /// Bytes not yet sent.
@@ -166,12 +167,12 @@ impl Outbox {
         if self.tail.capacity() == 0 || self.tail.len() > SEGMENT_BYTES_MAX {
             self.make_room(0, pool);
         }
-        let (before, held) = (self.tail.len(), self.tail.capacity());
+        let before = self.tail.len();
         write(&mut self.tail);
         self.len += self.tail.len() - before;
-        pool.recount(held, self.tail.capacity());
+        self.count_tail(pool);
         if self.len == 0 {
-            pool.give(std::mem::take(&mut self.tail));
+            self.give_tail(pool);
         }
     }
 
@@ -199,14 +200,15 @@ impl Outbox {
         debug_assert_eq!(other.sent, 0, "a reply that waited was not sent from");
         if other.full.is_empty() {
             self.append(&other.tail, pool);
-            pool.give(other.tail);
+            pool.give(other.tail, other.tail_held);
             return;
         }
         self.seal_tail();
         self.len += other.len;
         self.full.append(&mut other.full);
         // It may be empty and have a block all the same.
-        pool.give(std::mem::replace(&mut self.tail, other.tail));
+        self.give_tail(pool);
+        (self.tail, self.tail_held) = (other.tail, other.tail_held);
     }
 
     /// Fills `slices` with what is next, front first, and returns how many were filled.
@@ -244,7 +246,7 @@ impl Outbox {
             self.sent += n;
             if self.len == 0 {
                 self.sent = 0;
-                pool.give(std::mem::take(&mut self.tail));
+                self.give_tail(pool);
             }
             return;
         }
@@ -259,7 +261,7 @@ impl Outbox {
             }
             left -= front.bytes().len();
             match self.full.pop_front() {
-                Some(Segment::Owned(bytes)) => pool.give(bytes),
+                Some(Segment::Owned(bytes, held)) => pool.give(bytes, held),
                 Some(Segment::Shared(bytes, _, Kept::ByNobody)) => pool.drop_loose(&bytes),
                 Some(Segment::Shared(_, _, Kept::ByCache)) | None => {}
             }
@@ -267,7 +269,7 @@ impl Outbox {
         self.sent = left;
         if self.len == 0 {
             self.sent = 0;
-            pool.give(std::mem::take(&mut self.tail));
+            self.give_tail(pool);
         }
     }
 
@@ -290,10 +292,10 @@ impl Outbox {
 
     /// The bytes it holds as the pool counts them, but for values: those go to `values`, each by its address, once.
     pub fn held_bytes(&self, values: &mut BTreeMap<usize, usize>) -> usize {
-        let mut owned = self.tail.capacity();
+        let mut owned = self.tail_held;
         for segment in &self.full {
             match segment {
-                Segment::Owned(bytes) => owned += bytes.capacity(),
+                Segment::Owned(_, held) => owned += held,
                 Segment::Shared(bytes, _, Kept::ByNobody) => {
                     values.insert(address(bytes), bytes.capacity());
                 }
@@ -306,11 +308,11 @@ impl Outbox {
     /// The memory that goes when it does, but for values that others hold too.
     pub fn memory(&self) -> usize {
         let segments = self.full.iter().map(|segment| match segment {
-            Segment::Owned(bytes) => bytes.capacity(),
+            Segment::Owned(_, held) => *held,
             Segment::Shared(bytes, _, Kept::ByNobody) => bytes.capacity(),
             Segment::Shared(_, _, Kept::ByCache) => 0,
         });
-        segments.sum::<usize>() + self.tail.capacity()
+        segments.sum::<usize>() + self.tail_held
     }
 
     /// Panics where the invariant does not hold.
@@ -331,15 +333,26 @@ impl Outbox {
         if self.tail.capacity() == 0 {
             self.tail = pool.take();
         }
-        let held = self.tail.capacity();
         self.tail.reserve(want);
-        pool.recount(held, self.tail.capacity());
+        self.count_tail(pool);
+    }
+
+    #[inline]
+    fn count_tail(&mut self, pool: &mut Pool) {
+        let held = self.tail.capacity();
+        pool.recount(std::mem::replace(&mut self.tail_held, held), held);
+    }
+
+    fn give_tail(&mut self, pool: &mut Pool) {
+        let held = std::mem::take(&mut self.tail_held);
+        pool.give(std::mem::take(&mut self.tail), held);
     }
 
     fn seal_tail(&mut self) {
         if !self.tail.is_empty() {
+            let held = std::mem::take(&mut self.tail_held);
             self.full
-                .push_back(Segment::Owned(std::mem::take(&mut self.tail)));
+                .push_back(Segment::Owned(std::mem::take(&mut self.tail), held));
         }
     }
 }

@@ -137,6 +137,7 @@ impl Config {
             http_allowed_origins: Vec::new(),
             http_allowed_hosts: Vec::new(),
             drain: Duration::ZERO,
+            drain_accept: false,
             log_file: None,
             log_file_max_bytes: 0,
             log_level: LogLevel::Error,

@@ -165,6 +165,7 @@ pub struct Config {
     /// Host names, with a port or without; empty: any.
     pub http_allowed_hosts: Vec<String>,
     pub drain: Duration,
+    pub drain_accept: bool,
     pub log_file: Option<PathBuf>,
     pub log_file_max_bytes: usize,
     pub log_level: LogLevel,

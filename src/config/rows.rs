@@ -608,11 +608,22 @@ pub static ROWS: &[Row] = &[
         "The Host names answered, with a port (then only that one) or without (then any), 403 for others; nothing for \
          any name. A list keeps out web pages that point a name of their own at this address (DNS rebinding).",
     ),
-    live(millis(
-        "DRAIN_MS",
-        "4000",
+    live(secs(
+        "DRAIN_SECS",
+        "5",
+        ZERO,
         |c, v| c.drain = v,
-        "How long SIGTERM waits for replies that are owed, before connections are cut.",
+        "How long clients are served after SIGTERM, until they leave. Near its end what has arrived is answered and the \
+         rest closed.",
+    )),
+    live(other(
+        "DRAIN_ACCEPT",
+        "off",
+        Kind::Choice {
+            words: &["off", "on"],
+            set: |c, v| c.drain_accept = v == "on",
+        },
+        "Whether new clients are taken during that time, for as long as a load balancer still sends some.",
     )),
     other(
         "LOG_FILE",

@@ -20,6 +20,17 @@ const REFUSAL_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: 
 X-Content-Type-Options: nosniff\r\nContent-Length: 34\r\nCache-Control: no-store\r\nRetry-After: 1\r\n\
 Connection: close\r\n\r\nmax number of clients reached now\n";
 
+/// Who was still connected when the time to drain was nearly over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Had nothing under way: closed.
+    pub idle: usize,
+    /// Waited for data, or for messages: closed.
+    pub waiting: usize,
+    /// Is owed something, or has sent something: answered, then closed.
+    pub busy: usize,
+}
+
 /// What became of the request at the front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Handled {
@@ -259,7 +270,7 @@ impl Engine {
         if client.state == State::Open && !waits {
             if client.peer_closed {
                 self.finish_client(ix, CloseReason::Asked);
-            } else if self.draining {
+            } else if self.closing {
                 self.finish_client(ix, CloseReason::Shutdown);
             }
         }
@@ -488,19 +499,42 @@ impl Engine {
         self.client_changed(ix);
     }
 
-    /// Shutting down: no request is begun that has not arrived yet; clients are closed as soon as nothing is owed to them.
-    pub fn drain(&mut self) {
+    /// The process is to end, but not yet: clients are served until they leave. HTTP's are told to with their next
+    /// answer; the Redis protocol has no such word.
+    pub fn begin_drain(&mut self) {
         self.draining = true;
-        let ids: Vec<ConnId> = self.clients.iter().map(|(_, client)| client.id).collect();
-        for id in ids {
+    }
+
+    /// The time is nearly over: no request is begun that has not arrived yet; clients are closed as soon as nothing is owed
+    /// to them, the idle ones last.
+    pub fn drain(&mut self) -> Drained {
+        (self.draining, self.closing) = (true, true);
+        let mut drained = Drained::default();
+        let clients = self.clients.iter().map(|(_, client)| client);
+        let (idle, busy): (Vec<&Client>, Vec<&Client>) =
+            clients.partition(|client| client.is_settled() && client.inbox.is_empty());
+        let busy_first = busy.into_iter().map(|client| (client.id, false));
+        let idle = idle.into_iter().map(|client| (client.id, true));
+        for (id, is_idle) in busy_first.chain(idle).collect::<Vec<_>>() {
             match self.client_index(id) {
                 // Nobody knows how long it would wait.
                 Some(ix) if self.waits_upstream(ix) => {
+                    drained.waiting += 1;
                     self.close_client(ix, CloseReason::Shutdown);
                 }
-                _ => self.after_serving(id),
+                _ => {
+                    drained.idle += usize::from(is_idle);
+                    drained.busy += usize::from(!is_idle);
+                    self.after_serving(id);
+                }
             }
         }
+        drained
+    }
+
+    /// Clients connected.
+    pub fn client_count(&self) -> usize {
+        self.clients.len()
     }
 
     /// After [`Engine::drain`]: whether every client has been sent all it is owed and is gone.

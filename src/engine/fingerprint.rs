@@ -33,7 +33,7 @@ impl Engine {
     pub fn fingerprint(&self) -> u64 {
         debug_assert!(self.outputs.is_empty(), "outputs are part of the state too");
         let mut out = DefaultHasher::new();
-        self.draining.hash(&mut out);
+        (self.draining, self.closing).hash(&mut out);
         for (place, client) in &self.clients {
             place.hash(&mut out);
             self.hash_client(client, &mut out);

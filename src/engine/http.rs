@@ -86,8 +86,10 @@ impl Engine {
                     self.finish_client(ix, CloseReason::ProtocolError);
                     return bytes.len();
                 }
-                Step::Request { request, used } => {
+                Step::Request { mut request, used } => {
                     let message = &bytes[at..at + used];
+                    // The last answer says that it is the last; what was sent behind this request is answered too.
+                    request.keep_alive &= !self.draining || at + used < bytes.len();
                     if self.handle_http(ix, &request, message) == Handled::Held {
                         // The same bytes are parsed again when the hold ends.
                         parser = before;

@@ -56,6 +56,7 @@ use crate::time::Time;
 use crate::tracking::Tracking;
 use admission::Admission;
 use aside::Aside;
+pub use clients::Drained;
 use coherence::Barriers;
 use measure::Measures;
 use own::OwnLinks;
@@ -238,7 +239,10 @@ pub struct Engine {
     /// The key of the HTTP request being handled, where it had to be decoded.
     http_key: Vec<u8>,
     stats: Stats,
+    /// The process is to end: clients are served, and shown out when they leave a moment for it.
     draining: bool,
+    /// The time for that is over: what has arrived is answered, and nothing more.
+    closing: bool,
     switches: switches::Switches,
 }
 
@@ -312,6 +316,7 @@ impl Engine {
             http_key: Vec::new(),
             stats: Stats::default(),
             draining: false,
+            closing: false,
             switches: switches::Switches::default(),
             config,
         };

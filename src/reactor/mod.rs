@@ -69,6 +69,8 @@ const TIMERS_MAX: usize = 1024;
 const SLICES_MAX: usize = 16;
 /// Unread bytes taken from a socket before it is closed.
 const DISCARD_BYTES_MAX: usize = 64 * 1024;
+/// The last of the drain time, in which what has arrived is answered and no more is taken; at most two fifths of it.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// What remains of the drain time for the workers and the helper to end in.
 const DRAIN_RESERVE: Duration = Duration::from_millis(300);
 /// How long the end waits for workers, which may be inside a Redis call.
@@ -81,8 +83,8 @@ const _: () = assert!(LINK_READ_BYTES_MAX >= CLIENT_READ_BYTES_MAX);
 pub enum Ended {
     /// Every client got what was owed to it.
     Drained,
-    /// The time for that ran out; what was still open has been closed.
-    DrainTimedOut,
+    /// The time for that ran out; so many that were still open have been closed.
+    DrainTimedOut(usize),
 }
 
 /// The loop and all it owns.
@@ -104,6 +106,9 @@ pub struct Reactor {
     now: Time,
     wall: WallClock,
     drain: Duration,
+    drain_accept: bool,
+    /// Until then clients are served though the process is to end.
+    serve_until: Option<Time>,
     drain_until: Option<Time>,
     waker: Arc<Waker>,
     reloader: Option<reload::Reloader>,
@@ -123,7 +128,7 @@ impl Reactor {
         let fetcher = Fetcher::start(&config, waker.clone(), &log)
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         let dialer = Dialer::new(&config, waker.clone(), log.clone());
-        let (now, drain) = (socket::now(), config.drain);
+        let (now, drain, drain_accept) = (socket::now(), config.drain, config.drain_accept);
         let mut wall = WallClock::new(now);
         let origin = Origin {
             seed: socket::random_seed(),
@@ -151,6 +156,8 @@ impl Reactor {
             now,
             wall,
             drain,
+            drain_accept,
+            serve_until: None,
             drain_until: None,
         })
     }
@@ -178,13 +185,8 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let ended = loop {
             self.turn(&mut events)?;
-            if let Some(until) = self.drain_until {
-                if self.engine.is_drained() {
-                    break Ended::Drained;
-                }
-                if self.now >= until {
-                    break Ended::DrainTimedOut;
-                }
+            if let Some(ended) = self.drained() {
+                break ended;
             }
         };
         self.fetcher.stop(WORKERS_PATIENCE);
@@ -247,6 +249,7 @@ impl Reactor {
         let deadlines = [
             self.engine.next_deadline(),
             self.listeners.next_deadline(),
+            self.serve_until,
             self.drain_until,
         ];
         // `now` is this turn's beginning, so a wait may end late by the length of the turn. Nothing that has to be exact
@@ -312,12 +315,44 @@ impl Reactor {
         self.flush.extend(calls.flush);
     }
 
+    /// From here on clients are served until they leave, or the time for that is over.
     fn begin_drain(&mut self) {
-        self.log.log(LogLevel::Info, "asked to end: draining");
+        let text = format!(
+            "asked to end: serving {} clients until they leave, for {:?} at most",
+            self.engine.client_count(),
+            self.drain
+        );
+        self.log.log(LogLevel::Info, text);
+        let closing = CLOSING_TIME.min(self.drain * 2 / 5);
+        self.serve_until = Some(self.now + self.drain.saturating_sub(closing));
         self.drain_until = Some(self.now + self.drain.saturating_sub(DRAIN_RESERVE));
-        self.listeners.close();
-        self.engine.drain();
+        if !self.drain_accept {
+            self.listeners.close();
+        }
+        self.engine.begin_drain();
         self.handle_outputs();
+    }
+
+    /// How the drain has ended, if it has.
+    fn drained(&mut self) -> Option<Ended> {
+        let until = self.drain_until?;
+        if self.serve_until.is_some_and(|until| self.now >= until) {
+            self.serve_until = None;
+            self.listeners.close();
+            let drained = self.engine.drain();
+            self.handle_outputs();
+            let text = format!(
+                "the time to drain is nearly over: idle={} waiting={} are closed, busy={} are answered",
+                drained.idle, drained.waiting, drained.busy
+            );
+            self.log.log(LogLevel::Info, text);
+        }
+        // Who is to come is waited for.
+        let accepting = self.drain_accept && self.serve_until.is_some();
+        if self.engine.is_drained() && !accepting {
+            return Some(Ended::Drained);
+        }
+        (self.now >= until).then(|| Ended::DrainTimedOut(self.engine.client_count()))
     }
 
     fn take_completions(&mut self) {

@@ -115,7 +115,7 @@ impl Reactor {
         let changes = reloader.running.take_reloadable(read);
         let config = reloader.running.config.clone();
         let level = config.log_level;
-        self.drain = config.drain;
+        (self.drain, self.drain_accept) = (config.drain, config.drain_accept);
         self.engine.reload(config);
         self.handle_outputs();
         // What changes is said as long as either level would have it said.

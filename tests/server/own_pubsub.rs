@@ -244,7 +244,9 @@ fn a_subscriber_that_does_not_read_is_closed_and_slows_nobody() {
         }
     }
     assert_eq!(subscribers, Reply::Int(1), "the slow one is gone");
-    assert!(proxy.stderr().contains("reason=outbox_overflow"));
+    eventually("the log says so", PATIENCE, || {
+        proxy.stderr().contains("reason=outbox_overflow")
+    });
     assert!(
         !slow.bytes_until_closed().is_empty(),
         "it got what it had room for"

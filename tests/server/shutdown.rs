@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: what is owed is answered, then the process ends with 0; a second signal does not wait.
+//! SIGTERM and SIGINT: clients are served until they leave or `DRAIN_SECS` is over, what is owed is answered, then the
+//! process ends with 0; a second signal does not wait.
 
 use crate::support::http::{HttpClient, request_for};
 use crate::support::proxy::{Proxy, info};
@@ -27,8 +28,11 @@ fn sigterm_under_load_leaves_no_batch_half_answered_and_ends_with_0() {
             batches.load(Ordering::Relaxed) > CLIENTS * 10
         });
         proxy.signal("TERM");
+        let so_far = batches.load(Ordering::Relaxed);
         let status = proxy.wait_for_end();
         proxy.assert_clean(status);
+        let since = batches.load(Ordering::Relaxed) - so_far;
+        assert!(since > 0, "they were served while it drained");
     });
 }
 
@@ -87,7 +91,9 @@ fn what_is_outstanding_at_redis_when_sigterm_comes_is_still_answered() {
     for signal in ["TERM", "INT"] {
         let redis = RedisServer::start();
         let relay = Relay::to(redis.port());
-        let mut proxy = Proxy::patiently_through(&relay).start();
+        let mut proxy = Proxy::patiently_through(&relay)
+            .env("DRAIN_SECS", 600)
+            .start();
         redis.call(&["MSET", "k", "v", "w", "x"]);
         let (mut fetch, mut write, mut http) = (proxy.resp(), proxy.resp(), proxy.http());
         assert_eq!(write.line("DEL warm"), Reply::Int(0));
@@ -110,9 +116,21 @@ fn what_is_outstanding_at_redis_when_sigterm_comes_is_still_answered() {
         assert_eq!(fetch.replies(2), [Reply::bulk("v"), Reply::bulk("x")]);
         assert_eq!(write.reply(), Reply::Int(1));
         assert_eq!(http.response().body, b"x");
-        assert_eq!(fetch.bytes_until_closed(), b"");
-        assert_eq!(write.bytes_until_closed(), b"");
+        for _ in 0..3 {
+            assert_eq!(fetch.line("GET k"), Reply::bulk("v"), "it is served on");
+            assert!(matches!(write.line("INCR count"), Reply::Int(_)));
+        }
+        http.send(&request_for("GET", "k"));
+        let last = http.response();
+        assert_eq!(last.body, b"v");
+        assert_eq!(
+            last.header("connection"),
+            Some("close"),
+            "and told to leave"
+        );
         assert_eq!(http.bytes_until_closed(), b"");
+        assert!(proxy.has_ended().is_none(), "two are still there");
+        drop((fetch, write));
         let status = proxy.wait_for_end();
         proxy.assert_clean(status);
     }
@@ -138,7 +156,7 @@ fn a_second_signal_ends_at_once_what_the_first_is_waiting_for() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
     let mut proxy = Proxy::patiently_through(&relay)
-        .env("DRAIN_MS", 600_000)
+        .env("DRAIN_SECS", 600)
         .start();
     let mut client = proxy.resp();
     assert_eq!(client.line("GET warm"), Reply::NullBulk);
@@ -156,4 +174,57 @@ fn a_second_signal_ends_at_once_what_the_first_is_waiting_for() {
     let status = proxy.wait_for_end();
     assert_ne!(status.code(), Some(0), "not a clean end, and it says so");
     assert!(!proxy.stderr().contains("panicked"), "{}", proxy.stderr());
+}
+
+#[test]
+fn who_waits_or_is_idle_stays_until_the_time_is_over() {
+    let redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis).env("DRAIN_SECS", 5).start();
+    let (mut listens, mut blocks, mut idle) = (proxy.resp(), proxy.resp(), proxy.resp());
+    assert_eq!(idle.line("SET k v"), Reply::ok());
+    listens.send(&encode_line("SUBSCRIBE news"));
+    listens.bytes_until(b":1\r\n");
+    blocks.send(&encode_line("BLPOP list 0"));
+    eventually("it blocks", PATIENCE, || {
+        redis.call(&["CLIENT", "LIST"]).text().contains("cmd=blpop")
+    });
+    proxy.signal("TERM");
+    eventually("nobody is accepted any more", PATIENCE, || {
+        RespClient::try_connect(proxy.resp_port).is_none()
+    });
+    assert_eq!(redis.call(&["PUBLISH", "news", "late"]), Reply::Int(1));
+    listens.bytes_until(b"late\r\n");
+    assert_eq!(idle.line("GET k"), Reply::bulk("v"));
+    let status = proxy.wait_for_end();
+    proxy.assert_clean(status);
+    for client in [&mut listens, &mut blocks, &mut idle] {
+        assert_eq!(client.bytes_until_closed(), b"");
+    }
+    let said = proxy.stderr();
+    assert!(
+        said.contains("idle=1 waiting=2 are closed, busy=0"),
+        "{said}"
+    );
+}
+
+#[test]
+fn new_clients_are_taken_while_it_drains_where_that_was_asked_for() {
+    let redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis)
+        .env("DRAIN_SECS", 4)
+        .env("DRAIN_ACCEPT", "on")
+        .start();
+    redis.call(&["SET", "k", "v"]);
+    proxy.signal("TERM");
+    eventually("it drains", PATIENCE, || {
+        proxy.stderr().contains("asked to end")
+    });
+    assert_eq!(proxy.resp().line("GET k"), Reply::bulk("v"));
+    let mut http = proxy.http();
+    let response = http.get("k");
+    assert_eq!(response.body, b"v");
+    assert_eq!(response.header("connection"), Some("close"));
+    let status = proxy.wait_for_end();
+    proxy.assert_clean(status);
+    assert!(RespClient::try_connect(proxy.resp_port).is_none());
 }

@@ -611,6 +611,11 @@ impl Run {
             actor.forsaken = true;
             actor.finished = true;
         }
+        self.world.engine.begin_drain();
+        self.world.note_outputs();
+        for _ in 0..self.random.usize(..30) {
+            self.turn();
+        }
         self.world.engine.drain();
         self.world.note_outputs();
         for _ in 0..2000 {

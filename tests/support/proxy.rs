@@ -306,6 +306,8 @@ impl Proxy {
                 format!("redis://127.0.0.1:{port}/0"),
             ),
             ("COHERENCE".to_string(), "ttl".to_string()),
+            // Clients that a test still has open at its end would be waited for.
+            ("DRAIN_SECS".to_string(), "1".to_string()),
         ];
         ProxyBuilder {
             env,

@@ -269,7 +269,8 @@ impl World {
             20 => match input.byte() {
                 1 => self.engine.switch_cache(),
                 2 => self.engine.set_coherence(Coherence::Tracking),
-                3 => self.engine.drain(),
+                3 => drop(self.engine.drain()),
+                4 => self.engine.begin_drain(),
                 _ => {}
             },
             _ => self.settle(input.byte()),

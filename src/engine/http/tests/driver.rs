@@ -157,7 +157,7 @@ impl Driver {
                 }
             }
             Step::StopReading => self.reads = false,
-            Step::Drain => self.engine.drain(),
+            Step::Drain => drop(self.engine.drain()),
         }
         self.turn();
     }

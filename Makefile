@@ -2,11 +2,12 @@
 # Settings come from env.local and, above it, from the environment: FLASK_RUN_PORT=7000 make restart
 
 .DEFAULT_GOAL := help
-.PHONY: help build restart restart_fg restart_resp stop status test check clients icount bench sim fuzz tables dist clean
+.PHONY: help build restart restart_fg restart_resp stop status test check clients icount bench abuse soak asan sim fuzz tables dist clean
 
 # SECONDS means something else to bash, so neither is exported; recipes pass them as arguments.
 TARGET ?=
 SECONDS ?= 60
+SOAK = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),3600)
 SEED ?=
 unexport TARGET SECONDS SEED
 
@@ -46,6 +47,15 @@ icount: ## instructions and system calls per hit beside those committed (UPDATE=
 
 bench: ## throughput and CPU beside redis-server and what else is installed (PROTO, P, ROUNDS, RATE, SPREAD ...)
 	@bash deploy/test.sh bench
+
+abuse: ## what abusive clients cost others: memory before, at and after, a well-behaved client's p99
+	@bash deploy/test.sh abuse
+
+soak: ## everything at once under faults with a checker, for an hour (SECONDS=600)
+	@bash deploy/test.sh soak '$(SOAK)'
+
+asan: ## unit, simulation and end-to-end tests under AddressSanitizer and LeakSanitizer (nightly)
+	@bash deploy/test.sh asan
 
 sim: ## many more seeds of the simulation than make test (SIM_SEEDS=20000); SEED=7 replays one, step by step
 	@bash deploy/test.sh sim '$(SEED)'

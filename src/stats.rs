@@ -81,6 +81,8 @@ pub enum Counter {
     #[allow(missing_docs)]
     LinksOpened,
     #[allow(missing_docs)]
+    LinksClosed,
+    #[allow(missing_docs)]
     LinksLost,
     #[allow(missing_docs)]
     UpstreamLost,
@@ -304,6 +306,11 @@ pub const ROWS: &[Row] = &[
         Counter::LinksOpened,
         "links_opened",
         "connections to Redis made by the loop",
+    ),
+    row(
+        Counter::LinksClosed,
+        "links_closed",
+        "connections to Redis ended, whatever for",
     ),
     row(
         Counter::LinksLost,

@@ -606,6 +606,7 @@ impl Engine {
             }
         }
         self.outputs.push_back(Output::Close(link.id));
+        self.stats.count(Counter::LinksClosed);
     }
 
     /// Looks at a link when it may have been silent, or idle, for too long.

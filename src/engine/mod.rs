@@ -498,6 +498,7 @@ impl Engine {
         }
         self.check_own_links();
         self.check_buffers();
+        self.check_balances();
         let admitted = self
             .clients
             .iter()
@@ -540,6 +541,31 @@ impl Engine {
                 "rule L2: an entry exists while a fetch of its key holds the mark"
             );
         }
+    }
+
+    /// Panics unless opened less closed is what lives, and every timer is somebody's.
+    fn check_balances(&self) {
+        use crate::stats::Counter;
+        let live = |opened, closed| self.stats.get(opened) - self.stats.get(closed);
+        let clients = live(Counter::ClientsOpened, Counter::ClientsClosed);
+        assert_eq!(clients, self.clients.len() as u64, "clients");
+        let links = live(Counter::LinksOpened, Counter::LinksClosed);
+        assert_eq!(links, self.links.len() as u64, "links");
+        let of_client = |client: &Client| [client.timer, client.queue_timer];
+        let of_clients = self
+            .clients
+            .iter()
+            .flat_map(|(_, client)| of_client(client));
+        let of_links = self.links.iter().map(|(_, link)| link.timer);
+        let timed = of_clients.chain(of_links).flatten().count() + self.fetches.len();
+        // Those of the engine itself: reconnect or heartbeat, tracking, touching, buffers.
+        let own = self.timers.len().checked_sub(timed);
+        assert!(own.is_some_and(|own| own <= 5), "{own:?} timers of nobody");
+    }
+
+    /// Connections to Redis.
+    pub fn link_count(&self) -> usize {
+        self.links.len()
     }
 
     /// Panics where something of a client or a command is left although every client is gone, every link was lost and

@@ -189,8 +189,24 @@ impl Reactor {
                 break ended;
             }
         };
+        self.check();
         self.fetcher.stop(WORKERS_PATIENCE);
         Ok(ended)
+    }
+
+    /// Where assertions are on, the end of every run shows that nothing has been lost sight of: the tests of the real
+    /// binary demand an end without a panic.
+    fn check(&mut self) {
+        self.handle_outputs();
+        if cfg!(debug_assertions) {
+            self.engine.check();
+            let engine = (self.engine.client_count(), self.engine.link_count());
+            assert_eq!(
+                self.sockets.counts(),
+                engine,
+                "each connection has a socket"
+            );
+        }
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {

@@ -195,6 +195,12 @@ impl Sockets {
             .filter(|socket| socket.generation == id.generation)
     }
 
+    /// How many are there, of clients and of links. O(places).
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let count = |table: &[Option<Socket>]| table.iter().flatten().count();
+        (count(&self.clients), count(&self.links))
+    }
+
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Socket> {
         self.get(id)?;
         match id.place {

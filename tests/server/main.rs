@@ -21,11 +21,13 @@
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
+//! - [`abuse`]: clients that mean no good
 //! - [`outages`], [`shutdown`], [`limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abuse;
 mod auth;
 mod budgets;
 mod buffers;

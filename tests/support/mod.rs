@@ -8,6 +8,7 @@
 //! Costs: a redis-server and a proxy per test, about 50 ms together.
 #![allow(dead_code)] // each suite that includes this module uses another part of it
 
+pub mod abuse;
 pub mod coherent;
 pub mod http;
 pub mod ports;

@@ -246,6 +246,12 @@ impl RespClient {
         &self.received[self.taken..]
     }
 
+    /// The port of its own side.
+    pub fn local_port(&self) -> u16 {
+        let address = self.stream.local_addr();
+        address.expect("it is connected").port()
+    }
+
     /// How many bytes have come in all.
     pub fn received_bytes(&self) -> usize {
         self.received.len()

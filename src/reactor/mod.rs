@@ -23,6 +23,7 @@
 
 mod connecting;
 mod dialer;
+mod drain;
 mod listeners;
 mod owner;
 pub mod reload;
@@ -69,10 +70,6 @@ const TIMERS_MAX: usize = 1024;
 const SLICES_MAX: usize = 16;
 /// Unread bytes taken from a socket before it is closed.
 const DISCARD_BYTES_MAX: usize = 64 * 1024;
-/// The last of the drain time, in which what has arrived is answered and no more is taken; at most two fifths of it.
-const CLOSING_TIME: Duration = Duration::from_secs(1);
-/// What remains of the drain time for the workers and the helper to end in.
-const DRAIN_RESERVE: Duration = Duration::from_millis(300);
 /// How long the end waits for workers, which may be inside a Redis call.
 const WORKERS_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -192,21 +189,6 @@ impl Reactor {
         self.check();
         self.fetcher.stop(WORKERS_PATIENCE);
         Ok(ended)
-    }
-
-    /// Where assertions are on, the end of every run shows that nothing has been lost sight of: the tests of the real
-    /// binary demand an end without a panic.
-    fn check(&mut self) {
-        self.handle_outputs();
-        if cfg!(debug_assertions) {
-            self.engine.check();
-            let engine = (self.engine.client_count(), self.engine.link_count());
-            assert_eq!(
-                self.sockets.counts(),
-                engine,
-                "each connection has a socket"
-            );
-        }
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
@@ -329,46 +311,6 @@ impl Reactor {
             ready_list(&mut self.ready_links, &mut self.ready_clients, id).push_back(id);
         }
         self.flush.extend(calls.flush);
-    }
-
-    /// From here on clients are served until they leave, or the time for that is over.
-    fn begin_drain(&mut self) {
-        let text = format!(
-            "asked to end: serving {} clients until they leave, for {:?} at most",
-            self.engine.client_count(),
-            self.drain
-        );
-        self.log.log(LogLevel::Info, text);
-        let closing = CLOSING_TIME.min(self.drain * 2 / 5);
-        self.serve_until = Some(self.now + self.drain.saturating_sub(closing));
-        self.drain_until = Some(self.now + self.drain.saturating_sub(DRAIN_RESERVE));
-        if !self.drain_accept {
-            self.listeners.close();
-        }
-        self.engine.begin_drain();
-        self.handle_outputs();
-    }
-
-    /// How the drain has ended, if it has.
-    fn drained(&mut self) -> Option<Ended> {
-        let until = self.drain_until?;
-        if self.serve_until.is_some_and(|until| self.now >= until) {
-            self.serve_until = None;
-            self.listeners.close();
-            let drained = self.engine.drain();
-            self.handle_outputs();
-            let text = format!(
-                "the time to drain is nearly over: idle={} waiting={} are closed, busy={} are answered",
-                drained.idle, drained.waiting, drained.busy
-            );
-            self.log.log(LogLevel::Info, text);
-        }
-        // Who is to come is waited for.
-        let accepting = self.drain_accept && self.serve_until.is_some();
-        if self.engine.is_drained() && !accepting {
-            return Some(Ended::Drained);
-        }
-        (self.now >= until).then(|| Ended::DrainTimedOut(self.engine.client_count()))
     }
 
     fn take_completions(&mut self) {

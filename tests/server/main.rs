@@ -21,7 +21,7 @@
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
-//! - [`abuse`]: clients that mean no good
+//! - [`abuse`]: clients that mean no good; [`faults`]: a Redis, a network, a system in trouble; [`soak`]: all at once
 //! - [`outages`], [`shutdown`], [`limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -47,6 +47,7 @@ mod crowds;
 mod databases;
 mod differential;
 mod expiry;
+mod faults;
 mod handshakes;
 mod hits;
 mod http;
@@ -67,6 +68,7 @@ mod reload;
 mod script;
 mod session;
 mod shutdown;
+mod soak;
 mod together;
 mod tools;
 mod walkthrough;

@@ -5,6 +5,9 @@
 #   deploy/test.sh clients    real client libraries against the proxy
 #   deploy/test.sh icount     instructions and system calls per hit
 #   deploy/test.sh bench      throughput and CPU beside other servers
+#   deploy/test.sh abuse      what abusive clients cost others
+#   deploy/test.sh soak [SECONDS]  everything at once under faults, with a checker
+#   deploy/test.sh asan       the tests under AddressSanitizer and LeakSanitizer
 #   deploy/test.sh sim [SEED]  many runs of the simulation, or one again, step by step
 #   deploy/test.sh fuzz TARGET SECONDS
 # RESP_PORT, HTTP_PORT and FLASK_RUN_PORT choose the ports of the one end-to-end suite that uses fixed ones.
@@ -136,6 +139,21 @@ compose() {
 icount() { cargo bench --locked --bench icount; }
 bench() { cargo bench --locked --bench compare; }
 
+abuse() { cargo bench --locked --bench abuse; }
+
+# soak [SECONDS]: the test that runs for seconds in `cargo test`, for longer.
+soak() { SOAK_SECONDS=${1:-120} cargo test --locked --test server soak:: -- --nocapture; }
+
+# asan: what our own crate and its dependencies do, with a nightly compiler; the standard library is taken as it is. The
+# binary that the end-to-end tests start is instrumented too. Abuse is left out: a sanitizer's memory is not ours.
+asan() {
+    have rustup && cargo +nightly --version >/dev/null 2>&1 || die "asan needs a nightly toolchain (rustup toolchain install nightly)"
+    local host; host=$(rustc -vV | sed -n 's/^host: //p')
+    RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=1 CARGO_TARGET_DIR=target/asan SIM_SEEDS=${SIM_SEEDS:-300} \
+        cargo +nightly test --locked --target "$host" --lib --test simulation --test server -- \
+        --skip abuse:: --skip buffers:: --skip crowds:: "$@"
+}
+
 # sim [SEED]: the seeds of `make test` and many more (SIM_SEEDS), or one of them with each of its steps.
 sim() {
     local test=every_reply_is_right_whatever_the_seed
@@ -153,6 +171,7 @@ all)
     check
     stage tests cargo test --locked
     clients
+    stage 'soak for 120 s' soak 120
     stage compose compose
     stage fuzzing fuzz_all
     stage 'cost of a hit' icount
@@ -169,11 +188,14 @@ clients)
     ;;
 icount) icount ;;
 bench) bench ;;
+abuse) abuse ;;
+soak) soak "${2:-3600}" ;;
+asan) asan ;;
 sim) sim "${2:-}" ;;
 fuzz)
     [ -n "${2:-}" ] || die "which target? make fuzz TARGET=resp_parser SECONDS=60 (there are: $(cd fuzz/fuzz_targets && ls | sed 's/\.rs$//' | tr '\n' ' '))"
     fuzz_ready || die "fuzzing needs a nightly toolchain (rustup toolchain install nightly) and cargo-fuzz (cargo install cargo-fuzz --locked)"
     fuzz_one "$2" "${3:-60}"
     ;;
-*) die "usage: deploy/test.sh [all|check|clients|icount|bench|sim [SEED]|fuzz TARGET SECONDS]" ;;
+*) die "usage: deploy/test.sh [all|check|clients|icount|bench|abuse|soak [SECONDS]|asan|sim [SEED]|fuzz TARGET SECONDS]" ;;
 esac

@@ -518,7 +518,7 @@ impl Engine {
         for (id, is_idle) in busy_first.chain(idle).collect::<Vec<_>>() {
             match self.client_index(id) {
                 // Nobody knows how long it would wait.
-                Some(ix) if self.waits_upstream(ix) => {
+                Some(ix) if self.waits_upstream(ix) || self.is_subscribed(ix) => {
                     drained.waiting += 1;
                     self.close_client(ix, CloseReason::Shutdown);
                 }
@@ -530,6 +530,20 @@ impl Engine {
             }
         }
         drained
+    }
+
+    fn is_subscribed(&self, ix: usize) -> bool {
+        let link = self.own_link(ix).map(|link| &self.links[link]);
+        let own = link.and_then(|link| link.own.as_ref());
+        own.is_some_and(|own| own.session.is_subscribed())
+    }
+
+    /// Clients that are still owed something, or have not been told of the end.
+    pub fn unfinished_count(&self) -> usize {
+        let clients = self.clients.iter();
+        clients
+            .filter(|(_, client)| client.state != State::Lingering)
+            .count()
     }
 
     /// Clients connected.

@@ -49,7 +49,13 @@ impl Reactor {
         if self.engine.is_drained() && !accepting {
             return Some(Ended::Drained);
         }
-        (self.now >= until).then(|| Ended::DrainTimedOut(self.engine.client_count()))
+        if self.now < until {
+            return None;
+        }
+        Some(match self.engine.unfinished_count() {
+            0 => Ended::Drained,
+            cut => Ended::DrainTimedOut(cut),
+        })
     }
 
     /// Where assertions are on, the end of every run shows that nothing has been lost sight of: the tests of the real

@@ -12,6 +12,15 @@ const MIB: u64 = 1 << 20;
 /// What may stay of the memory afterwards: blocks kept for reuse, tables, and what the allocator keeps.
 const STAYS_MAX_MIB: u64 = 40;
 
+/// Ends the well-behaved client also when the test fails: the scope waits for it.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[track_caller]
 fn endures(name_begins: &str) {
     let redis = RedisServer::start();
@@ -36,8 +45,9 @@ fn endures(name_begins: &str) {
                 asked += 1;
             }
         });
+        let end = Over(&over);
         let burden = act(&proxy);
-        over.store(true, Ordering::Relaxed);
+        drop(end);
         well_behaved.join().expect("who does no harm is answered");
         burden
     });

@@ -204,6 +204,13 @@ fn misses_above_fetch_queue_max_are_refused_at_once_and_hits_are_not() {
         .inspect(|reply| assert!(reply.is_own_error(), "{reply:?}"))
         .count();
     assert!((5..=9).contains(&refused), "{refused} of 12 refused");
+    // What came in one turn was refused before the worker had taken the first: there may be room for one more.
+    eventually("one is under way and three wait", PATIENCE, || {
+        let mut more = proxy.resp();
+        more.send(&encode(&["GET", &format!("more{}", clients.len())]));
+        clients.push(more);
+        proxy.counter(info::IN_FLIGHT) == 4
+    });
     let answer = proxy.http().get("colder");
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.header("retry-after").is_some(), "{answer:?}");

@@ -321,8 +321,12 @@ impl Engine {
         if client.outbox.is_empty() {
             client.flush_listed = false;
         }
+        let (link, bytes_owed) = (client.link, client.bytes_owed());
         if client.hold == Hold::Outbox || client.state != State::Open {
             self.client_changed(ix);
+        }
+        if link.is_some() {
+            self.resume_link(link, bytes_owed);
         }
     }
 
@@ -428,6 +432,7 @@ impl Engine {
         }
         client.inbox.discard(&mut self.inbox_pool);
         client.outbox.clear(&mut self.pool);
+        self.resume_link(client.link, 0);
         self.outputs.push_back(Output::Close(client.id));
         self.stats.count(Counter::ClientsClosed);
         if reason == CloseReason::OutboxOverflow {

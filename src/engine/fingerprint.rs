@@ -111,7 +111,7 @@ impl Engine {
 
     fn hash_link(&self, link: &Link, out: &mut DefaultHasher) {
         (link.role, link.state, link.flush_listed, link.reply_begun).hash(out);
-        (link.retiring, link.holding).hash(out);
+        (link.retiring, link.holding, link.paused, link.value_left).hash(out);
         link.outbox.to_vec().hash(out);
         (&link.collected, &link.touched).hash(out);
         link.owed.len().hash(out);

@@ -4,6 +4,7 @@
 
 use super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::forget::Flush;
+use super::pass::up_to;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
@@ -282,7 +283,7 @@ impl Engine {
             return self.pass(&owed, chunk);
         }
         if owed.purpose == Purpose::Http {
-            return self.collect_for_http(ix, &owed, chunk);
+            return self.http_part(ix, &owed, chunk);
         }
         link.collected.extend_from_slice(chunk);
         if link.holding && link.collected.len() > BARRIER_REPLY_BYTES_MAX {
@@ -315,7 +316,8 @@ impl Engine {
         }
         self.links[ix].owed.pop_front();
         let mut collected = std::mem::take(&mut self.links[ix].collected);
-        let streamed = owed.purpose == Purpose::Pass && !holds;
+        let value_left = self.links[ix].value_left.take();
+        let streamed = owed.purpose == Purpose::Pass && !holds || value_left.is_some();
         let reply: &[u8] = if whole || streamed {
             chunk
         } else {
@@ -330,7 +332,10 @@ impl Engine {
         match owed.purpose {
             Purpose::Pass => self.pass(&owed, reply),
             Purpose::Info => self.pass_info(&owed, reply),
-            Purpose::Http => self.pass_http(&owed, reply),
+            Purpose::Http => match value_left {
+                Some(left) => self.pass(&owed, up_to(reply, left)),
+                None => self.pass_http(&owed, reply),
+            },
             Purpose::Login => self.login_answered(&owed, reply),
             Purpose::Select(db) => self.selected(&owed, db, reply),
             Purpose::Required
@@ -616,7 +621,7 @@ impl Engine {
         let own = link.own.as_ref();
         // Who waits for data hears nothing for as long as it takes.
         let waits = own.is_some_and(|own| own.session.waits());
-        let patient = link.owed.is_empty() || waits;
+        let patient = link.owed.is_empty() || link.paused || waits;
         if !patient && link.heard + self.config.link_dead <= self.now {
             return self.link_lost(id, SILENT);
         }

@@ -51,6 +51,15 @@ pub(super) enum Road {
     OneShot,
 }
 
+/// What is known of the reply to a read before it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// Nothing.
+    Unknown,
+    /// The value is too large to be kept.
+    Long,
+}
+
 impl Engine {
     /// Sends a command to Redis, or says why not, or holds the client until it may be sent.
     pub(super) fn relay(
@@ -238,7 +247,7 @@ impl Engine {
 
     /// A GET that goes to Redis as it is: its value is too large to keep, its name too long, or rule L5 wants it. At its
     /// completion the key is poisoned (rule L5).
-    pub(super) fn relay_read(&mut self, ix: usize, read: Read<'_>) -> Handled {
+    pub(super) fn relay_read(&mut self, ix: usize, read: Read<'_>, length: Length) -> Handled {
         self.touch.clear();
         self.touch.push(read.hash);
         let mut frame = std::mem::take(&mut self.canonical);
@@ -264,7 +273,12 @@ impl Engine {
             purpose,
             unit: None,
         };
-        let handled = self.relay(ix, command, Road::Shared, http.as_ref());
+        let handled = match (length, &http) {
+            (Length::Unknown, _) => self.relay(ix, command, Road::Shared, http.as_ref()),
+            // It is collected before it is answered, so that a link cannot wait for its client.
+            (Length::Long, Some(ask)) => self.relay(ix, command, Road::OneShot, Some(ask)),
+            (Length::Long, None) => self.relay_long(ix, command),
+        };
         self.canonical = frame;
         if handled == Handled::Done {
             self.count_relayed_read("get");
@@ -290,7 +304,7 @@ impl Engine {
         let behind =
             self.relayed_touches(ix, hash) && self.switches.holds(Rule::RelayBehindRelayed);
         if behind || !self.is_cacheable(key) {
-            return self.relay_read(ix, read);
+            return self.relay_read(ix, read, Length::Unknown);
         }
         self.read(ix, read)
     }

@@ -57,33 +57,35 @@ impl Engine {
         request: &Request<'_>,
         judgement: Judgement,
     ) -> Handled {
-        // Rule L4: a move to an own link happens with nothing outstanding.
-        let client = &mut self.clients[ix];
-        if client.relayed > 0 || client.fetching > 0 {
-            client.hold = if client.relayed > 0 {
-                Hold::Relays
-            } else {
-                Hold::OwnFetch
-            };
-            return Handled::Held;
+        if let Err(handled) = self.take_own_link(ix, Some(judgement.way)) {
+            return handled;
         }
-        if let Some(why) = self.upstream.away() {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.refuse_own(ix, judgement.way, &text, CloseReason::UpstreamLost);
-            return Handled::Done;
-        }
-        let Some(link) = self.claim_link(ix) else {
-            let text = "ERR nearcache: too many connections to Redis";
-            self.refuse_own(ix, judgement.way, text, CloseReason::LinksExhausted);
-            return Handled::Done;
-        };
-        self.clients[ix].own = Some(link);
-        self.name_own_link(ix);
         self.handle_own(ix, request, judgement)
     }
 
+    /// Gives the client an own link; where it cannot have one now, says how its command was handled instead. `way`: of
+    /// the command that begins state; `None`: nothing begins.
+    pub(super) fn take_own_link(&mut self, ix: usize, way: Option<Way>) -> Result<(), Handled> {
+        if self.waits_to_move(ix) {
+            return Err(Handled::Held);
+        }
+        if let Some(why) = self.upstream.away() {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            self.refuse_own(ix, way, &text, CloseReason::UpstreamLost);
+            return Err(Handled::Done);
+        }
+        let Some(link) = self.claim_link(ix) else {
+            let text = "ERR nearcache: too many connections to Redis";
+            self.refuse_own(ix, way, text, CloseReason::LinksExhausted);
+            return Err(Handled::Done);
+        };
+        self.clients[ix].own = Some(link);
+        self.name_own_link(ix);
+        Ok(())
+    }
+
     /// What begins a transaction must not fail and let go on what was meant to be part of it: the client is closed.
-    fn refuse_own(&mut self, ix: usize, way: Way, text: &str, reason: CloseReason) {
+    fn refuse_own(&mut self, ix: usize, way: Option<Way>, text: &str, reason: CloseReason) {
         self.stats.count(Counter::RelayErrors);
         self.reply_error(ix, text.as_bytes());
         let harmless = [
@@ -92,7 +94,8 @@ impl Engine {
             StateKind::Tracking,
             StateKind::Wait,
         ];
-        if !harmless.iter().any(|kind| way == Way::OwnLink(*kind)) {
+        let begins = |way| !harmless.iter().any(|kind| way == Way::OwnLink(*kind));
+        if way.is_some_and(begins) {
             self.finish_client(ix, reason);
         }
     }

@@ -59,6 +59,8 @@ pub enum Purpose {
     Select(u32),
     /// AUTH by a client, with credentials that are not the proxy's own.
     Login,
+    /// What is not done inside a transaction: Redis has refused what stood for it, and the client is told why.
+    Refused,
     /// A step of the handshake that must succeed.
     Required,
     /// A step of the handshake whose answer does not matter.

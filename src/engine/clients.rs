@@ -364,6 +364,9 @@ impl Engine {
     /// No further request of the client is begun; it is closed once everything owed was sent.
     pub(super) fn finish_client(&mut self, ix: usize, reason: CloseReason) {
         self.leave_admission(ix);
+        if self.clients[ix].state == State::Open {
+            self.break_upload(ix);
+        }
         let client = &mut self.clients[ix];
         if client.state == State::Open {
             client.state = State::Finishing(reason);

@@ -16,7 +16,7 @@
 use super::coherence::Waiting;
 use super::{ConnId, Engine, Place};
 use crate::cache::Content;
-use crate::client::{Client, Slot};
+use crate::client::{Client, Framing, Slot};
 use crate::fetch::Waiter;
 use crate::link::{Arrival, Link, Owed};
 use crate::time::Time;
@@ -93,6 +93,9 @@ impl Engine {
         client.authenticated.hash(out);
         (client.version, client.db, client.mute, &client.extras).hash(out);
         client.inbox.readable().hash(out);
+        if let Framing::Upload(stream) = &client.framing {
+            stream.hash(out);
+        }
         client.outbox.to_vec().hash(out);
         client.owed.len().hash(out);
         for Slot {

@@ -5,6 +5,7 @@
 use super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::forget::Flush;
 use super::pass::up_to;
+use super::relay::write_errors;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
@@ -178,6 +179,11 @@ impl Engine {
         let link = &mut self.links[ix];
         link.outbox.sent(n, &mut self.pool);
         link.sent_bytes += n as u64;
+        if link.own.is_some() && self.is_uploaded_to(ix) {
+            // Redis takes it: that is life enough.
+            self.links[ix].heard = self.now;
+        }
+        let link = &mut self.links[ix];
         if link.outbox.is_empty() {
             link.flush_listed = false;
             for client in std::mem::take(&mut self.links[ix].waiting) {
@@ -338,7 +344,8 @@ impl Engine {
             },
             Purpose::Login => self.login_answered(&owed, reply),
             Purpose::Select(db) => self.selected(&owed, db, reply),
-            Purpose::Required
+            Purpose::Refused
+            | Purpose::Required
             | Purpose::Ignored
             | Purpose::Resp3
             | Purpose::Hello
@@ -534,7 +541,7 @@ impl Engine {
                 self.cut_client(ix, slot);
             } else {
                 self.clients[ix].fill_with(slot, &mut self.pool, |out| {
-                    write::error(out, text.as_bytes())
+                    write_errors(out, owed.unit, text.as_bytes())
                 });
             }
         }
@@ -613,6 +620,8 @@ impl Engine {
         let Some(ix) = self.link_index(id) else {
             return;
         };
+        // It is the client that does not go on.
+        let unfinished = self.links[ix].outbox.is_empty() && self.is_uploaded_to(ix);
         let link = &mut self.links[ix];
         link.timer = None;
         if link.state == State::Connecting {
@@ -621,7 +630,7 @@ impl Engine {
         let own = link.own.as_ref();
         // Who waits for data hears nothing for as long as it takes.
         let waits = own.is_some_and(|own| own.session.waits());
-        let patient = link.owed.is_empty() || link.paused || waits;
+        let patient = link.owed.is_empty() || link.paused || waits || unfinished;
         if !patient && link.heard + self.config.link_dead <= self.now {
             return self.link_lost(id, SILENT);
         }

@@ -36,6 +36,7 @@ mod straight;
 mod switches;
 mod timers;
 mod touch;
+mod upload;
 mod upstream;
 mod verify;
 mod warm;

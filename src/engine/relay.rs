@@ -71,7 +71,7 @@ impl Engine {
     ) -> Handled {
         if let Some(why) = self.upstream.away() {
             let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.refuse_relay(ix, http, &text);
+            self.refuse_relay(ix, http, command.unit, &text);
             return Handled::Done;
         }
         if self.waits_for_own_fetch(ix, command.touch) {
@@ -101,7 +101,8 @@ impl Engine {
             }
         };
         let Some(link) = link.and_then(|link| self.link_index(link)) else {
-            self.refuse_relay(ix, http, "ERR nearcache: too many connections to Redis");
+            let text = "ERR nearcache: too many connections to Redis";
+            self.refuse_relay(ix, http, command.unit, text);
             return Handled::Done;
         };
         if self.link_is_full(ix, link) {
@@ -115,11 +116,8 @@ impl Engine {
             }
             Admit::Refused => {
                 self.close_if_unused(link);
-                self.refuse_relay(
-                    ix,
-                    http,
-                    "ERR nearcache: too many requests at the same time",
-                );
+                let text = "ERR nearcache: too many requests at the same time";
+                self.refuse_relay(ix, http, command.unit, text);
                 return Handled::Done;
             }
         }
@@ -336,15 +334,29 @@ impl Engine {
     }
 
     /// Answers a command that cannot be relayed, in the order of the client's replies.
-    fn refuse_relay(&mut self, ix: usize, http: Option<&HttpAsk>, text: &str) {
+    fn refuse_relay(
+        &mut self,
+        ix: usize,
+        http: Option<&HttpAsk>,
+        unit: Option<Unit>,
+        text: &str,
+    ) {
         self.stats.count(Counter::RelayErrors);
         match http {
             Some(ask) => {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
                 self.http_error_now(ix, ask, 503, body.as_bytes());
             }
-            None => self.clients[ix]
-                .reply_with(&mut self.pool, |out| write::error(out, text.as_bytes())),
+            None => self.clients[ix].reply_with(&mut self.pool, |out| {
+                write_errors(out, unit, text.as_bytes());
+            }),
         }
+    }
+}
+
+/// One error, or for a transaction in one piece one for each of its commands.
+pub(super) fn write_errors(out: &mut Vec<u8>, unit: Option<Unit>, text: &[u8]) {
+    for _ in 0..=unit.map_or(0, |unit| unit.before) {
+        write::error(out, text);
     }
 }

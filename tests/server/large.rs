@@ -14,7 +14,7 @@ const VALUE_BYTES: usize = 160 * 1024 * 1024;
 const ROOM_KIB: u64 = 64 * 1024;
 
 /// Forgets how much memory the proxy has needed so far, and says how much it has now, in KiB.
-fn start_measuring(proxy: &Proxy) -> u64 {
+pub fn start_measuring(proxy: &Proxy) -> u64 {
     let path = format!("/proc/{}/clear_refs", proxy.pid());
     fs::write(path, "5").expect("the proxy is a process of ours");
     peak_kib(proxy)
@@ -40,18 +40,18 @@ fn start() -> (RedisServer, Proxy) {
     (redis, proxy)
 }
 
-fn connect(port: u16) -> TcpStream {
+pub fn connect(port: u16) -> TcpStream {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time-out");
     stream
 }
 
-fn ask(stream: &mut TcpStream, line: &str) {
+pub fn ask(stream: &mut TcpStream, line: &str) {
     stream.write_all(&encode_line(line)).expect("it is read");
 }
 
 /// Reads so many bytes, of which the `n`th is to be `expected(n)`, without keeping them.
-fn take(stream: &mut TcpStream, bytes: usize, mut expected: impl FnMut(usize) -> u8) {
+pub fn take(stream: &mut TcpStream, bytes: usize, mut expected: impl FnMut(usize) -> u8) {
     let mut block = vec![0; 256 * 1024];
     let mut at = 0;
     while at < bytes {
@@ -65,7 +65,7 @@ fn take(stream: &mut TcpStream, bytes: usize, mut expected: impl FnMut(usize) ->
     }
 }
 
-fn take_exactly(stream: &mut TcpStream, bytes: &[u8]) {
+pub fn take_exactly(stream: &mut TcpStream, bytes: &[u8]) {
     take(stream, bytes.len(), |n| bytes[n]);
 }
 
@@ -83,13 +83,13 @@ fn waits_for_its_client(redis: &RedisServer) -> bool {
     clients.lines().any(stuck)
 }
 
-fn assert_bounded(proxy: &Proxy, before: u64) {
+pub fn assert_bounded(proxy: &Proxy, before: u64) {
     let peak = peak_kib(proxy);
     assert!(peak < before + ROOM_KIB, "{before} KiB became {peak}");
 }
 
 /// Other clients, on fresh connections and on old ones, are served meanwhile.
-fn assert_others_are_served(proxy: &Proxy) {
+pub fn assert_others_are_served(proxy: &Proxy) {
     let mut other = proxy.resp();
     for n in 0..100 {
         assert_eq!(other.line(&format!("SET k {n}")), Reply::ok());
@@ -205,6 +205,15 @@ fn a_list_of_a_million_passes_at_the_pace_of_who_reads_it() {
     // Nothing says before how long a reply is going to be; and two are three times what is kept for a client.
     ask(&mut slow, "LRANGE list 0 -1");
     ask(&mut slow, "LRANGE list 0 99");
+    // From here on nobody else's commands go behind it. (Those that went before would be waited for, as far as the
+    // client may be owed more.)
+    let mut list = proxy.resp();
+    eventually("its client has enough", PATIENCE, || {
+        let clients = list.line("CLIENT LIST").text();
+        let owed = clients.split(" obl=").skip(1);
+        let owed = owed.filter_map(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+        owed.max() >= Some(1024 * 1024)
+    });
     eventually("Redis has more than is taken", PATIENCE, || {
         waits_for_its_client(&redis)
     });

@@ -334,13 +334,7 @@ impl Engine {
     }
 
     /// Answers a command that cannot be relayed, in the order of the client's replies.
-    fn refuse_relay(
-        &mut self,
-        ix: usize,
-        http: Option<&HttpAsk>,
-        unit: Option<Unit>,
-        text: &str,
-    ) {
+    fn refuse_relay(&mut self, ix: usize, http: Option<&HttpAsk>, unit: Option<Unit>, text: &str) {
         self.stats.count(Counter::RelayErrors);
         match http {
             Some(ask) => {

@@ -421,12 +421,16 @@ impl Redis {
                 session.tracking = Some(prefixes.collect());
                 OK.to_vec()
             }
+            ("ECHO", 2) => bulk(&args[1]),
             ("RPUSH", 3) => {
                 self.queue.push_back(args[2].clone());
                 integer(self.queue.len())
             }
             ("BLPOP", 3) => {
-                let element = self.queue.pop_front().expect("it blocks while there is none");
+                let element = self
+                    .queue
+                    .pop_front()
+                    .expect("it blocks while there is none");
                 [&b"*2\r\n"[..], &bulk(&args[1]), &bulk(&element)].concat()
             }
             ("AUTH", _) | ("CLIENT", 2..) => OK.to_vec(),

@@ -47,9 +47,10 @@ pub enum Round {
 }
 
 impl Part {
-    /// By the actor's number, so that every run has some of each.
-    pub fn of(number: usize, port: Port) -> Part {
+    /// By the actor's number, so that every run in which there are any has some of each.
+    pub fn of(number: usize, port: Port, any: bool) -> Part {
         match (port, number % 6) {
+            _ if !any => Part::Plain,
             (Port::Resp, 1 | 2) => Part::Locks(Round::Idle),
             (Port::Resp, 4) => Part::Listens(None),
             (Port::Resp, 5) => Part::Waits(false),
@@ -177,9 +178,7 @@ pub fn data_of(value: Option<Vec<u8>>) -> Option<Data> {
 
 /// The last element of an array of bulks, or a bulk itself.
 pub fn last_bulk(reply: &[u8]) -> Vec<u8> {
-    let ends: Vec<usize> = (0..reply.len())
-        .filter(|at| reply[*at] == b'$')
-        .collect();
+    let ends: Vec<usize> = (0..reply.len()).filter(|at| reply[*at] == b'$').collect();
     for at in ends.into_iter().rev() {
         let text = &reply[at..];
         let head = text.windows(2).position(|two| two == b"\r\n");

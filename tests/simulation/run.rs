@@ -164,6 +164,7 @@ impl Run {
                 keys: draw(&mut random, &[1, 2, KEYS.len()]),
                 scripts: random.u8(..4) == 0,
                 calm: random.bool(),
+                states: seed % 5 < 2,
             },
             random,
             faults,
@@ -470,8 +471,12 @@ impl Run {
             } else {
                 Port::Resp
             };
-            self.actors
-                .push(Actor::new(self.actors_made, port, &mut self.world));
+            self.actors.push(Actor::new(
+                self.actors_made,
+                port,
+                self.taste,
+                &mut self.world,
+            ));
             self.actors_made += 1;
         }
     }
@@ -530,13 +535,12 @@ impl Run {
             if !self.actors.iter().any(waiting) {
                 return;
             }
-            for actor in self.actors.iter().filter(|actor| waiting(actor)) {
-                if actor.part == Part::Waits(true) {
-                    self.foreign += 1;
-                    let element = format!("f{}", self.foreign);
-                    let args = ["RPUSH", QUEUE, &element].map(|arg| arg.as_bytes().to_vec());
-                    self.world.foreign(self.ledger.db, &[args.to_vec()]);
-                }
+            let waits = |actor: &&Actor| waiting(actor) && actor.part == Part::Waits(true);
+            for _ in 0..self.actors.iter().filter(waits).count() {
+                self.foreign += 1;
+                let element = format!("f{}", self.foreign);
+                let args = ["RPUSH", QUEUE, &element].map(|arg| arg.as_bytes().to_vec());
+                self.world.foreign(self.ledger.db, &[args.to_vec()]);
             }
             self.world.pass(Duration::from_millis(10));
             self.world.advance(1000);

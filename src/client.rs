@@ -11,6 +11,7 @@ use crate::engine::{ConnId, Port};
 use crate::outbox::{Kept, Outbox, Pool};
 use crate::protocol::http;
 use crate::protocol::resp::request::RequestParser;
+use crate::protocol::resp::stream::RequestStream;
 use crate::protocol::resp::write::Version;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -195,6 +196,8 @@ pub enum Framing {
     Resp(RequestParser),
     /// HTTP. Apart, because it is the larger one and most clients do not speak it.
     Http(Box<http::RequestParser>),
+    /// In the middle of a RESP request that is passed on as it comes.
+    Upload(Box<RequestStream>),
 }
 
 /// One client connection.
@@ -600,6 +603,6 @@ mod tests {
         // Ten thousand idle clients take ten thousand of these, and a connection pool makes them idle most of the time.
         let bytes = size_of::<Client>();
         assert!(bytes <= 456, "{bytes} bytes");
-        assert!(size_of::<Slot>() <= 96, "{} bytes", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 104, "{} bytes", size_of::<Slot>());
     }
 }

@@ -85,6 +85,7 @@ fn those_who_send_without_end_are_told_why_they_are_closed_and_the_rest_goes_on(
     let redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
         .env("BUFFERS_MAX_BYTES", 8 * MIB)
+        .env("SHARED_REQUEST_BYTES_MAX", 8 * MIB)
         .env("QUEUE_WAIT_MS", 300)
         .start();
     redis.call(&["SET", "hot", "h"]);
@@ -131,6 +132,7 @@ fn entries_leave_before_anybody_is_paused_and_have_their_room_back_afterwards() 
     let redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
         .env("BUFFERS_MAX_BYTES", 16 * MIB)
+        .env("SHARED_REQUEST_BYTES_MAX", 16 * MIB)
         .env("CACHE_MAX_BYTES", 8 * MIB)
         .start();
     let mut client = proxy.resp();

@@ -22,6 +22,7 @@
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`abuse`]: clients that mean no good; [`faults`]: a Redis, a network, a system in trouble; [`soak`]: all at once
+//! - [`large`], [`uploads`]: values of hundreds of megabytes, down and up, in bounded memory
 //! - [`outages`], [`shutdown`], [`limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -54,6 +55,7 @@ mod http;
 mod http_connections;
 mod http_tools;
 mod kept;
+mod large;
 mod limits;
 mod oracle;
 mod outages;
@@ -71,4 +73,5 @@ mod shutdown;
 mod soak;
 mod together;
 mod tools;
+mod uploads;
 mod walkthrough;

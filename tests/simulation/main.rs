@@ -11,6 +11,7 @@ mod driver;
 
 mod actor;
 mod ledger;
+mod own;
 mod run;
 
 use nearcache::engine::Rule;
@@ -23,7 +24,7 @@ const SEEDS: u64 = 2000;
 const SEEDS_TO_FAIL: u64 = 6000;
 
 /// What is counted over all runs.
-const TOTALS: [&str; 19] = [
+const TOTALS: [&str; 22] = [
     "replies",
     "values read",
     "values older than Redis's",
@@ -43,6 +44,9 @@ const TOTALS: [&str; 19] = [
     "keys fetched ahead",
     "clients paused",
     "clients closed for room",
+    "updates under a lock",
+    "of which others came before",
+    "events told",
 ];
 
 type Totals = [u64; TOTALS.len()];
@@ -84,6 +88,9 @@ fn run(seed: u64, broken: Option<Rule>, trace: bool) -> Totals {
         counter(Counter::FetchedAhead),
         counter(Counter::ClientsPaused),
         counter(Counter::BuffersFull),
+        run.ledger.updates,
+        run.ledger.conflicts,
+        run.ledger.events,
     ]
 }
 

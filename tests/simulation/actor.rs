@@ -521,9 +521,15 @@ fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(100)]).into_owned()
 }
 
-/// What a client is told that has begun a request, or an empty line before one, and is closed because all buffers
-/// together are full.
+/// Whether this is (a part of) what a client is told that has begun a request, or an empty line before one, and is closed
+/// because all buffers together are full.
 fn is_closed_for_room(bytes: &[u8]) -> bool {
-    let says = |words: &[u8]| bytes.windows(words.len()).any(|window| window == words);
-    says(b"out of memory for requests") || says(b"the memory for all that is received")
+    let texts: [&[u8]; 2] = [
+        b"out of memory for requests\n",
+        b"-ERR nearcache: the memory for all that is received and sent is used up\r\n",
+    ];
+    let is_in = |long: &[u8], short: &[u8]| long.windows(short.len()).any(|part| part == short);
+    texts
+        .iter()
+        .any(|text| is_in(bytes, text.trim_ascii()) || is_in(text, bytes))
 }

@@ -56,7 +56,11 @@ pub fn take(stream: &mut TcpStream, bytes: usize, mut expected: impl FnMut(usize
     let mut at = 0;
     while at < bytes {
         let most = block.len().min(bytes - at);
-        let n = stream.read(&mut block[..most]).expect("it goes on");
+        let n = match stream.read(&mut block[..most]) {
+            // A process that is stopped and goes on again.
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read.expect("it goes on"),
+        };
         assert!(n > 0, "it ends {} bytes early", bytes - at);
         for (offset, byte) in block[..n].iter().enumerate() {
             assert_eq!(*byte, expected(at + offset), "byte {}", at + offset);

@@ -45,6 +45,8 @@ pub enum CloseReason {
     Killed,
     /// It needs a connection of its own to Redis, and there are as many as there may be.
     LinksExhausted,
+    /// A transaction that it sent in one piece could not be passed on.
+    TransactionRefused,
 }
 
 impl CloseReason {
@@ -63,6 +65,7 @@ impl CloseReason {
             CloseReason::UpstreamLost => "upstream_lost",
             CloseReason::Killed => "killed",
             CloseReason::LinksExhausted => "links_exhausted",
+            CloseReason::TransactionRefused => "transaction_refused",
         }
     }
 }

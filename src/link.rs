@@ -129,8 +129,6 @@ pub struct Owed {
 pub struct Unit {
     /// Replies that come before that to its EXEC.
     pub before: u32,
-    /// Whether any of them has been passed on.
-    pub passed: bool,
 }
 
 /// What only a link of its own client has.

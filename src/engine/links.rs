@@ -256,7 +256,6 @@ impl Engine {
         };
         if let Some(unit) = &mut owed.unit {
             unit.before -= u32::from(ends);
-            unit.passed = true;
         }
         let owed = owed.clone();
         self.pass(&owed, chunk);
@@ -517,10 +516,10 @@ impl Engine {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };
         if let Some(ix) = self.client_index(client) {
-            // Where a part of the reply has left already, only the end of the connection can say that no more comes.
-            let begun = begun || owed.unit.is_some_and(|unit| unit.passed);
-            let cut = begun && owed.purpose == Purpose::Pass
-                || sent && self.config.upstream_lost == UpstreamLost::Close;
+            // Where a part of the reply has left already, or more replies than one are owed, only the end of the connection
+            // can say that no more comes.
+            let begun = begun && owed.purpose == Purpose::Pass || owed.unit.is_some();
+            let cut = begun || self.config.upstream_lost == UpstreamLost::Close;
             if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(&text);
                 let status = if why == SILENT { 504 } else { 503 };

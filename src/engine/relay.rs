@@ -6,8 +6,8 @@ use super::clients::Handled;
 use super::read::{Freshness, Read};
 use super::switches::Rule;
 use super::{ConnId, Engine};
-use crate::client::{Hold, HttpAsk, HttpWay, Render};
-use crate::config::Coherence;
+use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
+use crate::config::{Coherence, UpstreamLost};
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch, Unit};
 use crate::prefix::Keep;
 use crate::protocol::resp::write::{self, Version};
@@ -60,9 +60,11 @@ impl Engine {
         road: Road,
         http: Option<&HttpAsk>,
     ) -> Handled {
-        if let Some(why) = self.upstream.away() {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.refuse_relay(ix, http, &text);
+        if self.upstream.away().is_some() {
+            self.refuse_away(ix, http);
+            if command.unit.is_some() {
+                self.finish_client(ix, CloseReason::TransactionRefused);
+            }
             return Handled::Done;
         }
         if self.waits_for_own_fetch(ix, command.touch) {
@@ -92,7 +94,8 @@ impl Engine {
             }
         };
         let Some(link) = link.and_then(|link| self.link_index(link)) else {
-            self.refuse_relay(ix, http, "ERR nearcache: too many connections to Redis");
+            let text = "ERR nearcache: too many connections to Redis";
+            self.refuse_relay(ix, &command, http, text);
             return Handled::Done;
         };
         if self.link_is_full(ix, link) {
@@ -106,11 +109,8 @@ impl Engine {
             }
             Admit::Refused => {
                 self.close_if_unused(link);
-                self.refuse_relay(
-                    ix,
-                    http,
-                    "ERR nearcache: too many requests at the same time",
-                );
+                let text = "ERR nearcache: too many requests at the same time";
+                self.refuse_relay(ix, &command, http, text);
                 return Handled::Done;
             }
         }
@@ -322,15 +322,41 @@ impl Engine {
     }
 
     /// Answers a command that cannot be relayed, in the order of the client's replies.
-    fn refuse_relay(&mut self, ix: usize, http: Option<&HttpAsk>, text: &str) {
+    /// What needs Redis while it is away. A Redis client is closed behind the replies before it, as it could not have
+    /// connected to Redis itself: client libraries try again after that, while some give up for good on an error reply
+    /// (Celery's worker ends on one to its BRPOP).
+    pub(super) fn refuse_away(&mut self, ix: usize, http: Option<&HttpAsk>) {
+        self.stats.count(Counter::RelayErrors);
+        let why = self.upstream.away().unwrap_or_default();
+        if let Some(ask) = http {
+            let body = format!("Redis is not reachable: {why}");
+            self.http_error_now(ix, ask, 503, body.as_bytes());
+        } else if self.config.upstream_lost == UpstreamLost::Close {
+            self.finish_client(ix, CloseReason::UpstreamLost);
+        } else {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            self.reply_error(ix, text.as_bytes());
+        }
+    }
+
+    /// A transaction in one piece is owed more replies than this one: its client is closed behind it.
+    fn refuse_relay(
+        &mut self,
+        ix: usize,
+        command: &Relayed<'_>,
+        http: Option<&HttpAsk>,
+        text: &str,
+    ) {
         self.stats.count(Counter::RelayErrors);
         match http {
             Some(ask) => {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
                 self.http_error_now(ix, ask, 503, body.as_bytes());
             }
-            None => self.clients[ix]
-                .reply_with(&mut self.pool, |out| write::error(out, text.as_bytes())),
+            None => self.reply_error(ix, text.as_bytes()),
+        }
+        if command.unit.is_some() {
+            self.finish_client(ix, CloseReason::TransactionRefused);
         }
     }
 }

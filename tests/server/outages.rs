@@ -162,17 +162,83 @@ fn who_is_owed_a_reply_when_redis_dies_is_disconnected_as_by_redis_itself() {
         assert_eq!(client.bytes_until_closed(), expected, "{lines:?}");
     }
     assert_eq!(http.response().status, 503);
-    // Nobody owed this one anything, and while Redis is known to be away nobody is disconnected.
-    eventually("the proxy knows that Redis is away", PATIENCE, || {
-        idle.line("PING").is_own_error()
-    });
-    for line in ["GET cold", "INCR n", "INFO", "EVAL return(1) 0"] {
-        for client in [&mut idle, &mut proxy.resp()] {
-            assert!(client.line(line).is_own_error(), "{line}");
-        }
+    // Nobody owed this one anything.
+    proxy.await_redis("away");
+    assert!(matches!(idle.line("CLIENT ID"), Reply::Int(_)));
+    redis.boot();
+    proxy.await_redis("up");
+    assert_eq!(idle.line("INCR n"), Reply::Int(1));
+}
+
+/// All that needs Redis, and a transaction in one piece, which is owed three replies.
+const NEEDY: [&[&str]; 9] = [
+    &["GET cold"],
+    &["INCR n"],
+    &["INFO"],
+    &["EVAL return(1) 0"],
+    &["PING"],
+    &["BLPOP queue 0"],
+    &["SUBSCRIBE news"],
+    &["WATCH n"],
+    &["MULTI", "INCR n", "EXEC"],
+];
+
+#[test]
+fn who_asks_while_redis_is_away_is_disconnected_as_nobody_could_connect_to_redis() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    redis.kill();
+    proxy.await_redis("away");
+    for lines in NEEDY {
+        let mut client = proxy.resp();
+        let id = client.line("CLIENT ID");
+        assert!(matches!(id, Reply::Int(_)));
+        let asked = ["ECHO before"].iter().chain(lines).chain(&["ECHO behind"]);
+        let bytes: Vec<u8> = asked.flat_map(|line| encode_line(line)).collect();
+        client.send(&bytes);
+        let before = b"$6\r\nbefore\r\n";
+        assert_eq!(client.bytes_until_closed(), before, "{lines:?}");
     }
     redis.boot();
-    await_recovery(&mut idle, "INCR n", &Reply::Int(1));
+    proxy.await_redis("up");
+    assert_eq!(proxy.resp().line("INCR n"), Reply::Int(1));
+}
+
+#[test]
+fn who_prefers_errors_gets_one_for_each_command_while_redis_is_away() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).lost_is_an_error().start();
+    redis.kill();
+    proxy.await_redis("away");
+    for lines in NEEDY {
+        let mut client = proxy.resp();
+        let asked = lines.iter().chain(&["CLIENT GETNAME"]);
+        let bytes: Vec<u8> = asked.flat_map(|line| encode_line(line)).collect();
+        client.send(&bytes);
+        assert!(client.reply().is_own_error(), "{lines:?}");
+        if ["WATCH n", "MULTI"].contains(&lines[0]) {
+            // What would be taken for replies to a part of a transaction must not follow.
+            assert_eq!(client.bytes_until_closed(), b"", "{lines:?}");
+        } else {
+            assert_eq!(client.reply(), Reply::NullBulk, "{lines:?}");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_that_could_not_be_sent_ends_its_client() {
+    // Nobody listens there, and the proxy is told so only when it connects for this transaction.
+    let redis = RedisServer::start();
+    let relay = Relay::to(redis.port());
+    let proxy = Proxy::through(&relay).lost_is_an_error().start();
+    let mut client = proxy.resp();
+    relay.refuse(true);
+    client.send(
+        &["MULTI", "INCR n", "EXEC", "CLIENT GETNAME"]
+            .map(encode_line)
+            .concat(),
+    );
+    assert_eq!(client.bytes_until_closed(), b"");
 }
 
 #[test]

@@ -113,9 +113,8 @@ impl Engine {
     /// `HELLO [version [AUTH user password] [SETNAME name]]`. Nothing changes unless all of it is right.
     pub(super) fn hello(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         if self.upstream.version.is_none() {
-            if let Some(why) = self.upstream.away() {
-                let text = format!("ERR nearcache: Redis is not reachable: {why}");
-                self.reply_error(ix, text.as_bytes());
+            if self.upstream.away().is_some() {
+                self.refuse_away(ix, None);
                 return Handled::Done;
             }
             return self.hold_for_upstream(ix);

@@ -66,10 +66,7 @@ impl Engine {
             touch: union.scope(),
             poison: if holds { union.poison() } else { Poison::Never },
             purpose: Purpose::Pass,
-            unit: Some(Unit {
-                before,
-                passed: false,
-            }),
+            unit: Some(Unit { before }),
         };
         Some((self.relay(ix, command, Road::Shared, None), at))
     }

@@ -51,6 +51,15 @@ pub(super) enum Road {
     OneShot,
 }
 
+/// What is known of the reply to a read before it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// Nothing.
+    Unknown,
+    /// The value is too large to be kept.
+    Long,
+}
+
 impl Engine {
     /// Sends a command to Redis, or says why not, or holds the client until it may be sent.
     pub(super) fn relay(
@@ -61,10 +70,7 @@ impl Engine {
         http: Option<&HttpAsk>,
     ) -> Handled {
         if self.upstream.away().is_some() {
-            self.refuse_away(ix, http);
-            if command.unit.is_some() {
-                self.finish_client(ix, CloseReason::TransactionRefused);
-            }
+            self.refuse_away(ix, http, command.unit);
             return Handled::Done;
         }
         if self.waits_for_own_fetch(ix, command.touch) {
@@ -95,7 +101,7 @@ impl Engine {
         };
         let Some(link) = link.and_then(|link| self.link_index(link)) else {
             let text = "ERR nearcache: too many connections to Redis";
-            self.refuse_relay(ix, &command, http, text);
+            self.refuse_relay(ix, http, command.unit, text);
             return Handled::Done;
         };
         if self.link_is_full(ix, link) {
@@ -110,7 +116,7 @@ impl Engine {
             Admit::Refused => {
                 self.close_if_unused(link);
                 let text = "ERR nearcache: too many requests at the same time";
-                self.refuse_relay(ix, &command, http, text);
+                self.refuse_relay(ix, http, command.unit, text);
                 return Handled::Done;
             }
         }
@@ -238,7 +244,7 @@ impl Engine {
 
     /// A GET that goes to Redis as it is: its value is too large to keep, its name too long, or rule L5 wants it. At its
     /// completion the key is poisoned (rule L5).
-    pub(super) fn relay_read(&mut self, ix: usize, read: Read<'_>) -> Handled {
+    pub(super) fn relay_read(&mut self, ix: usize, read: Read<'_>, length: Length) -> Handled {
         self.touch.clear();
         self.touch.push(read.hash);
         let mut frame = std::mem::take(&mut self.canonical);
@@ -264,7 +270,12 @@ impl Engine {
             purpose,
             unit: None,
         };
-        let handled = self.relay(ix, command, Road::Shared, http.as_ref());
+        let handled = match (length, &http) {
+            (Length::Unknown, _) => self.relay(ix, command, Road::Shared, http.as_ref()),
+            // It is collected before it is answered, so that a link cannot wait for its client.
+            (Length::Long, Some(ask)) => self.relay(ix, command, Road::OneShot, Some(ask)),
+            (Length::Long, None) => self.relay_long(ix, command),
+        };
         self.canonical = frame;
         if handled == Handled::Done {
             self.count_relayed_read("get");
@@ -290,7 +301,7 @@ impl Engine {
         let behind =
             self.relayed_touches(ix, hash) && self.switches.holds(Rule::RelayBehindRelayed);
         if behind || !self.is_cacheable(key) {
-            return self.relay_read(ix, read);
+            return self.relay_read(ix, read, Length::Unknown);
         }
         self.read(ix, read)
     }
@@ -321,42 +332,37 @@ impl Engine {
         }
     }
 
-    /// Answers a command that cannot be relayed, in the order of the client's replies.
     /// What needs Redis while it is away. A Redis client is closed behind the replies before it, as it could not have
     /// connected to Redis itself: client libraries try again after that, while some give up for good on an error reply
     /// (Celery's worker ends on one to its BRPOP).
-    pub(super) fn refuse_away(&mut self, ix: usize, http: Option<&HttpAsk>) {
-        self.stats.count(Counter::RelayErrors);
-        let why = self.upstream.away().unwrap_or_default();
-        if let Some(ask) = http {
-            let body = format!("Redis is not reachable: {why}");
-            self.http_error_now(ix, ask, 503, body.as_bytes());
-        } else if self.config.upstream_lost == UpstreamLost::Close {
-            self.finish_client(ix, CloseReason::UpstreamLost);
-        } else {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.reply_error(ix, text.as_bytes());
+    pub(super) fn refuse_away(&mut self, ix: usize, http: Option<&HttpAsk>, unit: Option<Unit>) {
+        if http.is_none() && self.config.upstream_lost == UpstreamLost::Close {
+            self.stats.count(Counter::RelayErrors);
+            return self.finish_client(ix, CloseReason::UpstreamLost);
         }
+        let why = self.upstream.away().unwrap_or_default();
+        let text = format!("ERR nearcache: Redis is not reachable: {why}");
+        self.refuse_relay(ix, http, unit, &text);
     }
 
-    /// A transaction in one piece is owed more replies than this one: its client is closed behind it.
-    fn refuse_relay(
-        &mut self,
-        ix: usize,
-        command: &Relayed<'_>,
-        http: Option<&HttpAsk>,
-        text: &str,
-    ) {
+    /// Answers a command that cannot be relayed, in the order of the client's replies.
+    fn refuse_relay(&mut self, ix: usize, http: Option<&HttpAsk>, unit: Option<Unit>, text: &str) {
         self.stats.count(Counter::RelayErrors);
         match http {
             Some(ask) => {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
                 self.http_error_now(ix, ask, 503, body.as_bytes());
             }
-            None => self.reply_error(ix, text.as_bytes()),
+            None => self.clients[ix].reply_with(&mut self.pool, |out| {
+                write_errors(out, unit, text.as_bytes());
+            }),
         }
-        if command.unit.is_some() {
-            self.finish_client(ix, CloseReason::TransactionRefused);
-        }
+    }
+}
+
+/// One error, or for a transaction in one piece one for each of its commands.
+pub(super) fn write_errors(out: &mut Vec<u8>, unit: Option<Unit>, text: &[u8]) {
+    for _ in 0..=unit.map_or(0, |unit| unit.before) {
+        write::error(out, text);
     }
 }

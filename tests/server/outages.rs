@@ -1,7 +1,7 @@
 //! Redis away, slow, restarted, closing connections: clear errors at once, hits meanwhile, recovery without help.
 
 use crate::support::http::request_for;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
 use crate::support::relay::{Relay, Way};
 use crate::support::resp::{Reply, RespClient, encode, encode_line};
@@ -215,8 +215,10 @@ fn who_prefers_errors_gets_one_for_each_command_while_redis_is_away() {
         let asked = lines.iter().chain(&["CLIENT GETNAME"]);
         let bytes: Vec<u8> = asked.flat_map(|line| encode_line(line)).collect();
         client.send(&bytes);
-        assert!(client.reply().is_own_error(), "{lines:?}");
-        if ["WATCH n", "MULTI"].contains(&lines[0]) {
+        for line in lines {
+            assert!(client.reply().is_own_error(), "{line} of {lines:?}");
+        }
+        if lines[0] == "WATCH n" {
             // What would be taken for replies to a part of a transaction must not follow.
             assert_eq!(client.bytes_until_closed(), b"", "{lines:?}");
         } else {
@@ -226,7 +228,7 @@ fn who_prefers_errors_gets_one_for_each_command_while_redis_is_away() {
 }
 
 #[test]
-fn a_transaction_that_could_not_be_sent_ends_its_client() {
+fn a_transaction_that_could_not_be_sent_gets_as_many_errors_as_it_has_commands() {
     // Nobody listens there, and the proxy is told so only when it connects for this transaction.
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
@@ -238,7 +240,10 @@ fn a_transaction_that_could_not_be_sent_ends_its_client() {
             .map(encode_line)
             .concat(),
     );
-    assert_eq!(client.bytes_until_closed(), b"");
+    for _ in 0..3 {
+        assert!(client.reply().is_own_error());
+    }
+    assert_eq!(client.reply(), Reply::NullBulk);
 }
 
 #[test]
@@ -440,4 +445,35 @@ fn a_slow_connection_changes_no_reply() {
             );
         }
     }
+}
+
+#[test]
+fn while_a_script_runs_redis_says_so_itself_and_the_script_can_be_killed() {
+    let redis = RedisServer::start_with(&["--busy-reply-threshold", "1"]);
+    let proxy = Proxy::tracking(&redis);
+    let mut client = proxy.resp();
+    assert_eq!(client.line("SET k v"), Reply::ok());
+    let mut script = redis.client();
+    script.send(&encode(&["EVAL", "while true do end", "0"]));
+    proxy.await_redis("busy");
+    for line in ["SET k w", "HGETALL h", "GET cold"] {
+        let reply = client.line(line);
+        assert!(reply.error().starts_with("BUSY "), "{line}: {reply:?}");
+    }
+    assert_eq!(proxy.resp().line("SCRIPT KILL"), Reply::ok());
+    assert!(script.reply().error().contains("killed"));
+    proxy.await_redis("up");
+    assert_eq!(client.line("SET k w"), Reply::ok());
+}
+
+#[test]
+fn a_script_that_only_says_that_redis_is_read_only_changes_nothing() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::tracking(&redis);
+    let mut client = proxy.resp();
+    redis.call(&["SET", "k", "v"]);
+    let said = client.call(&["EVAL_RO", "return redis.error_reply('READONLY x')", "0"]);
+    assert!(said.error().starts_with("READONLY"), "{said:?}");
+    assert_eq!(client.line("GET k"), Reply::bulk("v"));
+    assert_eq!(proxy.counter(info::UPSTREAM_LOST), 0);
 }

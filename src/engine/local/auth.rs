@@ -120,7 +120,7 @@ impl Engine {
         judgement: Judgement,
     ) -> Handled {
         if self.upstream.away().is_some() {
-            self.refuse_away(ix, None);
+            self.refuse_away(ix, None, None);
             return Handled::Done;
         }
         let handled = self.begin_own(ix, request, judgement);

@@ -114,7 +114,7 @@ impl Engine {
     pub(super) fn hello(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         if self.upstream.version.is_none() {
             if self.upstream.away().is_some() {
-                self.refuse_away(ix, None);
+                self.refuse_away(ix, None, None);
                 return Handled::Done;
             }
             return self.hold_for_upstream(ix);

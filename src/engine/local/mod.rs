@@ -84,7 +84,7 @@ impl Engine {
     /// PING is answered here only while Redis answers.
     fn answer_ping(&mut self, ix: usize, request: &Request<'_>) {
         if self.upstream.away().is_some() {
-            return self.refuse_away(ix, None);
+            return self.refuse_away(ix, None, None);
         }
         if request.argc() > 2 {
             return self.reply_error(ix, b"ERR wrong number of arguments for 'ping' command");

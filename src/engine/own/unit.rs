@@ -66,7 +66,10 @@ impl Engine {
             touch: union.scope(),
             poison: if holds { union.poison() } else { Poison::Never },
             purpose: Purpose::Pass,
-            unit: Some(Unit { before }),
+            unit: Some(Unit {
+                before,
+                passed: false,
+            }),
         };
         Some((self.relay(ix, command, Road::Shared, None), at))
     }

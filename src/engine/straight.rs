@@ -11,7 +11,7 @@
 //! returned [`AtOnce::Replies`] and the [`Engine::sent_at_once`] behind it.
 #![forbid(unsafe_code)]
 
-use super::http::Facts;
+use super::http::{Facts, ttl_secs};
 use super::{ConnId, Engine, Output, Place, Port};
 use crate::cache::Content;
 use crate::client::{Client, Framing, Mute};
@@ -114,11 +114,11 @@ impl Engine {
             let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
                 break;
             };
-            let reply = value.reply();
-            if replies.len() + reply.len() > REPLIES_BYTES_MAX || value.shared().is_some() {
+            let bytes = value.value().len();
+            if replies.len() + bytes > REPLIES_BYTES_MAX || value.shared().is_some() {
                 break;
             }
-            replies.extend_from_slice(reply);
+            value.append_reply(replies);
             last = at;
             at += used;
             hits += 1;
@@ -169,7 +169,7 @@ impl Engine {
                 value: bytes,
                 utf8: facts.utf8,
                 etag: facts.etag,
-                ttl_secs: value.deadline().since(self.now).as_secs(),
+                ttl_secs: ttl_secs(value.deadline(), self.now),
                 age_secs: self.now.since(value.stored_at()).as_secs(),
             };
             hit::answer(replies, &self.hit_middle, &hit);

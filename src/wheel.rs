@@ -236,7 +236,11 @@ impl Rings {
     }
 
     /// The first list in time that is not empty, and the tick at which its span begins.
+    #[inline]
     fn next_list(&self) -> Option<(usize, u64)> {
+        if self.len == 0 {
+            return None;
+        }
         let level = self.occupied.iter().position(|&bits| bits != 0)?;
         let place = self.occupied[level].trailing_zeros() as usize;
         let shift = level as u32 * LEVEL_BITS;

@@ -94,6 +94,31 @@ pub(super) struct Moved {
     pub(super) to: u32,
 }
 
+/// All cells, by the slice that they are in: what is written to one cannot be taken for a change of where they are, which
+/// would be looked up anew each time otherwise.
+#[derive(Debug)]
+pub(super) struct CellsMut<'a>(&'a mut [u8]);
+
+impl CellsMut<'_> {
+    /// The head of a cell, or `None` for [`NONE`].
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<HeadMut<'_>> {
+        head_mut(self.0, id)
+    }
+
+    #[inline(always)]
+    pub(super) fn at_mut(&mut self, id: u32) -> HeadMut<'_> {
+        self.get_mut(id).expect("an id of a cell in use")
+    }
+}
+
+#[inline(always)]
+fn head_mut(bytes: &mut [u8], id: u32) -> Option<HeadMut<'_>> {
+    let at = id as usize * UNIT_BYTES;
+    let head = bytes.get_mut(at..at + HEAD_BYTES)?;
+    head.first_chunk_mut().map(HeadMut)
+}
+
 #[derive(Debug, Clone, Default)]
 struct Class {
     /// In the order in which they were filled.
@@ -157,12 +182,16 @@ impl Arena {
         self.get(id).expect("an id of a cell in use")
     }
 
+    /// For who changes several heads.
+    #[inline(always)]
+    pub(super) fn cells_mut(&mut self) -> CellsMut<'_> {
+        CellsMut(&mut self.bytes)
+    }
+
     /// The head of a cell, or `None` for [`NONE`].
     #[inline(always)]
     pub(super) fn get_mut(&mut self, id: u32) -> Option<HeadMut<'_>> {
-        let at = id as usize * UNIT_BYTES;
-        let head = self.bytes.get_mut(at..at + HEAD_BYTES)?;
-        head.first_chunk_mut().map(HeadMut)
+        head_mut(&mut self.bytes, id)
     }
 
     #[inline(always)]

@@ -172,6 +172,14 @@ pub(super) fn reply_len(value_len: usize) -> usize {
     1 + value_len.checked_ilog10().map_or(1, |log| log as usize + 1) + 2 + value_len + 2
 }
 
+/// Writes `$<len>\r\n` at the beginning of `out`; how long it is. `None`: there is no room for it.
+#[inline(never)]
+pub(super) fn write_reply_head(out: &mut [u8], value_len: usize) -> Option<usize> {
+    let head = format!("${value_len}\r\n");
+    out.get_mut(..head.len())?.copy_from_slice(head.as_bytes());
+    Some(head.len())
+}
+
 /// Appends `$<len>\r\n<value>\r\n`.
 pub(super) fn append_reply(out: &mut Vec<u8>, value: &[u8]) {
     let mut digits = [0u8; 20];

@@ -3,7 +3,8 @@
 //! Only views and plain data: nothing here is kept, and nothing here changes the cache.
 #![forbid(unsafe_code)]
 
-use super::block::{self, SharedReply, TAG_BYTES};
+use super::block::{self, SHARED_VALUE_BYTES_MIN, SharedReply};
+use super::table::Table;
 use crate::time::Time;
 
 /// What is known of a key.
@@ -21,11 +22,10 @@ pub enum Content<'c> {
 #[derive(Debug, Clone, Copy)]
 pub struct ValueRef<'c> {
     pub(super) value: &'c [u8],
-    pub(super) shared: Option<&'c SharedReply>,
-    pub(super) tag: Option<&'c [u8; TAG_BYTES]>,
+    /// What else is known of the entry is looked up when it is asked for: many hits ask for nothing.
+    pub(super) table: &'c Table,
+    pub(super) id: u32,
     pub(super) clock: Clock,
-    pub(super) deadline: u32,
-    pub(super) stored: u32,
 }
 
 /// What turns the ticks of an entry, which are modulo 2^32, into instants.
@@ -91,64 +91,76 @@ impl<'c> ValueRef<'c> {
     }
 
     /// Appends the reply `$<len>\r\n<value>\r\n`.
-    #[inline]
     pub fn append_reply(&self, out: &mut Vec<u8>) {
-        if let Some(head) = HEADS.get(self.value.len()) {
-            // Room for all that follows, so that it is asked for once.
-            out.reserve(self.value.len() + head.len() + 2);
-            let len = out.len() + usize::from(head[7]);
-            out.extend_from_slice(head);
-            out.truncate(len);
-            out.extend_from_slice(self.value);
-            out.extend_from_slice(b"\r\n");
-        } else {
-            block::append_reply(out, self.value);
-        }
+        block::append_reply(out, self.value);
+    }
+
+    /// Writes the reply at the beginning of `out`; what is left of it. `None`: there is no room for it.
+    #[inline(always)]
+    pub fn write_reply<'o>(&self, out: &'o mut [u8]) -> Option<&'o mut [u8]> {
+        let head_len = match HEADS.get(self.value.len()) {
+            Some(head) => {
+                *out.first_chunk_mut()? = head.to_le_bytes();
+                (head >> 56) as usize
+            }
+            None => block::write_reply_head(out, self.value.len())?,
+        };
+        let (value, behind) = out
+            .get_mut(head_len..)?
+            .split_at_mut_checked(self.value.len())?;
+        let (end, left) = behind.split_first_chunk_mut()?;
+        value.copy_from_slice(self.value);
+        *end = *b"\r\n";
+        Some(left)
     }
 
     /// A counted reference to the reply, for values of [`super::SHARED_VALUE_BYTES_MIN`] bytes or more: an outbox that keeps a
     /// clone of it can send without copying, whatever becomes of the entry. The bytes stay in the cache's budget as
     /// long as anybody holds them.
-    #[inline]
+    #[inline(always)]
     pub fn shared(&self) -> Option<&'c SharedReply> {
-        self.shared
+        if self.value.len() < SHARED_VALUE_BYTES_MIN {
+            return None;
+        }
+        self.table.shared(self.id)
     }
 
     /// When it was stored, see [`Stamp::stored_at`].
     #[inline]
     pub fn stored_at(&self) -> Time {
-        self.clock.stored(self.stored)
+        self.clock.stored(self.table.at(self.id).stored())
     }
 
     /// From here on the entry acts as if it had never been.
     #[inline]
     pub fn deadline(&self) -> Time {
-        self.clock.deadline(self.deadline)
+        self.clock.deadline(self.table.at(self.id).deadline())
     }
 
     /// The number given to [`super::Cache::put`], or to [`super::Cache::set_tag`] since.
     #[inline]
     pub fn tag(&self) -> u64 {
-        self.tag.map_or(0, |tag| u64::from_ne_bytes(*tag))
+        self.table.tag(self.id)
     }
 }
 
-/// `$<len>\r\n` for the lengths of values that fit a cell, padded; the last byte says how long it is.
-static HEADS: [[u8; 8]; 1024] = {
-    let mut heads = [*b"$\0\0\0\0\0\0\0"; 1024];
+/// `$<len>\r\n` for the lengths of values that fit a cell, padded, as little-endian words; the last byte says how long it is.
+static HEADS: [u64; 1024] = {
+    let mut heads = [0; 1024];
     let mut len = 0;
     while len < heads.len() {
+        let mut head = *b"$\0\0\0\0\0\0\0";
         let (mut at, mut unit) = (1, 1000);
         while unit > 0 {
             if len >= unit || unit == 1 {
-                heads[len][at] = b'0' + (len / unit % 10) as u8;
+                head[at] = b'0' + (len / unit % 10) as u8;
                 at += 1;
             }
             unit /= 10;
         }
-        heads[len][at] = b'\r';
-        heads[len][at + 1] = b'\n';
-        heads[len][7] = at as u8 + 2;
+        (head[at], head[at + 1]) = (b'\r', b'\n');
+        head[7] = at as u8 + 2;
+        heads[len] = u64::from_le_bytes(head);
         len += 1;
     }
     heads
@@ -203,27 +215,6 @@ pub struct Put<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn replies_of_every_length_are_the_same_both_ways() {
-        let clock = Clock { now: 0, passed: 0 };
-        let bytes = vec![b'v'; 1030];
-        for len in 0..bytes.len() {
-            let value = ValueRef {
-                value: &bytes[..len],
-                shared: None,
-                tag: None,
-                clock,
-                deadline: 0,
-                stored: 0,
-            };
-            let (mut quick, mut plain) = (b"+".to_vec(), b"+".to_vec());
-            value.append_reply(&mut quick);
-            block::append_reply(&mut plain, value.value());
-            assert_eq!(quick, plain);
-            assert_eq!(value.reply_len() + 1, plain.len());
-        }
-    }
 
     #[test]
     fn ticks_are_read_across_the_border_of_their_32_bits() {

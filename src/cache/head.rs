@@ -36,7 +36,9 @@ const _: () = assert!(SHAPE + 2 == HEAD_BYTES);
 /// `None`: such a key is never kept.
 #[inline(always)]
 pub(super) fn name_of(db: u32, key_len: usize, hash: u64) -> Option<u64> {
-    if db > DB_MAX || key_len > KEY_BYTES_MAX {
+    // Both limits are 16 bits: one comparison.
+    const _: () = assert!(DB_MAX as usize == KEY_BYTES_MAX);
+    if db as usize | key_len > KEY_BYTES_MAX {
         return None;
     }
     Some(hash << 32 | u64::from(db) << 16 | key_len as u64)
@@ -84,6 +86,12 @@ impl Shape {
             2 => Kind::TooLarge,
             _ => Kind::Block,
         }
+    }
+
+    /// Whether the kind is [`Kind::Block`]: one comparison.
+    #[inline(always)]
+    pub(super) fn is_block(self) -> bool {
+        self.0 >= (Kind::Block as u16) << Shape::KIND_SHIFT
     }
 
     #[inline(always)]

@@ -23,28 +23,27 @@ impl Lru {
         looked_at: NONE,
     };
 
-    /// Moves an entry of the list to its new end.
+    /// Moves an entry of the list to its new end; `newer` and `older` are its neighbours, which the caller has seen.
     #[inline(always)]
-    pub(super) fn touch(&mut self, table: &mut Table, id: u32) {
+    pub(super) fn touch(&mut self, table: &mut Table, id: u32, newer: u32, older: u32) {
         if self.looked_at == id {
-            self.looked_at = table.at(id).older();
+            self.looked_at = older;
         }
         if self.newest == id {
             return;
         }
-        let head = table.at(id);
-        let (newer, older) = (head.newer(), head.older());
-        let mut head = table.at_mut(id);
+        let mut cells = table.cells_mut();
+        let newest = std::mem::replace(&mut self.newest, id);
+        let mut head = cells.at_mut(id);
         head.set_newer(NONE);
-        head.set_older(self.newest);
+        head.set_older(newest);
         // Not the newest, so it has a newer neighbour.
-        table.at_mut(newer).set_older(older);
-        match table.get_mut(older) {
+        cells.at_mut(newer).set_older(older);
+        match cells.get_mut(older) {
             Some(mut older) => older.set_newer(newer),
             None => self.oldest = newer,
         }
-        table.at_mut(self.newest).set_newer(id);
-        self.newest = id;
+        cells.at_mut(newest).set_newer(id);
     }
 
     /// Puts an entry that is not in the list at its new end.

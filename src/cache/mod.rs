@@ -45,6 +45,7 @@ use block::ENTRY_COST_MIN;
 pub use block::{SHARED_VALUE_BYTES_MIN, SharedReply};
 use entry::{Clock, tick_of};
 pub use entry::{Content, NewContent, Put, Stamp, ValueRef};
+use head::Head;
 pub use head::{DB_MAX, KEY_BYTES_MAX};
 use index::Index;
 use leaving::Leaving;
@@ -116,14 +117,16 @@ impl Cache {
     // Always inlined: a call would cost a third more, in saved registers and a result that goes through memory.
     #[inline(always)]
     pub fn get(&mut self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Content<'_>> {
-        let id = self.find(db, key, hash)?;
+        let (id, head) = self.find(db, key, hash)?;
         let clock = self.clock(now);
-        if !self.is_live(id, clock) {
+        if !is_live(head, clock) {
             self.drop_expired(id);
             return None;
         }
-        self.lru.touch(&mut self.table, id);
-        Some(self.table.content(id, clock))
+        let (key_len, shape) = (key.len(), head.shape());
+        let (newer, older) = (head.newer(), head.older());
+        self.lru.touch(&mut self.table, id, newer, older);
+        Some(self.table.content_at(id, key_len, shape, clock))
     }
 
     /// What is known of `key`, without a use of it.
@@ -154,7 +157,7 @@ impl Cache {
     /// Changes the number that was put with the entry of `key`, if there is one. Not a use of it. Returns how many entries
     /// had to leave, as the first such number of an entry takes 8 bytes: hardly ever one.
     pub fn set_tag(&mut self, db: u32, key: &[u8], hash: u64, tag: u64) -> u32 {
-        let Some(id) = self.find(db, key, hash) else {
+        let Some((id, _)) = self.find(db, key, hash) else {
             return 0;
         };
         if self.table.set_tag(id, tag) {
@@ -178,7 +181,7 @@ impl Cache {
     /// until both limits hold. Not kept, and any earlier one removed, when its deadline has passed, when it alone (with
     /// what is lent) exceeds a limit, or when [`DB_MAX`] or [`KEY_BYTES_MAX`] does not allow it.
     pub fn put(&mut self, put: Put<'_>, now: Time) -> Stored {
-        if let Some(id) = self.find(put.db, put.key, put.hash) {
+        if let Some((id, _)) = self.find(put.db, put.key, put.hash) {
             self.take_out(id);
         }
         let clock = self.clock(now);
@@ -214,11 +217,11 @@ impl Cache {
 
     /// Removes the entry of `key`; whether there was one (expired or not).
     pub fn remove(&mut self, db: u32, key: &[u8], hash: u64) -> bool {
-        let found = self.find(db, key, hash);
-        if let Some(id) = found {
-            self.take_out(id);
-        }
-        found.is_some()
+        let Some((id, _)) = self.find(db, key, hash) else {
+            return false;
+        };
+        self.take_out(id);
+        true
     }
 
     /// Removes every entry whose key has this hash, in every database, in one walk, and counts them. Looks at the 32
@@ -343,7 +346,8 @@ impl Cache {
         while let Some(head) = self.table.get(id) {
             let hash = u64::from(head.hash());
             assert_eq!(
-                self.find(head.db(), self.table.key(id), hash),
+                self.find(head.db(), self.table.key(id), hash)
+                    .map(|found| found.0),
                 Some(id),
                 "entry {id} is not what its key finds"
             );
@@ -362,21 +366,21 @@ impl Cache {
     }
 
     #[inline(always)]
-    fn find(&self, db: u32, key: &[u8], hash: u64) -> Option<u32> {
+    fn find(&self, db: u32, key: &[u8], hash: u64) -> Option<(u32, Head<'_>)> {
         let name = head::name_of(db, key.len(), hash)?;
         let mut id = self.index.first(hash as u32);
         loop {
             let head = self.table.get(id)?;
             if head.name() == name && self.table.has_key(id, key) {
-                return Some(id);
+                return Some((id, head));
             }
             id = head.chain();
         }
     }
 
     fn find_live(&self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<(u32, Clock)> {
-        let (id, clock) = (self.find(db, key, hash)?, self.clock(now));
-        self.is_live(id, clock).then_some((id, clock))
+        let ((id, head), clock) = (self.find(db, key, hash)?, self.clock(now));
+        is_live(head, clock).then_some((id, clock))
     }
 
     #[inline(always)]
@@ -385,11 +389,6 @@ impl Cache {
             now: tick_of(now),
             passed: self.rings.tick(),
         }
-    }
-
-    #[inline(always)]
-    fn is_live(&self, id: u32, clock: Clock) -> bool {
-        entry::tick_after(clock.passed, self.table.at(id).deadline()) > clock.now
     }
 
     /// Apart from `get`, so that a hit stays short.
@@ -441,6 +440,11 @@ impl Cache {
         }
         evicted
     }
+}
+
+#[inline(always)]
+fn is_live(head: Head<'_>, clock: Clock) -> bool {
+    entry::tick_after(clock.passed, head.deadline()) > clock.now
 }
 
 /// An entry is kept for at most 2^31 ticks, 24 days: a deadline has 32 bits, and the wheel may be late.

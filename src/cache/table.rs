@@ -11,8 +11,8 @@
 //! It never decides which entry lives, and never links one to another. Costs: all O(1) but for copying the value.
 #![forbid(unsafe_code)]
 
-use super::arena::{Arena, Moved};
-use super::block::{self, BLOCK_ID_BYTES, Block, Place, TAG_BYTES};
+use super::arena::{Arena, CellsMut, Moved};
+use super::block::{self, BLOCK_ID_BYTES, Block, Place, SharedReply, TAG_BYTES};
 use super::entry::{Clock, Content, Put, Stamp, ValueRef, tick_after};
 use super::head::{HEAD_BYTES, Head, HeadMut, Kind, Shape};
 use crate::wheel::{Links, Timers};
@@ -60,6 +60,12 @@ impl Table {
     #[inline(always)]
     pub(super) fn get_mut(&mut self, id: u32) -> Option<HeadMut<'_>> {
         self.cells.get_mut(id)
+    }
+
+    /// For who changes several heads.
+    #[inline(always)]
+    pub(super) fn cells_mut(&mut self) -> CellsMut<'_> {
+        self.cells.cells_mut()
     }
 
     #[inline(always)]
@@ -136,9 +142,9 @@ impl Table {
     /// Whether this is the entry of `key`, given that it has the length of the entry's key.
     #[inline(always)]
     pub(super) fn has_key(&self, id: u32, key: &[u8]) -> bool {
-        match self.at(id).shape().kind() {
-            Kind::Block => self.block_has_key(id, key),
-            _ => same(self.cells.behind(id, 0, key.len()), key),
+        match self.at(id).shape().is_block() {
+            true => self.block_has_key(id, key),
+            false => same(self.cells.behind(id, 0, key.len()), key),
         }
     }
 
@@ -151,27 +157,36 @@ impl Table {
     #[inline(always)]
     pub(super) fn content(&self, id: u32, clock: Clock) -> Content<'_> {
         let head = self.at(id);
-        let shape = head.shape();
-        let (value, shared) = match shape.kind() {
-            Kind::Value => (
-                self.cells.behind(id, head.key_len(), shape.value_len()),
-                None,
-            ),
+        self.content_at(id, head.key_len(), head.shape(), clock)
+    }
+
+    /// The same for a caller who has looked at the head before it was changed.
+    #[inline(always)]
+    pub(super) fn content_at(
+        &self,
+        id: u32,
+        key_len: usize,
+        shape: Shape,
+        clock: Clock,
+    ) -> Content<'_> {
+        let value = match shape.kind() {
+            Kind::Value => self.cells.behind(id, key_len, shape.value_len()),
             Kind::Missing => return Content::Missing,
             Kind::TooLarge => return Content::TooLarge,
-            Kind::Block => {
-                let block = self.block(id);
-                (block.value(head.key_len()), block.shared())
-            }
+            Kind::Block => self.block(id).value(key_len),
         };
         Content::Value(ValueRef {
             value,
-            shared,
-            tag: self.tag(id),
+            table: self,
+            id,
             clock,
-            deadline: head.deadline(),
-            stored: head.stored(),
         })
+    }
+
+    /// The counted reply of an entry that has one.
+    #[inline(never)]
+    pub(super) fn shared(&self, id: u32) -> Option<&SharedReply> {
+        self.block(id).shared()
     }
 
     pub(super) fn stamp(&self, id: u32, clock: Clock) -> Stamp {
@@ -179,7 +194,7 @@ impl Table {
         Stamp {
             stored_at: clock.stored(head.stored()),
             deadline: clock.deadline(head.deadline()),
-            tag: self.tag(id).map_or(0, |tag| u64::from_ne_bytes(*tag)),
+            tag: self.tag(id),
             ping: head.ping(),
         }
     }
@@ -224,10 +239,14 @@ impl Table {
         self.cells.give(id)
     }
 
-    #[inline(always)]
-    fn tag(&self, id: u32) -> Option<&[u8; TAG_BYTES]> {
-        let at = self.at(id).shape().is_tagged().then(|| self.tag_at(id))?;
-        self.cells.behind(id, at, TAG_BYTES).first_chunk()
+    /// The tag, or zero.
+    #[inline]
+    pub(super) fn tag(&self, id: u32) -> u64 {
+        if !self.at(id).shape().is_tagged() {
+            return 0;
+        }
+        let tag = self.cells.behind(id, self.tag_at(id), TAG_BYTES);
+        u64::from_ne_bytes(*tag.first_chunk().expect("as long as asked for"))
     }
 
     /// Where the tag is or would be: how many bytes are between the head and it.

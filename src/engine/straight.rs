@@ -21,9 +21,6 @@ use crate::protocol::http::hit::{self, Hit};
 use crate::protocol::resp::request::get_at_start;
 use crate::stats::Counter;
 
-/// With so many bytes of replies a read goes the general way, which knows how to hold a client.
-pub(super) const REPLIES_BYTES_MAX: usize = 64 * 1024;
-
 /// How many known heads are kept: more HTTP clients than this share them, 1 KiB each at most. Clients of one program
 /// send one head, so sharing costs only those of different programs something.
 pub(super) const KNOWN_HEADS: usize = 64;
@@ -59,7 +56,7 @@ impl Engine {
             _ => 0,
         };
         if used > 0 && used == n {
-            return AtOnce::Replies(&self.replies);
+            return AtOnce::Replies(self.replies.bytes());
         }
         self.received_behind(id, used, n);
         AtOnce::Outputs
@@ -69,7 +66,7 @@ impl Engine {
     #[inline]
     pub fn sent_at_once(&mut self, id: ConnId, n: usize) {
         self.stats.add(Counter::BytesOut, n as u64);
-        if n < self.replies.len() {
+        if n < self.replies.bytes().len() {
             self.keep_replies(id, n);
         }
     }
@@ -90,9 +87,9 @@ impl Engine {
             return;
         };
         let client = &mut self.clients[ix];
-        client.outbox.append(&self.replies[from..], &mut self.pool);
+        let rest = &self.replies.bytes()[from..];
+        client.outbox.append(rest, &mut self.pool);
         client.flush_listed = true;
-        self.replies.clear();
         self.outputs.push_back(Output::Flush(id));
     }
 
@@ -104,35 +101,50 @@ impl Engine {
         if client.port == Port::Http {
             return self.answer_http_hits(ix, n);
         }
-        let bytes = &self.scratch[..n];
-        let replies = &mut self.replies;
-        replies.clear();
-        // Canonical GETs in a row, as `serve_hits` answers them.
-        let (mut at, mut hits, mut last) = (0, 0, 0);
-        while let Some((key, used)) = get_at_start(&bytes[at..]) {
+        // Canonical GETs in a row, as `serve_hits` answers them. Slices that become shorter, and what the loop needs in
+        // variables of its own: a tenth fewer instructions.
+        let (db, now) = (client.db, self.now);
+        let (mut rest, mut room) = (&self.scratch[..n], self.replies.room());
+        let (mut hits, mut left) = (0, room.len());
+        while let Some((key, behind)) = self.get_memo.get_at_start(rest) {
             let hash = self.hasher.hash(key);
-            let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
+            let Some(Content::Value(value)) = self.cache.get(db, key, hash, now) else {
                 break;
             };
-            let bytes = value.value().len();
-            if replies.len() + bytes > REPLIES_BYTES_MAX || value.shared().is_some() {
+            if value.shared().is_some() {
                 break;
             }
-            value.append_reply(replies);
-            last = at;
-            at += used;
+            let Some(room_behind) = value.write_reply(room) else {
+                break;
+            };
+            left = room_behind.len();
+            (room, rest) = (room_behind, behind);
             hits += 1;
         }
+        let at = n - rest.len();
+        self.replies.set_left(left);
         if hits > 0 {
             client.last = command::Place::GET;
         }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
         if self.stats.get(Counter::Hits) >= self.verify.due {
-            let bytes = self.scratch[last..at].to_vec();
-            self.check_last_hit(ix, &bytes);
+            self.check_last_of(ix, at);
         }
         at
+    }
+
+    /// Compares the last of the GETs that the first `end` bytes of the scratch are.
+    #[cold]
+    fn check_last_of(&mut self, ix: usize, end: usize) {
+        let mut last = &self.scratch[..end];
+        while let Some((_, used)) = get_at_start(last) {
+            if used == last.len() {
+                let last = last.to_vec();
+                return self.check_last_hit(ix, &last);
+            }
+            last = &last[used..];
+        }
     }
 
     /// The same for HTTP: requests that differ from one that was understood in nothing but the key.
@@ -141,9 +153,8 @@ impl Engine {
         let client = &mut self.clients[ix];
         let bytes = &self.scratch[..n];
         let known = &mut self.known_heads[ix % KNOWN_HEADS];
-        let replies = &mut self.replies;
-        replies.clear();
-        let (mut at, mut hits, mut last) = (0, 0, 0);
+        let mut room = self.replies.room();
+        let (mut at, mut hits, mut last, mut left) = (0, 0, 0, room.len());
         loop {
             let rest = &bytes[at..];
             let Some((key, used)) = known.get_at_start(rest) else {
@@ -162,7 +173,7 @@ impl Engine {
             let Some(facts) = Facts::from_tag(value.tag()) else {
                 break;
             };
-            if replies.len() + bytes.len() > REPLIES_BYTES_MAX || value.shared().is_some() {
+            if value.shared().is_some() {
                 break;
             }
             let hit = Hit {
@@ -172,11 +183,16 @@ impl Engine {
                 ttl_secs: ttl_secs(value.deadline(), self.now),
                 age_secs: self.now.since(value.stored_at()).as_secs(),
             };
-            hit::answer(replies, &self.hit_middle, &hit);
+            let Some(behind) = hit::write(room, &self.hit_middle, &hit) else {
+                break;
+            };
+            left = behind.len();
+            room = behind;
             last = at;
             at += used;
             hits += 1;
         }
+        self.replies.set_left(left);
         if let (1.., Framing::Http(parser)) = (hits, &mut client.framing) {
             parser.skip_request();
         }

@@ -416,6 +416,10 @@ fn known(content: Content<'_>) -> Known {
             let mut written = Vec::new();
             value.append_reply(&mut written);
             assert_eq!(written, reply);
+            let mut room = vec![b'?'; reply.len() + 8];
+            assert_eq!(value.write_reply(&mut room).map(|left| left.len()), Some(8));
+            assert_eq!(room[..reply.len()], reply);
+            assert!(value.write_reply(&mut room[..reply.len() - 1]).is_none());
             assert_eq!(
                 value.shared().is_some(),
                 bytes.len() >= SHARED_VALUE_BYTES_MIN

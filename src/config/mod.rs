@@ -15,9 +15,11 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod blank;
 mod fraction;
 pub mod load;
 pub mod reload;
+pub mod row;
 pub mod rows;
 pub mod text;
 pub mod value;

@@ -4,7 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::Loaded;
-use super::rows::{Kind, ROWS, Row};
+use super::row::{Kind, Row};
+use super::rows::ROWS;
 use super::value::allowed;
 use std::fmt::Write;
 

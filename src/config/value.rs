@@ -5,7 +5,7 @@
 //! Costs: O(length of the text).
 #![forbid(unsafe_code)]
 
-use super::rows::{Kind, Row, TimeUnit};
+use super::row::{Kind, Row, TimeUnit};
 use super::{Coherence, Config, LogLevel, RedisUrl, fraction, web};
 use crate::prefix::{Keep, Rule};
 use std::path::PathBuf;

@@ -39,6 +39,13 @@ pub const SCENARIOS: &[Scenario] = &[
         ..TRACKED
     },
     Scenario {
+        name: "own: a lost link at each point",
+        scripts: &[&[Watch, ExecSet, Get], &[Get, Get]],
+        depth: 2,
+        losses: 1,
+        ..TRACKED
+    },
+    Scenario {
         name: "own: a message and what it tells of",
         scripts: &[&[Subscribe], &[Get, Get, Get]],
         depth: 1,

@@ -29,7 +29,8 @@ impl State {
                 let awaited = awaited.ok_or(Promise::Order)?;
                 at += self.hear(client, &awaited, &received[at..], stale)?;
             }
-            if self.world.sockets[client].closed {
+            let socket = &self.world.sockets[client];
+            if socket.closed || socket.shut {
                 let observer = &mut self.observers[client];
                 let mut said = self.scenario.scripts[client][..observer.said].iter();
                 if !said.any(|op| op.begins_state()) || !self.lost {

@@ -45,8 +45,8 @@ use block::ENTRY_COST_MIN;
 pub use block::{SHARED_VALUE_BYTES_MIN, SharedReply};
 use entry::{Clock, tick_of};
 pub use entry::{Content, NewContent, Put, Stamp, ValueRef};
-use head::Head;
 pub use head::{DB_MAX, KEY_BYTES_MAX};
+use head::{Head, Kind};
 use index::Index;
 use leaving::Leaving;
 use lru::Lru;
@@ -227,11 +227,21 @@ impl Cache {
     /// Removes every entry whose key has this hash, in every database, in one walk, and counts them. Looks at the 32
     /// bits of the hash that are stored: with a million entries, one call in 4000 also drops an innocent one.
     pub fn remove_name(&mut self, hash: u64) -> usize {
+        self.remove_named(hash, |_| true)
+    }
+
+    /// The same, but for what is known only to be too large to keep: a read of that tells nothing new of it.
+    pub fn remove_readable(&mut self, hash: u64) -> usize {
+        self.remove_named(hash, |head| head.shape().kind() != Kind::TooLarge)
+    }
+
+    #[inline]
+    fn remove_named(&mut self, hash: u64, goes: impl Fn(Head<'_>) -> bool) -> usize {
         let mut removed = 0;
         let mut id = self.index.first(hash as u32);
         while let Some(head) = self.table.get(id) {
             let mut next = head.chain();
-            if head.hash() == hash as u32 {
+            if head.hash() == hash as u32 && goes(head) {
                 if let Some(moved) = self.take_out(id)
                     && moved.from == next
                 {

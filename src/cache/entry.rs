@@ -144,9 +144,10 @@ impl<'c> ValueRef<'c> {
     }
 }
 
-/// `$<len>\r\n` for the lengths of values that fit a cell, padded, as little-endian words; the last byte says how long it is.
-static HEADS: [u64; 1024] = {
-    let mut heads = [0; 1024];
+/// `$<len>\r\n` for the lengths of values that are not counted, padded, as little-endian words; the last byte says how
+/// long it is. 64 KiB, of which the lines of the few lengths in use are in the caches.
+static HEADS: [u64; SHARED_VALUE_BYTES_MIN] = {
+    let mut heads = [0; SHARED_VALUE_BYTES_MIN];
     let mut len = 0;
     while len < heads.len() {
         let mut head = *b"$\0\0\0\0\0\0\0";

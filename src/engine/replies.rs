@@ -5,8 +5,8 @@
 //! clone, holds no memory for it.
 #![forbid(unsafe_code)]
 
-/// With so many bytes of replies a read goes the general way, which knows how to hold a client.
-pub(super) const REPLIES_BYTES_MAX: usize = 64 * 1024;
+/// With so many bytes of replies a read goes the general way, which knows how to hold a client: 64 replies of 1 KiB fit.
+pub(super) const REPLIES_BYTES_MAX: usize = 128 * 1024;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

@@ -119,7 +119,10 @@ impl Engine {
         };
         let client = &self.clients[ix];
         if client.is_at_rest() && self.may_hit(client) {
-            self.receiving = Receiving::Straight;
+            self.receiving = match client.port {
+                Port::Http => Receiving::StraightHttp,
+                Port::Resp => Receiving::Straight,
+            };
             return &mut self.scratch;
         }
         self.room_behind(ix)

@@ -10,6 +10,7 @@ use super::{
 use crate::client::{Client, CloseReason, Hold, Render, Slot, State};
 use crate::config::LogLevel;
 use crate::stats::Counter;
+use crate::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Engine {
         if let Some(ix) = self.client_index(id)
             && local != self.local_of(&self.clients[ix])
         {
-            self.clients[ix].local = Some(Box::new(local));
+            self.clients[ix].extras().local = Some(local);
         }
     }
 
@@ -87,9 +88,10 @@ impl Engine {
                 Port::Http => self.config.http_port,
                 Port::Resp => self.config.resp_port,
             };
-            SocketAddr::new(client.peer.ip(), port.unwrap_or(0))
+            SocketAddr::new(client.peer.addr().ip(), port.unwrap_or(0))
         };
-        client.local.as_deref().copied().unwrap_or_else(here)
+        let extras = client.extras.as_ref();
+        extras.and_then(|extras| extras.local).unwrap_or_else(here)
     }
 
     /// What a client that cannot be taken is told before its socket is closed.
@@ -241,10 +243,12 @@ impl Engine {
                 self.list_ready(ix);
             }
             // A request that was finished gives the one behind it its own time.
-            let earlier = self.clients[ix]
-                .head_since
-                .filter(|_| budget == COMMANDS_PER_TURN);
-            self.clients[ix].head_since = (used < bytes.len()).then(|| earlier.unwrap_or(self.now));
+            let earlier = match self.clients[ix].head_since {
+                since if budget == COMMANDS_PER_TURN => since.min(self.now),
+                _ => self.now,
+            };
+            let unfinished = used < bytes.len();
+            self.clients[ix].head_since = if unfinished { earlier } else { Time::NEVER };
         }
         used
     }
@@ -413,7 +417,7 @@ impl Engine {
         let line = format!(
             "close client={} peer={} reason={}",
             client.number,
-            client.peer,
+            client.peer.addr(),
             reason.name()
         );
         self.log(level, line);
@@ -453,9 +457,8 @@ impl Engine {
         };
         self.clients[ix].timer = None;
         let client = &self.clients[ix];
-        let head_due = client
-            .head_since
-            .map(|since| since + self.config.http_head_timeout);
+        let head_since = Some(client.head_since).filter(|since| *since < Time::NEVER);
+        let head_due = head_since.map(|since| since + self.config.http_head_timeout);
         let idle_due = client.active + self.config.http_idle_timeout;
         let next = match client.state {
             State::Lingering => return self.close_client(ix, CloseReason::Asked),

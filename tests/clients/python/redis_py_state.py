@@ -274,8 +274,8 @@ async def large_values(r):
     await ask("16 MB in a transaction", r.pipeline().set("large", value[1:]).get("large").execute)
     # Once is enough.
     if not IS_ASYNC and int(redis.__version__.split(".")[0]) >= 8:
-        await ask("48 MB set", lambda: r.set("large", value * 3))
-        await ask("48 MB get", lambda: r.get("large"))
+        await ask("100 MB set", lambda: r.set("large", value * 6))
+        await ask("100 MB get", lambda: r.get("large"))
     await ask("many elements", lambda: r.rpush("elements", *range(100_000)))
     await ask("many elements, read", lambda: number_of_elements(r))
     await ask("gone", lambda: r.delete("large", "elements"))

@@ -5,6 +5,7 @@
 #   deploy/test.sh clients    real client libraries against the proxy
 #   deploy/test.sh icount     instructions and system calls per hit
 #   deploy/test.sh bench      throughput and CPU beside other servers
+#   deploy/test.sh micro      what the parts cost by themselves
 #   deploy/test.sh abuse      what abusive clients cost others
 #   deploy/test.sh soak [SECONDS]  everything at once under faults, with a checker
 #   deploy/test.sh asan       the tests under AddressSanitizer and LeakSanitizer
@@ -138,6 +139,7 @@ compose() {
 # icount: `cargo bench` builds the proxy with the release profile itself.
 icount() { cargo bench --locked --bench icount; }
 bench() { cargo bench --locked --bench compare; }
+micro() { cargo bench --locked --bench micro; }
 
 abuse() { cargo bench --locked --bench abuse; }
 
@@ -188,6 +190,7 @@ clients)
     ;;
 icount) icount ;;
 bench) bench ;;
+micro) micro ;;
 abuse) abuse ;;
 soak) soak "${2:-3600}" ;;
 asan) asan ;;
@@ -197,5 +200,5 @@ fuzz)
     fuzz_ready || die "fuzzing needs a nightly toolchain (rustup toolchain install nightly) and cargo-fuzz (cargo install cargo-fuzz --locked)"
     fuzz_one "$2" "${3:-60}"
     ;;
-*) die "usage: deploy/test.sh [all|check|clients|icount|bench|abuse|soak [SECONDS]|asan|sim [SEED]|fuzz TARGET SECONDS]" ;;
+*) die "usage: deploy/test.sh [all|check|clients|icount|bench|micro|abuse|soak [SECONDS]|asan|sim [SEED]|fuzz TARGET SECONDS]" ;;
 esac

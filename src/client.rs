@@ -5,6 +5,8 @@
 //! Costs: O(1) per reply; an idle client holds no buffer.
 #![forbid(unsafe_code)]
 
+mod owed;
+
 use crate::buffer::Buffer;
 use crate::command::Place;
 use crate::engine::{ConnId, Port};
@@ -14,8 +16,8 @@ use crate::protocol::resp::request::RequestParser;
 use crate::protocol::resp::stream::RequestStream;
 use crate::protocol::resp::write::Version;
 use crate::time::Time;
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+pub use owed::Owed;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -163,8 +165,38 @@ pub struct Extras {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// The address it was accepted on, where that is not its own host's at the port that is configured.
+    pub local: Option<SocketAddr>,
     /// The HELLO whose credentials Redis is being asked about.
     pub hello: Option<HelloRest>,
+}
+
+/// An address, in half the room where it is one of IPv4.
+#[derive(Debug, Clone)]
+pub enum Peer {
+    /// Of IPv4.
+    V4(SocketAddrV4),
+    /// Of IPv6.
+    V6(Box<SocketAddrV6>),
+}
+
+impl Peer {
+    /// The address.
+    pub fn addr(&self) -> SocketAddr {
+        match self {
+            Peer::V4(addr) => SocketAddr::V4(*addr),
+            Peer::V6(addr) => SocketAddr::V6(**addr),
+        }
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(addr: SocketAddr) -> Peer {
+        match addr {
+            SocketAddr::V4(addr) => Peer::V4(addr),
+            SocketAddr::V6(addr) => Peer::V6(Box::new(addr)),
+        }
+    }
 }
 
 /// What a HELLO sets once its client is known: `None` leaves it as it is.
@@ -192,8 +224,8 @@ pub enum Mute {
 /// The framing state of the client's protocol.
 #[derive(Debug, Clone)]
 pub enum Framing {
-    /// RESP.
-    Resp(RequestParser),
+    /// RESP: in the middle of a request, or not.
+    Resp(Option<Box<RequestParser>>),
     /// HTTP. Apart, because it is the larger one and most clients do not speak it.
     Http(Box<http::RequestParser>),
     /// In the middle of a RESP request that is passed on as it comes.
@@ -210,9 +242,7 @@ pub struct Client {
     /// The port it came in by.
     pub port: Port,
     /// Its address.
-    pub peer: SocketAddr,
-    /// The address it was accepted on, where that is not its own host's at the port that is configured.
-    pub local: Option<Box<SocketAddr>>,
+    pub peer: Peer,
     /// Where it is in its life.
     pub state: State,
     /// Why it waits.
@@ -237,11 +267,7 @@ pub struct Client {
     /// Bytes to send.
     pub outbox: Outbox,
     /// The replies owed, in the order of the commands.
-    pub owed: VecDeque<Slot>,
-    /// The number of the front slot.
-    pub owed_front: u64,
-    /// Bytes in the early parts of slots.
-    pub early_bytes: usize,
+    pub owed: Owed,
     /// The link its outstanding relayed commands are on.
     pub link: Option<ConnId>,
     /// Its own link, while it has state upstream (rule L15).
@@ -268,8 +294,8 @@ pub struct Client {
     pub opened: Time,
     /// When it last sent or took something, or was opened.
     pub active: Time,
-    /// When the first byte of an unfinished request came.
-    pub head_since: Option<Time>,
+    /// When the first byte of an unfinished request came; never, if there is none.
+    pub head_since: Time,
     /// The timer that watches it.
     pub timer: Option<u32>,
     /// Its timer in the queue of the concurrency limit.
@@ -290,8 +316,7 @@ impl Client {
             id,
             number,
             port,
-            peer,
-            local: None,
+            peer: peer.into(),
             state: State::Open,
             hold: Hold::None,
             admitted: false,
@@ -303,12 +328,10 @@ impl Client {
             inbox: Buffer::default(),
             framing: match port {
                 Port::Http => Framing::Http(Box::default()),
-                Port::Resp => Framing::Resp(RequestParser::default()),
+                Port::Resp => Framing::Resp(None),
             },
             outbox: Outbox::default(),
-            owed: VecDeque::new(),
-            owed_front: 0,
-            early_bytes: 0,
+            owed: Owed::default(),
             link: None,
             own: None,
             relayed: 0,
@@ -322,7 +345,7 @@ impl Client {
             ready_listed: false,
             opened: now,
             active: now,
-            head_since: None,
+            head_since: Time::NEVER,
             timer: None,
             queue_timer: None,
         }
@@ -346,7 +369,7 @@ impl Client {
 
     /// Bytes held for sending: the outbox and the early replies.
     pub fn bytes_owed(&self) -> usize {
-        self.outbox.len() + self.early_bytes
+        self.outbox.len() + self.owed.early_bytes()
     }
 
     /// Memory that it holds: what it has sent and is not handled, what it is owed and has not read.
@@ -391,14 +414,13 @@ impl Client {
 
     /// Takes a place in the order of replies; the number names it until the reply is complete.
     pub fn owe(&mut self, render: Option<Render>) -> u64 {
-        self.owed.push_back(Slot {
+        self.owed.push(Slot {
             done: false,
             lost: false,
             muted: self.is_muted(),
             early: Outbox::default(),
             render,
-        });
-        self.owed_front + (self.owed.len() as u64 - 1)
+        })
     }
 
     /// Appends a reply that is complete at once: to the outbox, or behind the replies that are owed before it.
@@ -410,10 +432,9 @@ impl Client {
         if self.owed.is_empty() {
             self.outbox.append_with(pool, write);
         } else {
-            let early = self.early_slot();
-            let before = early.len();
-            early.append_with(pool, write);
-            self.early_bytes += self.owed.back().map_or(0, |slot| slot.early.len()) - before;
+            let at = self.early_slot();
+            self.owed
+                .change_early(at, |slot| slot.early.append_with(pool, write));
         }
     }
 
@@ -426,8 +447,9 @@ impl Client {
         if self.owed.is_empty() {
             self.outbox.append(bytes, pool);
         } else {
-            self.early_bytes += bytes.len();
-            self.early_slot().append(bytes, pool);
+            let at = self.early_slot();
+            self.owed
+                .change_early(at, |slot| slot.early.append(bytes, pool));
         }
     }
 
@@ -440,9 +462,10 @@ impl Client {
         if self.owed.is_empty() {
             self.outbox.append_shared(shared, part, Kept::ByCache, pool);
         } else {
-            self.early_bytes += part.len();
-            self.early_slot()
-                .append_shared(shared, part, Kept::ByCache, pool);
+            let at = self.early_slot();
+            self.owed.change_early(at, |slot| {
+                slot.early.append_shared(shared, part, Kept::ByCache, pool);
+            });
         }
     }
 
@@ -451,44 +474,45 @@ impl Client {
         self.outbox.append(bytes, pool);
     }
 
-    /// The slot behind all that is owed, for replies that are complete at once; consecutive ones share it.
-    fn early_slot(&mut self) -> &mut Outbox {
+    /// Where the slot behind all that is owed is, for replies that are complete at once; consecutive ones share it.
+    fn early_slot(&mut self) -> usize {
         if self.owed.back().is_none_or(|slot| !slot.done) {
             self.owe(None);
         }
-        let slot = self
-            .owed
-            .back_mut()
-            .expect("one was pushed just now or was there");
-        slot.done = true;
-        &mut slot.early
+        if let Some(slot) = self.owed.back_mut() {
+            slot.done = true;
+        }
+        self.owed.len() - 1 // one was pushed just now or was there
     }
 
     /// Whether the reply in slot `number` is kept from the client.
     pub fn is_slot_muted(&self, number: u64) -> bool {
-        self.place(number).is_some_and(|at| self.owed[at].muted)
+        self.slot(number).is_some_and(|slot| slot.muted)
     }
 
     /// Whether the slot `number` is still owed.
     fn place(&self, number: u64) -> Option<usize> {
-        let at = usize::try_from(number.checked_sub(self.owed_front)?).ok()?;
+        let at = usize::try_from(number.checked_sub(self.owed.front_number())?).ok()?;
         (at < self.owed.len()).then_some(at)
+    }
+
+    fn slot(&self, number: u64) -> Option<&Slot> {
+        self.owed.get(self.place(number)?)
     }
 
     /// How the reply in slot `number` is to be written.
     pub fn render(&self, number: u64) -> Option<&Render> {
-        self.owed.get(self.place(number)?)?.render.as_ref()
+        self.slot(number)?.render.as_ref()
     }
 
     /// Adds bytes to the reply in slot `number`.
     pub fn fill(&mut self, number: u64, bytes: &[u8], pool: &mut Pool) {
         match self.place(number) {
-            Some(at) if self.owed[at].muted => {}
+            Some(_) if self.is_slot_muted(number) => {}
             Some(0) => self.outbox.append(bytes, pool),
-            Some(at) => {
-                self.early_bytes += bytes.len();
-                self.owed[at].early.append(bytes, pool);
-            }
+            Some(at) => self
+                .owed
+                .change_early(at, |slot| slot.early.append(bytes, pool)),
             None => debug_assert!(false, "a reply for a slot that is not owed"),
         }
     }
@@ -496,14 +520,11 @@ impl Client {
     /// As [`Client::fill`] with what `write` appends.
     pub fn fill_with(&mut self, number: u64, pool: &mut Pool, write: impl FnOnce(&mut Vec<u8>)) {
         match self.place(number) {
-            Some(at) if self.owed[at].muted => {}
+            Some(_) if self.is_slot_muted(number) => {}
             Some(0) => self.outbox.append_with(pool, write),
-            Some(at) => {
-                let early = &mut self.owed[at].early;
-                let before = early.len();
-                early.append_with(pool, write);
-                self.early_bytes += early.len() - before;
-            }
+            Some(at) => self
+                .owed
+                .change_early(at, |slot| slot.early.append_with(pool, write)),
             None => debug_assert!(false, "a reply for a slot that is not owed"),
         }
     }
@@ -512,16 +533,13 @@ impl Client {
     pub fn fill_shared(&mut self, number: u64, shared: &Arc<Vec<u8>>, pool: &mut Pool) {
         let (shared, part) = (Arc::clone(shared), 0..shared.len());
         match self.place(number) {
-            Some(at) if self.owed[at].muted => {}
+            Some(_) if self.is_slot_muted(number) => {}
             Some(0) => self
                 .outbox
                 .append_shared(shared, part, Kept::ByNobody, pool),
-            Some(at) => {
-                self.early_bytes += part.len();
-                self.owed[at]
-                    .early
-                    .append_shared(shared, part, Kept::ByNobody, pool);
-            }
+            Some(at) => self.owed.change_early(at, |slot| {
+                slot.early.append_shared(shared, part, Kept::ByNobody, pool);
+            }),
             None => debug_assert!(false, "a reply for a slot that is not owed"),
         }
     }
@@ -532,28 +550,25 @@ impl Client {
             debug_assert!(false, "a reply ends for a slot that is not owed");
             return;
         };
-        if self.owed[at].lost {
+        let Some(slot) = self.owed.get_mut(at).filter(|slot| !slot.lost) else {
             return;
-        }
-        self.owed[at].done = true;
+        };
+        slot.done = true;
         while self.owed.front().is_some_and(|slot| slot.done) {
             self.owed.pop_front();
-            self.owed_front += 1;
-            if let Some(next) = self.owed.front_mut() {
-                let early = std::mem::take(&mut next.early);
-                self.early_bytes -= early.len();
+            let early = self.owed.take_early(0);
+            if !early.is_empty() {
                 self.outbox.append_all(early, pool);
             }
-        }
-        if self.owed.is_empty() && self.owed.capacity() > 64 {
-            self.owed = VecDeque::new();
         }
     }
 
     /// The reply in slot `number` will never come. What is owed before it is still awaited; nothing behind it is sent.
     pub fn lose_slot(&mut self, number: u64) {
-        if let Some(at) = self.place(number) {
-            self.owed[at].lost = true;
+        if let Some(at) = self.place(number)
+            && let Some(slot) = self.owed.get_mut(at)
+        {
+            slot.lost = true;
         }
     }
 
@@ -574,7 +589,7 @@ impl Client {
             "the front slot keeps bytes back"
         );
         let early: usize = self.owed.iter().map(|slot| slot.early.len()).sum();
-        assert_eq!(early, self.early_bytes);
+        assert_eq!(early, self.owed.early_bytes());
         assert_eq!(
             self.link.is_some(),
             self.relayed > 0,
@@ -601,8 +616,9 @@ mod tests {
     #[test]
     fn what_every_client_has_is_small() {
         // Ten thousand idle clients take ten thousand of these, and a connection pool makes them idle most of the time.
-        let bytes = size_of::<Client>();
-        assert!(bytes <= 456, "{bytes} bytes");
-        assert!(size_of::<Slot>() <= 104, "{} bytes", size_of::<Slot>());
+        // With its place in the table of generations; `tests/heap.rs` counts what is really allocated.
+        let bytes = size_of::<Client>() + size_of::<u32>();
+        assert!(bytes <= 256, "{bytes} bytes");
+        assert!(size_of::<Slot>() <= 80, "{} bytes", size_of::<Slot>());
     }
 }

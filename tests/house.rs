@@ -89,7 +89,10 @@ const NAMES_FORBIDDEN_IN_CORE: &[&str] = &[
 /// reference to bytes that never change, as an outbox and the cache share them.
 const ALLOWED_IN_CORE: &[(&str, &str)] = &[
     ("engine", "std::net::SocketAddr"),
-    ("client", "std::net::SocketAddr"),
+    (
+        "client",
+        "std::net::{SocketAddr, SocketAddrV4, SocketAddrV6}",
+    ),
     ("cache", "std::sync::Arc"),
     ("client", "std::sync::Arc"),
     ("command", "std::sync::Arc"),

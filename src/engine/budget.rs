@@ -304,7 +304,7 @@ impl Engine {
             inboxes += client.inbox.capacity();
             paused += usize::from(client.paused);
             outboxes += client.outbox.held_bytes(&mut values);
-            for slot in &client.owed {
+            for slot in client.owed.iter() {
                 outboxes += slot.early.held_bytes(&mut values);
             }
         }

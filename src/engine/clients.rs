@@ -10,6 +10,7 @@ use super::{
 use crate::client::{Client, CloseReason, Hold, Render, Slot, State};
 use crate::config::LogLevel;
 use crate::stats::Counter;
+use crate::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ impl Engine {
         if let Some(ix) = self.client_index(id)
             && local != self.local_of(&self.clients[ix])
         {
-            self.clients[ix].local = Some(Box::new(local));
+            self.clients[ix].extras().local = Some(local);
         }
     }
 
@@ -98,9 +99,10 @@ impl Engine {
                 Port::Http => self.config.http_port,
                 Port::Resp => self.config.resp_port,
             };
-            SocketAddr::new(client.peer.ip(), port.unwrap_or(0))
+            SocketAddr::new(client.peer.addr().ip(), port.unwrap_or(0))
         };
-        client.local.as_deref().copied().unwrap_or_else(here)
+        let extras = client.extras.as_ref();
+        extras.and_then(|extras| extras.local).unwrap_or_else(here)
     }
 
     /// What a client that cannot be taken is told before its socket is closed.
@@ -128,7 +130,10 @@ impl Engine {
         };
         let client = &self.clients[ix];
         if client.is_at_rest() && self.may_hit(client) {
-            self.receiving = Receiving::Straight;
+            self.receiving = match client.port {
+                Port::Http => Receiving::StraightHttp,
+                Port::Resp => Receiving::Straight,
+            };
             return &mut self.scratch;
         }
         self.room_behind(ix)
@@ -252,10 +257,12 @@ impl Engine {
                 self.list_ready(ix);
             }
             // A request that was finished gives the one behind it its own time.
-            let earlier = self.clients[ix]
-                .head_since
-                .filter(|_| budget == COMMANDS_PER_TURN);
-            self.clients[ix].head_since = (used < bytes.len()).then(|| earlier.unwrap_or(self.now));
+            let earlier = match self.clients[ix].head_since {
+                since if budget == COMMANDS_PER_TURN => since.min(self.now),
+                _ => self.now,
+            };
+            let unfinished = used < bytes.len();
+            self.clients[ix].head_since = if unfinished { earlier } else { Time::NEVER };
         }
         used
     }
@@ -427,7 +434,7 @@ impl Engine {
         let line = format!(
             "close client={} peer={} reason={}",
             client.number,
-            client.peer,
+            client.peer.addr(),
             reason.name()
         );
         self.log(level, line);
@@ -453,9 +460,7 @@ impl Engine {
         }
         client.inbox.discard(&mut self.inbox_pool);
         client.outbox.clear(&mut self.pool);
-        for slot in &mut client.owed {
-            slot.early.clear(&mut self.pool);
-        }
+        client.owed.clear(&mut self.pool);
         self.resume_link(client.link, 0);
         self.outputs.push_back(Output::Close(client.id));
         self.stats.count(Counter::ClientsClosed);
@@ -471,9 +476,8 @@ impl Engine {
         };
         self.clients[ix].timer = None;
         let client = &self.clients[ix];
-        let head_due = client
-            .head_since
-            .map(|since| since + self.config.http_head_timeout);
+        let head_since = Some(client.head_since).filter(|since| *since < Time::NEVER);
+        let head_due = head_since.map(|since| since + self.config.http_head_timeout);
         let idle_due = client.active + self.config.http_idle_timeout;
         let next = match client.state {
             State::Lingering => return self.close_client(ix, CloseReason::Asked),

@@ -104,7 +104,7 @@ impl Engine {
             muted,
             early,
             render,
-        } in &client.owed
+        } in client.owed.iter()
         {
             (done, lost, muted, early.to_vec(), render).hash(out);
         }
@@ -227,7 +227,7 @@ impl Engine {
         match self.client_index(client) {
             Some(ix) => (
                 self.name(client),
-                slot.wrapping_sub(self.clients[ix].owed_front),
+                slot.wrapping_sub(self.clients[ix].owed.front_number()),
             ),
             None => (GONE, 0),
         }

@@ -10,7 +10,7 @@ use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
-use crate::client::{Hold, HttpAsk, HttpWay, Render};
+use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
 use crate::config::{Coherence, UpstreamLost};
 use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter};
 use crate::prefix::Keep;
@@ -96,7 +96,7 @@ impl Engine {
         match content {
             Content::Value(value) => match value.shared() {
                 Some(shared) => client.reply_shared(shared, 0..shared.len(), &mut self.pool),
-                None => client.reply(value.reply(), &mut self.pool),
+                None => client.reply_with(&mut self.pool, |out| value.append_reply(out)),
             },
             Content::Missing => {
                 let version = client.version;
@@ -243,8 +243,9 @@ impl Engine {
                     self.answer_value(waiter, flight.hash, value.as_ref(), stored, &mut facts);
                 }
                 if let (Some(facts), true) = (facts, stored) {
-                    self.cache
-                        .set_tag(flight.db, &flight.key, flight.hash, facts.to_tag());
+                    let (key, tag) = (&flight.key, facts.to_tag());
+                    let evicted = self.cache.set_tag(flight.db, key, flight.hash, tag);
+                    self.stats.add(Counter::Evictions, u64::from(evicted));
                 }
                 self.release_place();
                 self.warm_completed(id, &flight, None);
@@ -395,7 +396,7 @@ impl Engine {
         let slot = waiter.slot;
         match self.clients[ix].render(slot).cloned() {
             Some(Render::Http(ask)) => self.http_fetch_error(ix, Some(slot), &ask, error),
-            _ if matches!(error, FetchError::Lost(_))
+            _ if matches!(error, FetchError::Lost(_) | FetchError::Unreachable(_))
                 && self.config.upstream_lost == UpstreamLost::Close =>
             {
                 self.cut_client(ix, slot)
@@ -447,6 +448,11 @@ impl Engine {
         self.stats.count(Counter::FetchErrors);
         match http {
             Some(ask) => self.http_fetch_error(ix, None, ask, error),
+            None if matches!(error, FetchError::Unreachable(_))
+                && self.config.upstream_lost == UpstreamLost::Close =>
+            {
+                self.finish_client(ix, CloseReason::UpstreamLost)
+            }
             None => self.clients[ix].reply_with(&mut self.pool, |out| {
                 write::error(out, error_text(error).as_bytes())
             }),

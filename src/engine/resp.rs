@@ -72,12 +72,12 @@ impl Engine {
 
     /// The same up to a request that is passed on as it comes.
     fn serve_requests(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
-        let Framing::Resp(mut parser) = std::mem::replace(
-            &mut self.clients[ix].framing,
-            Framing::Resp(RequestParser::default()),
-        ) else {
+        let Framing::Resp(kept) = &mut self.clients[ix].framing else {
             return bytes.len();
         };
+        let mut parser = kept
+            .take()
+            .map_or_else(RequestParser::default, |kept| *kept);
         let id = self.clients[ix].id;
         let mut at = 0;
         while at < bytes.len() && *budget > 0 {
@@ -135,7 +135,9 @@ impl Engine {
                 }
             }
         }
-        self.clients[ix].framing = Framing::Resp(parser);
+        if !parser.is_at_start() {
+            self.clients[ix].framing = Framing::Resp(Some(Box::new(parser)));
+        }
         at
     }
 
@@ -160,7 +162,7 @@ impl Engine {
                 break;
             }
             match value.shared() {
-                None => client.reply(value.reply(), &mut self.pool),
+                None => client.reply_with(&mut self.pool, |out| value.append_reply(out)),
                 Some(shared) => client.reply_shared(shared, 0..shared.len(), &mut self.pool),
             }
             last = at;

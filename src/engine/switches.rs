@@ -167,10 +167,9 @@ impl Engine {
             return;
         }
         let client = &mut self.clients[ix];
-        let at = (slot - client.owed_front) as usize;
-        if let (true, Some(slot)) = (at > 0, client.owed.get_mut(at)) {
-            let early = std::mem::take(&mut slot.early);
-            client.early_bytes -= early.len();
+        let at = (slot - client.owed.front_number()) as usize;
+        if at > 0 {
+            let early = client.owed.take_early(at);
             client.outbox.append_all(early, &mut self.pool);
         }
     }

@@ -18,7 +18,7 @@ use crate::client::{CloseReason, Framing, State};
 use crate::command::{Effect, LocalCommand, StateKind, Way};
 use crate::link::{Owed, Poison, Purpose, Touch};
 use crate::protocol::Parse;
-use crate::protocol::resp::request::{RequestError, RequestParser};
+use crate::protocol::resp::request::RequestError;
 use crate::protocol::resp::stream::RequestStream;
 use crate::protocol::resp::write;
 use crate::session::Deed;
@@ -104,8 +104,7 @@ impl Engine {
     /// Passes on what has come of the request under way; returns how many bytes it took. Afterwards either the request
     /// is over, or the client waits, or all bytes are used.
     pub(super) fn pass_upload(&mut self, ix: usize, bytes: &[u8]) -> usize {
-        let fresh = Framing::Resp(RequestParser::default());
-        let framing = std::mem::replace(&mut self.clients[ix].framing, fresh);
+        let framing = std::mem::replace(&mut self.clients[ix].framing, Framing::Resp(None));
         let Framing::Upload(mut stream) = framing else {
             self.clients[ix].framing = framing;
             return 0;
@@ -190,7 +189,7 @@ impl Engine {
         if !self.is_uploading(ix) {
             return;
         }
-        self.clients[ix].framing = Framing::Resp(RequestParser::default());
+        self.clients[ix].framing = Framing::Resp(None);
         if let Some(owed) = self.take_back_upload(ix) {
             if let Some((_, slot)) = owed.to {
                 self.clients[ix].lose_slot(slot);
@@ -220,7 +219,7 @@ impl Engine {
     pub(super) fn is_answered_early(&mut self, ix: usize) -> bool {
         let early = self.is_uploading(ix) && self.clients[ix].state == State::Open;
         if early {
-            self.clients[ix].framing = Framing::Resp(RequestParser::default());
+            self.clients[ix].framing = Framing::Resp(None);
             self.drop_own_link(ix);
             self.finish_client(ix, CloseReason::UpstreamLost);
         }

@@ -95,6 +95,10 @@ fn invalidations_are_redirected_to_the_client_that_is_named() {
     let on = format!("CLIENT TRACKING ON REDIRECT {id}");
     assert_eq!(reader.line(&on), Reply::ok());
     assert_eq!(reader.line("CLIENT GETREDIR"), Reply::Int(id));
+    let shown = reader.line("CLIENT INFO").text();
+    assert!(shown.contains(&format!(" redir={id} ")), "{shown}");
+    let shown = listener.line("CLIENT INFO").text();
+    assert!(shown.contains(" redir=-1 "), "{shown}");
     listener.line("SUBSCRIBE __redis__:invalidate");
     assert_eq!(id_of(&mut reader), id + 1);
     for n in 0..3 {

@@ -454,3 +454,52 @@ fn transactions_in_one_piece_of_many_clients_do_not_mix() {
     }
     assert_eq!(redis.call(&["GET", "n"]), Reply::bulk(sum.to_string()));
 }
+
+#[test]
+fn each_command_of_a_transaction_in_one_piece_has_its_error_while_redis_is_away() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    let mut client = proxy.resp();
+    redis.kill();
+    eventually("it is known", PATIENCE, || {
+        proxy.resp().line("PING").is_own_error()
+    });
+    let unit = ["MULTI", "INCR n", "GET n", "EXEC", "ECHO x"].map(encode_line);
+    for _ in 0..3 {
+        client.send(&unit.concat());
+        let replies = client.replies(5);
+        assert!(replies[..4].iter().all(Reply::is_own_error), "{replies:?}");
+        assert_eq!(replies[4], Reply::bulk("x"));
+    }
+}
+
+#[test]
+fn nobody_is_killed_inside_a_transaction() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    let (mut client, mut other) = (proxy.resp(), proxy.resp());
+    assert_eq!(other.line("SET k v"), Reply::ok());
+    let Reply::Int(id) = other.line("CLIENT ID") else {
+        panic!("a number");
+    };
+    let before = redis.proxy_connections();
+    for kill in [
+        format!("CLIENT KILL ID {id}"),
+        "CLIENT KILL TYPE normal SKIPME no".to_owned(),
+        "CLIENT KILL USER default".to_owned(),
+    ] {
+        assert_eq!(client.line("MULTI"), Reply::ok());
+        let refused = client.line(&kill);
+        assert!(refused.is_own_error(), "{refused:?}");
+        assert_eq!(client.line("INCR n"), Reply::Simple("QUEUED".to_owned()));
+        assert!(client.line("EXEC").error().starts_with("EXECABORT"));
+    }
+    assert_eq!(other.line("GET n"), Reply::NullBulk);
+    let after = redis.proxy_connections();
+    assert!(
+        before.iter().all(|one| after.contains(one)),
+        "{before:?} {after:?}"
+    );
+    // Outside it is as ever.
+    assert_eq!(client.line(&format!("CLIENT KILL ID {id}")), Reply::Int(1));
+}

@@ -125,7 +125,7 @@ impl Engine {
         client.port == Port::Resp
             && filter.id.is_none_or(|id| id == client.number)
             && filter.kind.is_none_or(|kind| kind == self.kind_of(client))
-            && is(&filter.addr, &|| client.peer.to_string())
+            && is(&filter.addr, &|| client.peer.addr().to_string())
             && is(&filter.laddr, &|| self.local_of(client).to_string())
             && is(&filter.user, &|| self.user_of(client).into_owned())
             && filter
@@ -190,7 +190,7 @@ impl Engine {
              multi={queued} qbuf={inbox} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={owed} oll=0 omem=0 \
              tot-mem={size} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
             client.number,
-            client.peer,
+            client.peer.addr(),
             self.local_of(client),
             text(extras.map(|extras| &*extras.name)),
             self.now.since(client.opened).as_secs(),

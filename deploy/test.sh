@@ -128,7 +128,7 @@ compose() {
     # The caller's own settings are meant for a proxy outside of a container.
     # shellcheck disable=SC2086 # words are meant
     mkdir -p target
-    env -u HTTP_PORT -u RESP_PORT -u FLASK_RUN_PORT $cmd --env-file env.local config >target/compose.yml
+    env -u HTTP_PORT -u RESP_PORT -u ADMIN_PORT -u FLASK_RUN_PORT $cmd --env-file env.local config >target/compose.yml
     say "docker-compose.yml is valid with env.local ($($cmd version --short))"
 }
 

@@ -159,6 +159,8 @@ pub struct Extras {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+    /// It has said the ADMIN_PASSWORD.
+    pub admin: bool,
     /// The HELLO whose credentials Redis is being asked about.
     pub hello: Option<HelloRest>,
 }
@@ -239,6 +241,8 @@ pub struct Client {
     pub own: Option<ConnId>,
     /// Relayed commands outstanding.
     pub relayed: u32,
+    /// Since when Redis has had the only relayed command of it, and which that is.
+    pub relay_began: Option<(Time, Place)>,
     /// How many of those touch everything.
     pub relayed_all: u32,
     /// Slots that wait for a fetch.
@@ -292,7 +296,7 @@ impl Client {
             db,
             inbox: Buffer::default(),
             framing: match port {
-                Port::Http => Framing::Http(Box::default()),
+                Port::Http | Port::Admin => Framing::Http(Box::default()),
                 Port::Resp => Framing::Resp(RequestParser::default()),
             },
             outbox: Outbox::default(),
@@ -302,6 +306,7 @@ impl Client {
             link: None,
             own: None,
             relayed: 0,
+            relay_began: None,
             relayed_all: 0,
             fetching: 0,
             mute: Mute::Off,

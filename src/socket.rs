@@ -298,6 +298,26 @@ fn cvt(rc: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// The name of this machine, read once, without what a connection's name may not hold.
+pub fn host_name() -> &'static str {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .or_else(|_| std::env::var("HOSTNAME"))
+            .unwrap_or_default();
+        let name: String = name
+            .chars()
+            .filter(char::is_ascii_graphic)
+            .take(64)
+            .collect();
+        if name.is_empty() {
+            "localhost".to_owned()
+        } else {
+            name
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

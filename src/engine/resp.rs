@@ -115,7 +115,7 @@ impl Engine {
             return 0;
         }
         let client = &mut self.clients[ix];
-        let (mut at, mut hits, mut last) = (0, 0, 0);
+        let (mut at, mut hits) = (0, 0);
         while *budget > hits {
             let Some((key, used)) = get_at_start(&bytes[at..]) else {
                 break;
@@ -131,7 +131,9 @@ impl Engine {
                 None => client.reply(value.reply(), &mut self.pool),
                 Some(shared) => client.reply_shared(shared, 0..shared.len()),
             }
-            last = at;
+            if self.ghost.follows(hash) {
+                self.ghost.note(hash, self.now);
+            }
             at += used;
             hits += 1;
         }
@@ -140,8 +142,8 @@ impl Engine {
         }
         *budget -= hits;
         self.stats.add(Counter::Hits, hits as u64);
-        if self.stats.get(Counter::Hits) >= self.verify.due {
-            self.check_last_hit(ix, &bytes[last..at]);
+        if self.stats.get(Counter::Hits) >= self.sample_due {
+            self.sample_of_row(ix, &bytes[..at], hits as u64);
         }
         at
     }

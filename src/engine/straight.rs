@@ -108,7 +108,7 @@ impl Engine {
         let replies = &mut self.replies;
         replies.clear();
         // Canonical GETs in a row, as `serve_hits` answers them.
-        let (mut at, mut hits, mut last) = (0, 0, 0);
+        let (mut at, mut hits) = (0, 0);
         while let Some((key, used)) = get_at_start(&bytes[at..]) {
             let hash = self.hasher.hash(key);
             let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
@@ -119,7 +119,9 @@ impl Engine {
                 break;
             }
             replies.extend_from_slice(reply);
-            last = at;
+            if self.ghost.follows(hash) {
+                self.ghost.note(hash, self.now);
+            }
             at += used;
             hits += 1;
         }
@@ -128,9 +130,9 @@ impl Engine {
         }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
-        if self.stats.get(Counter::Hits) >= self.verify.due {
-            let bytes = self.scratch[last..at].to_vec();
-            self.check_last_hit(ix, &bytes);
+        if self.stats.get(Counter::Hits) >= self.sample_due {
+            let bytes = self.scratch[..at].to_vec();
+            self.sample_of_row(ix, &bytes, hits);
         }
         at
     }
@@ -173,6 +175,9 @@ impl Engine {
                 age_secs: self.now.since(value.stored_at()).as_secs(),
             };
             hit::answer(replies, &self.hit_middle, &hit);
+            if self.ghost.follows(hash) {
+                self.ghost.note(hash, self.now);
+            }
             last = at;
             at += used;
             hits += 1;
@@ -182,11 +187,11 @@ impl Engine {
         }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
-        if self.stats.get(Counter::Hits) >= self.verify.due
+        if self.stats.get(Counter::Hits) >= self.sample_due
             && let Some((key, _)) = known.get_at_start(&self.scratch[last..at])
         {
             let (db, key) = (self.clients[ix].db, key.to_vec());
-            self.check_hit(db, &key, self.hasher.hash(&key));
+            self.sample_hit(db, &key, self.hasher.hash(&key));
         }
         at
     }

@@ -62,13 +62,19 @@ impl Listeners {
     /// One line that names the port, its key and, where that can be found out, the process that has it.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Listeners, String> {
         let ports = [
-            (Port::Http, "HTTP_PORT", config.http_port),
-            (Port::Resp, "RESP_PORT", config.resp_port),
+            (Port::Http, "HTTP_PORT", config.http_port, &config.bind),
+            (Port::Resp, "RESP_PORT", config.resp_port, &config.bind),
+            (
+                Port::Admin,
+                "ADMIN_PORT",
+                config.admin_port,
+                &config.admin_bind,
+            ),
         ];
         let mut listeners = Listeners::default();
-        for (port, key, number) in ports {
+        for (port, key, number, binds) in ports {
             let Some(number) = number else { continue };
-            for bind in &config.bind {
+            for bind in binds {
                 listeners
                     .bind_name(bind, port, number, registry)
                     .map_err(|(address, e)| {
@@ -233,6 +239,7 @@ mod tests {
         Config {
             http_port: any,
             resp_port: any,
+            admin_port: None,
             bind: vec![bind.to_owned()],
             ..Config::default()
         }

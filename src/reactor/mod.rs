@@ -130,6 +130,7 @@ impl Reactor {
             now,
             unix_secs: wall.unix_secs(now),
             pid: std::process::id(),
+            host: socket::host_name(),
         };
         Ok(Reactor {
             poll,
@@ -523,7 +524,7 @@ impl Reactor {
         }
         let keepalive = match port {
             // HTTP has an idle time-out of its own.
-            Port::Http => None,
+            Port::Http | Port::Admin => None,
             Port::Resp => Some(socket::KEEPALIVE_CLIENT),
         };
         let token = Source::Socket(id.place).token();
@@ -587,6 +588,7 @@ impl Reactor {
                 Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
                 Output::Log(level, text) => self.log.log(level, text),
+                Output::Set(setting) => self.take_setting(&setting),
             }
         }
     }

@@ -26,6 +26,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin;
 mod auth;
 mod budgets;
 mod client_command;
@@ -51,6 +52,7 @@ mod http_connections;
 mod http_tools;
 mod kept;
 mod limits;
+mod nearcache_command;
 mod oracle;
 mod outages;
 mod own_blocking;

@@ -123,7 +123,7 @@ impl Actor {
             self.sent += 1;
             let (bytes, asked) = match self.port {
                 Port::Resp => self.resp_command(ledger, taste, random),
-                Port::Http => self.http_request(taste, random),
+                Port::Http | Port::Admin => self.http_request(taste, random),
             };
             let socket = &mut world.sockets[self.socket];
             socket.incoming.extend(bytes);

@@ -75,6 +75,7 @@ pub struct ProxyBuilder {
     http_key: &'static str,
     http_is_off: bool,
     resp_is_off: bool,
+    with_admin: bool,
     shell_prefix: Option<String>,
     password: Option<&'static str>,
     config_file: Option<String>,
@@ -89,6 +90,8 @@ pub struct Proxy {
     pub http_port: u16,
     /// Where it speaks RESP.
     pub resp_port: u16,
+    /// Where its operator looks, if it was started with an admin port.
+    pub admin_port: u16,
     /// What a client must say first.
     password: Option<&'static str>,
     directory: Scratch,
@@ -157,6 +160,12 @@ impl ProxyBuilder {
         self
     }
 
+    /// With an admin port, which tests do without otherwise.
+    pub fn with_admin(mut self) -> ProxyBuilder {
+        self.with_admin = true;
+        self
+    }
+
     /// Runs shell code first, in the process that becomes the proxy (`ulimit -n 64`).
     pub fn after_shell(mut self, code: &str) -> ProxyBuilder {
         self.shell_prefix = Some(code.to_string());
@@ -183,6 +192,7 @@ impl ProxyBuilder {
         let directory = Scratch::new("proxy");
         let http_port = self.http_port.unwrap_or_else(free_port);
         let resp_port = self.resp_port.unwrap_or_else(free_port);
+        let admin_port = free_port();
         let binary = env!("CARGO_BIN_EXE_nearcache");
         let mut command = match &self.shell_prefix {
             None => Command::new(binary),
@@ -208,7 +218,8 @@ impl ProxyBuilder {
         );
         command
             .env(self.http_key, port_or_off(http_port, self.http_is_off))
-            .env("RESP_PORT", port_or_off(resp_port, self.resp_is_off));
+            .env("RESP_PORT", port_or_off(resp_port, self.resp_is_off))
+            .env("ADMIN_PORT", port_or_off(admin_port, !self.with_admin));
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command.current_dir(directory.path()).stdin(Stdio::null());
         let log = File::create(directory.path().join("stderr"))
@@ -222,6 +233,7 @@ impl ProxyBuilder {
             running: true,
             http_port,
             resp_port,
+            admin_port,
             password: self.password,
             directory,
         };
@@ -314,6 +326,7 @@ impl Proxy {
             http_key: "HTTP_PORT",
             http_is_off: false,
             resp_is_off: false,
+            with_admin: false,
             shell_prefix: None,
             password: None,
             config_file: None,
@@ -330,6 +343,12 @@ impl Proxy {
     #[track_caller]
     pub fn http(&self) -> HttpClient {
         HttpClient::connect(self.http_port)
+    }
+
+    /// A new connection to the admin port.
+    #[track_caller]
+    pub fn admin(&self) -> HttpClient {
+        HttpClient::connect(self.admin_port)
     }
 
     /// The section `# Nearcache` of INFO.

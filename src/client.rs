@@ -11,6 +11,7 @@ use crate::engine::{ConnId, Port};
 use crate::outbox::{Outbox, Pool};
 use crate::protocol::http;
 use crate::protocol::resp::request::RequestParser;
+use crate::protocol::resp::stream::RequestStream;
 use crate::protocol::resp::write::Version;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -194,6 +195,8 @@ pub enum Framing {
     Resp(RequestParser),
     /// HTTP. Apart, because it is the larger one and most clients do not speak it.
     Http(Box<http::RequestParser>),
+    /// In the middle of a RESP request that is passed on as it comes.
+    Upload(Box<RequestStream>),
 }
 
 /// One client connection.

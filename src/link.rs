@@ -59,6 +59,8 @@ pub enum Purpose {
     Select(u32),
     /// AUTH by a client, with credentials that are not the proxy's own.
     Login,
+    /// What is not done inside a transaction: Redis has refused what stood for it, and the client is told why.
+    Refused,
     /// A step of the handshake that must succeed.
     Required,
     /// A step of the handshake whose answer does not matter.
@@ -247,8 +249,12 @@ pub struct Link {
     pub retiring: bool,
     /// Whether the front reply has begun to arrive.
     pub reply_begun: bool,
+    /// Whether it is not read, since its client does not read.
+    pub paused: bool,
     /// Whether the front reply is collected to be held for the barrier.
     pub holding: bool,
+    /// The front reply is a value on its way to an HTTP client: so many of its bytes are still to be passed on.
+    pub value_left: Option<u64>,
     /// The front reply so far, where it must be seen whole.
     pub collected: Vec<u8>,
     /// Clients that wait for its outbox to shrink.
@@ -294,7 +300,9 @@ impl Link {
             scanner: ReplyScanner::default(),
             retiring: false,
             reply_begun: false,
+            paused: false,
             holding: false,
+            value_left: None,
             collected: Vec::new(),
             waiting: Vec::new(),
             flush_listed: false,

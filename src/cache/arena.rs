@@ -141,6 +141,11 @@ impl Slot {
         }
     }
 
+    pub(super) fn is_too_large(&self) -> bool {
+        // The instant is only handed on to values.
+        matches!(self.content(Time::ZERO), Content::TooLarge)
+    }
+
     pub(super) fn stamp(&self, now: Time) -> Stamp {
         let now_ticks = now.micros() >> 10;
         let age_ticks = (now_ticks as u32).wrapping_sub(self.stored);

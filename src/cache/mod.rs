@@ -237,11 +237,21 @@ impl Cache {
     /// Removes every entry whose key has this hash, in every database, in one walk, and counts them. Looks at the 32
     /// bits of the hash that are stored: with a million entries, one call in 4000 also drops an innocent one.
     pub fn remove_name(&mut self, hash: u64) -> usize {
+        self.remove_named(hash, |_| true)
+    }
+
+    /// The same, but for what is known only to be too large to keep: a read of that tells nothing new of it.
+    pub fn remove_readable(&mut self, hash: u64) -> usize {
+        self.remove_named(hash, |slot| !slot.is_too_large())
+    }
+
+    #[inline]
+    fn remove_named(&mut self, hash: u64, goes: impl Fn(&Slot) -> bool) -> usize {
         let mut removed = 0;
         let mut id = self.index.first(hash as u32);
         while let Some(slot) = self.slots.get(id) {
             let next = slot.chain;
-            if slot.hash() == hash as u32 {
+            if slot.hash() == hash as u32 && goes(slot) {
                 self.take_out(id);
                 removed += 1;
             }

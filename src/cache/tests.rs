@@ -110,6 +110,22 @@ fn missing_and_too_large_are_known_per_key() {
 }
 
 #[test]
+fn a_read_beside_the_cache_takes_what_could_be_read_and_leaves_what_is_too_large() {
+    let mut cache = Cache::new(ROOMY, START);
+    put(&mut cache, 0, b"k", NewContent::TooLarge);
+    put(&mut cache, 1, b"k", NewContent::Value(b"v"));
+    put(&mut cache, 2, b"k", NewContent::Missing);
+    assert_eq!(cache.remove_readable(hash(b"k")), 2);
+    assert!(matches!(
+        cache.peek(0, b"k", hash(b"k"), START),
+        Some(Content::TooLarge)
+    ));
+    cache.check();
+    assert_eq!(cache.remove_name(hash(b"k")), 1);
+    assert!(cache.is_empty());
+}
+
+#[test]
 fn at_its_deadline_an_entry_was_never_stored_though_no_timer_has_fired() {
     let mut cache = Cache::new(ROOMY, START);
     put(&mut cache, 0, b"k", NewContent::Value(b"v"));

@@ -290,6 +290,11 @@ impl Spec {
         }
     }
 
+    /// Whether its only key, if any, is the argument behind its name: then no other has to be looked at for it.
+    pub fn has_first_key_only(&self) -> bool {
+        matches!(self.keys, Keys::None | Keys::First)
+    }
+
     /// Redis's flags.
     pub fn flags(&self) -> Flags {
         self.flags

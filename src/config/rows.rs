@@ -321,14 +321,15 @@ pub static ROWS: &[Row] = &[
         "1MiB",
         (KIB, GIB),
         |c, v| c.shared_request_bytes_max = v,
-        "A command longer than this does not travel on a shared connection.",
+        "A command longer than this does not travel on a shared connection, but as it comes on one of its client's own.",
     ),
     size(
         "REQUEST_BYTES_MAX",
         "64MiB",
         (16 * KIB, GIB),
         |c, v| c.request_bytes_max = v,
-        "A command longer than this is refused and its client closed.",
+        "A command longer than this that has to be kept whole (subscriptions, what the proxy answers) is refused and its \
+         client closed.",
     ),
     live(count(
         "MAX_CLIENTS",

@@ -347,8 +347,12 @@ impl Engine {
         if client.outbox.is_empty() {
             client.flush_listed = false;
         }
+        let (link, bytes_owed) = (client.link, client.bytes_owed());
         if client.hold == Hold::Outbox || client.state != State::Open {
             self.client_changed(ix);
+        }
+        if link.is_some() {
+            self.resume_link(link, bytes_owed);
         }
     }
 
@@ -386,6 +390,9 @@ impl Engine {
     /// No further request of the client is begun; it is closed once everything owed was sent.
     pub(super) fn finish_client(&mut self, ix: usize, reason: CloseReason) {
         self.leave_admission(ix);
+        if self.clients[ix].state == State::Open {
+            self.break_upload(ix);
+        }
         let client = &mut self.clients[ix];
         if client.state == State::Open {
             client.state = State::Finishing(reason);
@@ -454,6 +461,7 @@ impl Engine {
         }
         client.inbox.discard(&mut self.inbox_pool);
         client.outbox.clear(&mut self.pool);
+        self.resume_link(client.link, 0);
         self.outputs.push_back(Output::Close(client.id));
         self.insight.note_close(reason);
         match client.port {

@@ -16,7 +16,7 @@
 use super::coherence::Waiting;
 use super::{ConnId, Engine, Place};
 use crate::cache::Content;
-use crate::client::{Client, Slot};
+use crate::client::{Client, Framing, Slot};
 use crate::fetch::Waiter;
 use crate::link::{Arrival, Link, Owed};
 use crate::time::Time;
@@ -93,6 +93,9 @@ impl Engine {
         client.authenticated.hash(out);
         (client.version, client.db, client.mute, &client.extras).hash(out);
         client.inbox.readable().hash(out);
+        if let Framing::Upload(stream) = &client.framing {
+            stream.hash(out);
+        }
         client.outbox.to_vec().hash(out);
         client.owed.len().hash(out);
         for Slot {
@@ -111,7 +114,7 @@ impl Engine {
 
     fn hash_link(&self, link: &Link, out: &mut DefaultHasher) {
         (link.role, link.state, link.flush_listed, link.reply_begun).hash(out);
-        (link.retiring, link.holding).hash(out);
+        (link.retiring, link.holding, link.paused, link.value_left).hash(out);
         link.outbox.to_vec().hash(out);
         (&link.collected, &link.touched).hash(out);
         link.owed.len().hash(out);

@@ -106,10 +106,11 @@ impl Engine {
 
     /// Rule R2: the key's entry and mark go, in every database.
     pub(super) fn poison_name(&mut self, hash: u64, cause: Cause) {
-        let removed = if self.switches.holds(Rule::PoisonEntry) {
-            self.cache.remove_name(hash)
-        } else {
-            0
+        let removed = match cause {
+            _ if !self.switches.holds(Rule::PoisonEntry) => 0,
+            // That a value is too large is no answer to anybody: it stays known until the value may be another one.
+            Cause::Get => self.cache.remove_readable(hash),
+            Cause::Own | Cause::Foreign | Cause::Asked => self.cache.remove_name(hash),
         };
         if self.switches.holds(Rule::PoisonStale) {
             self.aside.remove_name(hash);

@@ -338,6 +338,32 @@ impl Engine {
         }
     }
 
+    /// The head of the answer with a value that is passed on as it comes: nothing is known of it but its length. Whether
+    /// the value follows.
+    pub(super) fn http_long_value(
+        &mut self,
+        ix: usize,
+        slot: u64,
+        ask: &HttpAsk,
+        value_bytes: u64,
+    ) -> bool {
+        let unknown = Facts {
+            utf8: false,
+            etag: 0,
+        };
+        let (paper, pool, client) = self.paper(ix);
+        let answer = ValueAnswer {
+            etag: None,
+            ..paper.value(ask, unknown, status_not_stored(ask.way), None)
+        };
+        let mut follows = response::Content::Absent;
+        let value_bytes = usize::try_from(value_bytes).unwrap_or(usize::MAX);
+        client.fill_with(slot, pool, |out| {
+            follows = response::value_head(out, &answer, value_bytes)
+        });
+        follows == response::Content::Follows
+    }
+
     pub(super) fn http_fetch_error(
         &mut self,
         ix: usize,

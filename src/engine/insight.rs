@@ -66,8 +66,8 @@ pub(super) struct Insight {
     /// State of a generator of its own, so that sampling moves no other draw.
     random: u64,
     forgotten: Vec<Forgotten>,
-    /// How many of those there may be.
-    forgotten_places: usize,
+    /// Notes counts and nothing that takes room.
+    is_quiet: bool,
 }
 
 /// A relayed command that took long.
@@ -111,13 +111,13 @@ impl Insight {
             timing: false,
             random: seed | 1,
             forgotten: Vec::new(),
-            forgotten_places: FORGOTTEN_PLACES,
+            is_quiet: false,
         }
     }
 
     /// Remembers no keys, for searches that clone the engine a million times.
     pub(super) fn hold_little(&mut self) {
-        (self.forgotten, self.forgotten_places) = (Vec::new(), 0);
+        self.is_quiet = true;
     }
 
     /// xorshift64 (Marsaglia 2003).
@@ -130,7 +130,7 @@ impl Insight {
 
     /// A key is forgotten.
     pub(super) fn note_forgotten(&mut self, hash: u64, cause: Cause, at: Time) {
-        if self.forgotten_places == 0 {
+        if self.is_quiet {
             return;
         }
         if self.forgotten.is_empty() {
@@ -139,9 +139,9 @@ impl Insight {
                 at: Time::ZERO,
                 cause,
             };
-            self.forgotten = vec![never; self.forgotten_places];
+            self.forgotten = vec![never; FORGOTTEN_PLACES];
         }
-        self.forgotten[hash as usize % self.forgotten_places] = Forgotten { hash, at, cause };
+        self.forgotten[hash as usize % FORGOTTEN_PLACES] = Forgotten { hash, at, cause };
     }
 
     /// When the key was last forgotten by itself, as far as that is remembered.
@@ -211,9 +211,11 @@ impl Engine {
         };
         let (now, insight) = (self.now, &mut self.insight);
         let weight = insight.one_in;
-        insight.reads.note(db, key, hash, weight, now);
-        let bytes = weight.saturating_mul(value_bytes as u64);
-        insight.bytes.note(db, key, hash, bytes, now);
+        if !insight.is_quiet {
+            insight.reads.note(db, key, hash, weight, now);
+            let bytes = weight.saturating_mul(value_bytes as u64);
+            insight.bytes.note(db, key, hash, bytes, now);
+        }
         insight.timing = true;
         let apart = now.since(insight.sampled_at);
         insight.sampled_at = now;
@@ -242,6 +244,9 @@ impl Engine {
 
     /// A miss: a read that started a fetch.
     pub(super) fn note_miss(&mut self, db: u32, key: &[u8], hash: u64) {
+        if self.insight.is_quiet {
+            return;
+        }
         let now = self.now;
         self.insight.misses.note(db, key, hash, 1, now);
         self.insight.reads.note(db, key, hash, 1, now);
@@ -249,6 +254,9 @@ impl Engine {
 
     /// Redis tells of a change of this key.
     pub(super) fn note_pushed(&mut self, key: &[u8], hash: u64) {
+        if self.insight.is_quiet {
+            return;
+        }
         if self
             .stats
             .get(Counter::Pushes)
@@ -301,6 +309,9 @@ impl Engine {
 
     /// Something happened that the dashboard shows.
     pub(super) fn note_event(&mut self, kind: &'static str, text: String) {
+        if self.insight.is_quiet {
+            return;
+        }
         let (now, unix_secs) = (self.now, self.unix_secs);
         self.insight.events.note(now, unix_secs, kind, text);
     }

@@ -4,6 +4,8 @@
 
 use super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::forget::Flush;
+use super::pass::up_to;
+use super::relay::write_errors;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold, Render};
@@ -177,6 +179,11 @@ impl Engine {
         let link = &mut self.links[ix];
         link.outbox.sent(n, &mut self.pool);
         link.sent_bytes += n as u64;
+        if link.own.is_some() && self.is_uploaded_to(ix) {
+            // Redis takes it: that is life enough.
+            self.links[ix].heard = self.now;
+        }
+        let link = &mut self.links[ix];
         if link.outbox.is_empty() {
             link.flush_listed = false;
             for client in std::mem::take(&mut self.links[ix].waiting) {
@@ -282,7 +289,7 @@ impl Engine {
             return self.pass(&owed, chunk);
         }
         if owed.purpose == Purpose::Http {
-            return self.collect_for_http(ix, &owed, chunk);
+            return self.http_part(ix, &owed, chunk);
         }
         link.collected.extend_from_slice(chunk);
         if link.holding && link.collected.len() > BARRIER_REPLY_BYTES_MAX {
@@ -315,7 +322,8 @@ impl Engine {
         }
         self.links[ix].owed.pop_front();
         let mut collected = std::mem::take(&mut self.links[ix].collected);
-        let streamed = owed.purpose == Purpose::Pass && !holds;
+        let value_left = self.links[ix].value_left.take();
+        let streamed = owed.purpose == Purpose::Pass && !holds || value_left.is_some();
         let reply: &[u8] = if whole || streamed {
             chunk
         } else {
@@ -330,10 +338,14 @@ impl Engine {
         match owed.purpose {
             Purpose::Pass => self.pass(&owed, reply),
             Purpose::Info => self.pass_info(&owed, reply),
-            Purpose::Http => self.pass_http(&owed, reply),
+            Purpose::Http => match value_left {
+                Some(left) => self.pass(&owed, up_to(reply, left)),
+                None => self.pass_http(&owed, reply),
+            },
             Purpose::Login => self.login_answered(&owed, reply),
             Purpose::Select(db) => self.selected(&owed, db, reply),
-            Purpose::Required
+            Purpose::Refused
+            | Purpose::Required
             | Purpose::Ignored
             | Purpose::Resp3
             | Purpose::Hello
@@ -530,7 +542,7 @@ impl Engine {
                 self.cut_client(ix, slot);
             } else {
                 self.clients[ix].fill_with(slot, &mut self.pool, |out| {
-                    write::error(out, text.as_bytes())
+                    write_errors(out, owed.unit, text.as_bytes())
                 });
             }
         }
@@ -609,6 +621,8 @@ impl Engine {
         let Some(ix) = self.link_index(id) else {
             return;
         };
+        // It is the client that does not go on.
+        let unfinished = self.links[ix].outbox.is_empty() && self.is_uploaded_to(ix);
         let link = &mut self.links[ix];
         link.timer = None;
         if link.state == State::Connecting {
@@ -617,7 +631,7 @@ impl Engine {
         let own = link.own.as_ref();
         // Who waits for data hears nothing for as long as it takes.
         let waits = own.is_some_and(|own| own.session.waits());
-        let patient = link.owed.is_empty() || waits;
+        let patient = link.owed.is_empty() || link.paused || waits || unfinished;
         if !patient && link.heard + self.config.link_dead <= self.now {
             return self.link_lost(id, SILENT);
         }

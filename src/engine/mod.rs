@@ -29,6 +29,7 @@ mod local;
 mod measure;
 mod own;
 mod pass;
+mod pause;
 mod read;
 mod relay;
 mod reload;
@@ -37,6 +38,7 @@ mod straight;
 mod switches;
 mod timers;
 mod touch;
+mod upload;
 mod upstream;
 mod verify;
 mod warm;
@@ -382,8 +384,7 @@ impl Engine {
         self.receiving = straight::Receiving::Scratch;
         match id.place {
             Place::Client(_) => self.client_recv_slice(id),
-            Place::Link(_) if self.link_index(id).is_some() => &mut self.scratch,
-            Place::Link(_) => &mut [],
+            Place::Link(_) => self.link_recv_slice(id),
         }
     }
 
@@ -518,6 +519,10 @@ impl Engine {
         }
         for (_, link) in &self.links {
             link.check();
+            assert!(
+                !link.paused || link.owed.iter().any(|owed| owed.to.is_some()),
+                "a link is paused for nobody"
+            );
             relayed += link.owed.iter().filter(|owed| owed.counted).count();
             if link.own.is_none() {
                 keys += link.touched.len();

@@ -1,26 +1,54 @@
 //! How the bytes of a reply reach the client they are owed to, and what happens when they are more than it may be owed.
 //!
 //! It never ends a link: a client that cannot take a reply is closed, and the rest of the reply is read and dropped.
+//! (That a link is read no faster than its client reads is `pause.rs`.)
 #![forbid(unsafe_code)]
 
 use super::Engine;
 use crate::client::{CloseReason, Render};
 use crate::link::Owed;
+use crate::protocol::resp::number;
 
 impl Engine {
-    /// An HTTP answer begins with its length, so the value is collected first, as far as the client may be owed. What
-    /// is larger ends the client, never the link that others share: the rest is read and dropped.
-    pub(super) fn collect_for_http(&mut self, ix: usize, owed: &Owed, chunk: &[u8]) {
-        let Some(client) = owed.to.and_then(|(client, _)| self.client_index(client)) else {
+    /// A part of a value for an HTTP client, whose answer begins with what only the whole value tells: so it is collected
+    /// first, as far as the client may be owed. One that is larger is passed on as it comes, as octets without a tag.
+    pub(super) fn http_part(&mut self, ix: usize, owed: &Owed, chunk: &[u8]) {
+        let link = &mut self.links[ix];
+        if let Some(left) = link.value_left {
+            let part = up_to(chunk, left);
+            link.value_left = Some(left - part.len() as u64);
+            return self.pass(owed, part);
+        }
+        let Some((client, slot)) = owed.to else {
+            return;
+        };
+        let Some(client) = self.client_index(client) else {
             self.links[ix].collected = Vec::new();
             return;
         };
-        let collected = &mut self.links[ix].collected;
-        if collected.len() + chunk.len() > self.config.outbox_max_bytes {
-            *collected = Vec::new();
-            return self.close_client(client, CloseReason::OutboxOverflow);
+        let link = &mut self.links[ix];
+        link.collected.extend_from_slice(chunk);
+        let bytes_max = self.config.outbox_max_bytes;
+        let Some((value_bytes, head)) = bulk_head(&link.collected) else {
+            if link.collected.len() > bytes_max {
+                link.collected = Vec::new();
+                self.close_client(client, CloseReason::OutboxOverflow);
+            }
+            return;
+        };
+        if value_bytes <= bytes_max as u64 {
+            return;
         }
-        collected.extend_from_slice(chunk);
+        let collected = std::mem::take(&mut link.collected);
+        let part = up_to(&collected[head..], value_bytes);
+        let Some(Render::Http(ask)) = self.clients[client].render(slot).cloned() else {
+            return;
+        };
+        let follows = self.http_long_value(client, slot, &ask, value_bytes);
+        let part = if follows { part } else { b"" };
+        let left = if follows { value_bytes } else { 0 };
+        self.links[ix].value_left = Some(left - part.len() as u64);
+        self.pass(owed, part);
     }
 
     pub(super) fn pass(&mut self, owed: &Owed, bytes: &[u8]) {
@@ -63,5 +91,41 @@ impl Engine {
             self.http_relayed(ix, slot, &ask, reply);
         }
         self.client_changed(ix);
+    }
+}
+
+/// The first of these bytes, at most `n`.
+pub(super) fn up_to(bytes: &[u8], n: u64) -> &[u8] {
+    let n = usize::try_from(n).unwrap_or(usize::MAX);
+    &bytes[..bytes.len().min(n)]
+}
+
+/// What a bulk that begins so is long, and where its bytes begin. `None`: it is none, or it is too early to say.
+fn bulk_head(reply: &[u8]) -> Option<(u64, usize)> {
+    let rest = reply.strip_prefix(b"$")?;
+    let end = rest.iter().position(|byte| *byte == b'\r')?;
+    let len = u64::try_from(number::parse(&rest[..end])?).ok()?;
+    let head = end + 3;
+    (reply.len() >= head).then_some((len, head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_a_bulk_is_known_once_it_is_whole() {
+        let reply = b"$12\r\nhello";
+        for cut in 0..5 {
+            assert_eq!(bulk_head(&reply[..cut]), None);
+        }
+        assert_eq!(bulk_head(&reply[..5]), Some((12, 5)));
+        assert_eq!(bulk_head(reply), Some((12, 5)));
+        assert_eq!(bulk_head(b"$-1\r\n"), None);
+        assert_eq!(bulk_head(b"-ERR no\r\n"), None);
+        assert_eq!(
+            (up_to(b"abc", 2), up_to(b"abc", 9)),
+            (&b"ab"[..], &b"abc"[..])
+        );
     }
 }

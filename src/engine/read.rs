@@ -5,6 +5,7 @@ use super::admission::Admit;
 use super::clients::Handled;
 use super::coherence::Stale;
 use super::http::Facts;
+use super::relay::Length;
 use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
@@ -62,7 +63,7 @@ impl Engine {
         if read.freshness == Freshness::Cached {
             let usable = self.now < self.hits_until;
             match self.cache.get(db, read.key, read.hash, self.now) {
-                Some(Content::TooLarge) => return self.relay_read(ix, read),
+                Some(Content::TooLarge) => return self.relay_read(ix, read, Length::Long),
                 Some(_) if usable => {
                     self.stats.count(Counter::Hits);
                     if self.stats.get(Counter::Hits) >= self.sample_due {
@@ -81,7 +82,7 @@ impl Engine {
             }
         }
         if read.key.len() > self.config.cache_max_key_bytes {
-            return self.relay_read(ix, read);
+            return self.relay_read(ix, read, Length::Unknown);
         }
         self.start_fetch(ix, read)
     }

@@ -51,6 +51,15 @@ pub(super) enum Road {
     OneShot,
 }
 
+/// What is known of the reply to a read before it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Length {
+    /// Nothing.
+    Unknown,
+    /// The value is too large to be kept.
+    Long,
+}
+
 impl Engine {
     /// Sends a command to Redis, or says why not, or holds the client until it may be sent.
     pub(super) fn relay(
@@ -62,7 +71,7 @@ impl Engine {
     ) -> Handled {
         if let Some(why) = self.upstream.away() {
             let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.refuse_relay(ix, http, &text);
+            self.refuse_relay(ix, http, command.unit, &text);
             return Handled::Done;
         }
         if self.waits_for_own_fetch(ix, command.touch) {
@@ -92,7 +101,8 @@ impl Engine {
             }
         };
         let Some(link) = link.and_then(|link| self.link_index(link)) else {
-            self.refuse_relay(ix, http, "ERR nearcache: too many connections to Redis");
+            let text = "ERR nearcache: too many connections to Redis";
+            self.refuse_relay(ix, http, command.unit, text);
             return Handled::Done;
         };
         if self.link_is_full(ix, link) {
@@ -106,11 +116,8 @@ impl Engine {
             }
             Admit::Refused => {
                 self.close_if_unused(link);
-                self.refuse_relay(
-                    ix,
-                    http,
-                    "ERR nearcache: too many requests at the same time",
-                );
+                let text = "ERR nearcache: too many requests at the same time";
+                self.refuse_relay(ix, http, command.unit, text);
                 return Handled::Done;
             }
         }
@@ -239,7 +246,7 @@ impl Engine {
 
     /// A GET that goes to Redis as it is: its value is too large to keep, its name too long, or rule L5 wants it. At its
     /// completion the key is poisoned (rule L5).
-    pub(super) fn relay_read(&mut self, ix: usize, read: Read<'_>) -> Handled {
+    pub(super) fn relay_read(&mut self, ix: usize, read: Read<'_>, length: Length) -> Handled {
         self.touch.clear();
         self.touch.push(read.hash);
         let mut frame = std::mem::take(&mut self.canonical);
@@ -265,7 +272,12 @@ impl Engine {
             purpose,
             unit: None,
         };
-        let handled = self.relay(ix, command, Road::Shared, http.as_ref());
+        let handled = match (length, &http) {
+            (Length::Unknown, _) => self.relay(ix, command, Road::Shared, http.as_ref()),
+            // It is collected before it is answered, so that a link cannot wait for its client.
+            (Length::Long, Some(ask)) => self.relay(ix, command, Road::OneShot, Some(ask)),
+            (Length::Long, None) => self.relay_long(ix, command),
+        };
         self.canonical = frame;
         if handled == Handled::Done {
             self.count_relayed_read("get");
@@ -291,7 +303,7 @@ impl Engine {
         let behind =
             self.relayed_touches(ix, hash) && self.switches.holds(Rule::RelayBehindRelayed);
         if behind || !self.is_cacheable(key) {
-            return self.relay_read(ix, read);
+            return self.relay_read(ix, read, Length::Unknown);
         }
         self.read(ix, read)
     }
@@ -323,15 +335,23 @@ impl Engine {
     }
 
     /// Answers a command that cannot be relayed, in the order of the client's replies.
-    fn refuse_relay(&mut self, ix: usize, http: Option<&HttpAsk>, text: &str) {
+    fn refuse_relay(&mut self, ix: usize, http: Option<&HttpAsk>, unit: Option<Unit>, text: &str) {
         self.stats.count(Counter::RelayErrors);
         match http {
             Some(ask) => {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(text);
                 self.http_error_now(ix, ask, 503, body.as_bytes());
             }
-            None => self.clients[ix]
-                .reply_with(&mut self.pool, |out| write::error(out, text.as_bytes())),
+            None => self.clients[ix].reply_with(&mut self.pool, |out| {
+                write_errors(out, unit, text.as_bytes());
+            }),
         }
+    }
+}
+
+/// One error, or for a transaction in one piece one for each of its commands.
+pub(super) fn write_errors(out: &mut Vec<u8>, unit: Option<Unit>, text: &[u8]) {
+    for _ in 0..=unit.map_or(0, |unit| unit.before) {
+        write::error(out, text);
     }
 }

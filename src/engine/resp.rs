@@ -5,6 +5,7 @@ use super::clients::Handled;
 use super::read::Freshness;
 use super::relay::{Relayed, Road, Scope};
 use super::switches::Rule;
+use super::upload::Begun;
 use super::{Engine, OUTBOX_HIGH_BYTES};
 use crate::cache::Content;
 use crate::client::{CloseReason, Framing, Hold, State};
@@ -53,6 +54,24 @@ pub(super) struct Judgement {
 impl Engine {
     /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
     pub(super) fn serve_resp(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+        let id = self.clients[ix].id;
+        let mut at = 0;
+        loop {
+            at += self.pass_upload(ix, &bytes[at..]);
+            let open = self.client_index(id).is_some() && self.clients[ix].state == State::Open;
+            if !open || self.is_uploading(ix) {
+                return at;
+            }
+            at += self.serve_requests(ix, &bytes[at..], budget);
+            let open = self.client_index(id).is_some() && self.clients[ix].state == State::Open;
+            if !open || !self.is_uploading(ix) {
+                return at;
+            }
+        }
+    }
+
+    /// The same up to a request that is passed on as it comes.
+    fn serve_requests(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
         let Framing::Resp(mut parser) = std::mem::replace(
             &mut self.clients[ix].framing,
             Framing::Resp(RequestParser::default()),
@@ -76,7 +95,20 @@ impl Engine {
             } else {
                 &STRANGERS_LIMITS
             };
-            match parser.parse(&bytes[at..], limits) {
+            let parsed = parser.parse(&bytes[at..], limits);
+            let is_long = match &parsed {
+                Parse::More => bytes.len() - at > self.config.shared_request_bytes_max,
+                Parse::Bad(error) => *error == RequestError::RequestTooBig,
+                Parse::Done(_) => false,
+            };
+            if is_long {
+                match self.begin_upload(ix, &bytes[at..]) {
+                    Begun::Yes => return at,
+                    Begun::Held => break,
+                    Begun::No => {}
+                }
+            }
+            match parsed {
                 Parse::More => break,
                 Parse::Bad(error) => {
                     self.refuse_bytes(ix, &bytes[at..], &error);
@@ -320,7 +352,7 @@ impl Engine {
         handled
     }
 
-    fn count_relayed_read_of(&mut self, request: &Request<'_>) {
+    pub(super) fn count_relayed_read_of(&mut self, request: &Request<'_>) {
         let name = self.table.find(request.args()).name();
         match self.relayed_reads.get_mut(name) {
             Some(count) => *count += 1,

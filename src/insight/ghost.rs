@@ -188,8 +188,14 @@ impl Ghost {
         let missing = expected - self.sampled;
         let all = self.sampled.max(expected);
         let points = capacities.iter().map(|entries| {
-            let end = bucket_of(*entries as f64 + 1.0);
-            let within: f64 = self.distances[..end].iter().sum::<f64>() + missing.max(0.0);
+            // Of the bucket that the capacity is in, the part below it.
+            let end = bucket_of(*entries as f64);
+            let parts = f64::from(1 << PARTS_LOG2);
+            let edge = |bucket: usize| 2_f64.powf((bucket as f64 - 1.0) / parts);
+            let (from, to) = (edge(end), edge(end + 1));
+            let part = ((*entries as f64 - from) / (to - from)).clamp(0.0, 1.0);
+            let below: f64 = self.distances[..end].iter().sum();
+            let within = below + part * self.distances[end] + missing.max(0.0);
             Point {
                 entries: *entries,
                 hit_ratio: (within / all).clamp(0.0, 1.0),

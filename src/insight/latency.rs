@@ -14,7 +14,7 @@ const PARTS_LOG2: u32 = 2;
 const PARTS: usize = 1 << PARTS_LOG2;
 /// The last bucket takes what is longer than 2^24 µs, some 17 s.
 const DOUBLINGS: usize = 24;
-const BUCKETS: usize = DOUBLINGS * PARTS + 1;
+const BUCKETS: usize = DOUBLINGS * PARTS + 2;
 
 /// Durations by length.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ impl Latency {
         let mut seen = 0;
         for (bucket, count) in self.counts.iter().enumerate() {
             seen += u64::from(*count);
-            if seen >= rank {
+            if seen >= rank && bucket < BUCKETS - 1 {
                 return Duration::from_micros(end_of(bucket)).min(self.max);
             }
         }
@@ -95,12 +95,13 @@ impl Latency {
     }
 }
 
-/// Bucket 0 holds up to 1 µs; bucket `4 d + p` more than `2^d (1 + (p - 1) / 4)` µs and up to `2^d (1 + p / 4)`.
+/// Bucket 0 holds up to 1 µs; bucket `4 d + p` more than `2^d (1 + (p - 1) / 4)` µs and up to `2^d (1 + p / 4)`, rounded up;
+/// the last one what is longer than all of these.
 fn bucket_of(us: u64) -> usize {
     if us <= 1 {
         return 0;
     }
-    let below = us - 1;
+    let below = (us - 1).min(1 << (DOUBLINGS + 1));
     let doubling = below.ilog2() as usize;
     let part = ((below << PARTS_LOG2) >> doubling) as usize - PARTS;
     (doubling * PARTS + part + 1).min(BUCKETS - 1)
@@ -112,7 +113,7 @@ fn end_of(bucket: usize) -> u64 {
         return 1;
     }
     let (doubling, part) = ((bucket - 1) / PARTS, (bucket - 1) % PARTS + 1);
-    ((PARTS + part) as u64) << doubling >> PARTS_LOG2
+    (1 << doubling) + ((part as u64) << doubling).div_ceil(PARTS as u64)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 
 use super::codec::bulk;
 use nearcache::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub const WRONG_TYPE: &[u8] =
@@ -126,6 +126,8 @@ pub struct Redis {
     made: Vec<(Key, usize)>,
     /// What tracking connections have yet to be told.
     pub changes: Vec<Change>,
+    /// The elements that BLPOP takes, whatever its key.
+    pub queue: VecDeque<Vec<u8>>,
     /// Channels and messages that subscribers have yet to be told.
     pub published: Vec<[Vec<u8>; 2]>,
     /// Keys that have expired and were not deleted yet.
@@ -317,6 +319,11 @@ impl Redis {
         }
     }
 
+    /// Whether the connection waits, with this command and all behind it.
+    pub fn blocks(&self, args: &[Vec<u8>]) -> bool {
+        args[0].eq_ignore_ascii_case(b"BLPOP") && self.queue.is_empty()
+    }
+
     /// Executes one command and returns the reply.
     pub fn execute(&mut self, session: &mut Session, args: &[Vec<u8>]) -> Vec<u8> {
         self.made.clear();
@@ -413,6 +420,18 @@ impl Redis {
                 });
                 session.tracking = Some(prefixes.collect());
                 OK.to_vec()
+            }
+            ("ECHO", 2) => bulk(&args[1]),
+            ("RPUSH", 3) => {
+                self.queue.push_back(args[2].clone());
+                integer(self.queue.len())
+            }
+            ("BLPOP", 3) => {
+                let element = self
+                    .queue
+                    .pop_front()
+                    .expect("it blocks while there is none");
+                [&b"*2\r\n"[..], &bulk(&args[1]), &bulk(&element)].concat()
             }
             ("AUTH", _) | ("CLIENT", 2..) => OK.to_vec(),
             ("SELECT", 2) => match String::from_utf8_lossy(arg(1)).parse() {

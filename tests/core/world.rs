@@ -653,6 +653,9 @@ impl World {
 
 fn execute(redis: &mut Redis, wire: &mut Wire) -> Option<Vec<Vec<u8>>> {
     let (args, len) = parse_request(wire.requests.make_contiguous())?;
+    if redis.blocks(&args) {
+        return None;
+    }
     wire.requests.drain(..len);
     let reply = redis.execute(&mut wire.session, &args);
     wire.replies.extend(reply);

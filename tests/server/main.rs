@@ -21,6 +21,7 @@
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
+//! - [`large`], [`uploads`]: values of hundreds of megabytes, down and up, in bounded memory
 //! - [`outages`], [`shutdown`], [`limits`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -51,6 +52,7 @@ mod http;
 mod http_connections;
 mod http_tools;
 mod kept;
+mod large;
 mod limits;
 mod nearcache_command;
 mod oracle;
@@ -68,4 +70,5 @@ mod session;
 mod shutdown;
 mod together;
 mod tools;
+mod uploads;
 mod walkthrough;

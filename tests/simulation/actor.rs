@@ -4,6 +4,7 @@ use super::driver::codec::{parse_http, reply_len, request};
 use super::driver::redis::{Data, Snapshot, WRONG_TYPE};
 use super::driver::world::World;
 use super::ledger::Ledger;
+use super::own::{self, Part};
 use fastrand::Rng;
 use nearcache::engine::Port;
 use nearcache::stats::Counter;
@@ -20,6 +21,8 @@ pub struct Taste {
     pub scripts: bool,
     /// Most of the others are GETs, and others write seldom.
     pub calm: bool,
+    /// Some clients have state upstream.
+    pub states: bool,
 }
 
 /// A key that GET cannot read.
@@ -42,14 +45,40 @@ pub enum Asked {
     },
     /// The last thing it says: the error it gets begins so.
     Nonsense(&'static [u8]),
+    /// GET of the key that is watched.
+    Watched,
+    /// EXEC of a transaction that sets that key to `tag`, after a GET since WATCH showed `seen`.
+    Exec {
+        tag: Vec<u8>,
+        seen: Option<Option<Vec<u8>>>,
+    },
+    /// UNWATCH, or DISCARD.
+    RoundEnds,
+    Subscribed,
+    Popped,
 }
 
 impl Asked {
     /// Whether a command is sent at most once in a run. Reads of the keys that all use are not.
     pub fn is_unique(args: &[Vec<u8>]) -> bool {
-        const REPEATED: [&str; 11] = [
-            "TOUCH", "GET", "INCR", "PING", "INFO", "CLIENT", "COMMAND", "SELECT", "HELLO", "AUTH",
+        const REPEATED: [&str; 17] = [
+            "TOUCH",
+            "GET",
+            "INCR",
+            "PING",
+            "INFO",
+            "CLIENT",
+            "COMMAND",
+            "SELECT",
+            "HELLO",
+            "AUTH",
             "ECHO",
+            "MULTI",
+            "WATCH",
+            "UNWATCH",
+            "SUBSCRIBE",
+            "BLPOP",
+            "RPUSH",
         ];
         const LOOKS: [&str; 4] = ["MGET", "EXISTS", "STRLEN", "GETRANGE"];
         let is_in = |names: &[&str]| {
@@ -87,6 +116,7 @@ pub struct Actor {
     pub finished: bool,
     /// It may lose replies: it, or its link, was cut off.
     pub forsaken: bool,
+    pub part: Part,
     resp3: bool,
     sent: usize,
     flushes: usize,
@@ -97,7 +127,7 @@ pub struct Actor {
 }
 
 impl Actor {
-    pub fn new(number: usize, port: Port, world: &mut World) -> Actor {
+    pub fn new(number: usize, port: Port, taste: Taste, world: &mut World) -> Actor {
         Actor {
             number,
             socket: world.open(port),
@@ -105,6 +135,7 @@ impl Actor {
             awaited: VecDeque::new(),
             finished: false,
             forsaken: false,
+            part: Part::of(number, port, taste.states),
             resp3: false,
             sent: 0,
             flushes: 0,
@@ -121,28 +152,38 @@ impl Actor {
                 return;
             }
             self.sent += 1;
-            let (bytes, asked) = match self.port {
-                Port::Resp => self.resp_command(ledger, taste, random),
-                Port::Http | Port::Admin => self.http_request(taste, random),
-            };
-            let socket = &mut world.sockets[self.socket];
-            socket.incoming.extend(bytes);
-            let sent = Sent {
-                asked,
-                at: world.now,
-                step: world.step,
-                floor: ledger.floor.clone(),
-                told: world.known().unwrap_or(&ledger.told).clone(),
-                up: ledger.up.clone(),
-                stale_hits: world.engine.stats().get(Counter::StaleHits),
-            };
-            self.awaited.push_back(sent);
+            let tag = format!("{}.{}", self.number, self.sent);
+            let said = own::speak(self, &tag, random).unwrap_or_else(|| {
+                vec![match self.port {
+                    Port::Resp => self.resp_command(ledger, taste, random),
+                    Port::Http | Port::Admin => self.http_request(taste, random),
+                }]
+            });
+            for (bytes, asked) in said {
+                let socket = &mut world.sockets[self.socket];
+                socket.incoming.extend(bytes);
+                let sent = Sent {
+                    asked,
+                    at: world.now,
+                    step: world.step,
+                    floor: ledger.floor.clone(),
+                    told: world.known().unwrap_or(&ledger.told).clone(),
+                    up: ledger.up.clone(),
+                    stale_hits: world.engine.stats().get(Counter::StaleHits),
+                };
+                self.awaited.push_back(sent);
+            }
         }
         // Half-closed: what was asked is owed all the same.
-        if !self.finished && random.u8(..40) == 0 {
+        if !self.finished && self.may_finish() && random.u8(..40) == 0 {
             self.finished = true;
             world.sockets[self.socket].fin = true;
         }
+    }
+
+    /// Whether a half-closed connection would still get all its replies: nobody waits for data on behalf of one.
+    fn may_finish(&self) -> bool {
+        !matches!(self.part, Part::Listens(_) | Part::Waits(true))
     }
 
     fn key(taste: Taste, random: &mut Rng) -> String {
@@ -204,10 +245,10 @@ impl Actor {
         match random.u8(..most) {
             _ if script => relayed(&["EVAL", &format!("SET {key} {value}"), "0"]),
             0..45 => {
-                let key = if random.u8(..30) == 0 {
-                    LIST.to_owned()
-                } else {
-                    key
+                let key = match random.u8(..30) {
+                    0 => LIST.to_owned(),
+                    1..4 => own::LOCKED.to_owned(),
+                    _ => key,
                 };
                 let bytes = match random.u8(..6) {
                     0 => format!("get  {key}\r\n").into_bytes(),
@@ -294,7 +335,14 @@ impl Actor {
         let received = std::mem::take(&mut world.sockets[self.socket].received);
         let mut at = 0;
         while at < received.len() {
+            if let Some(len) = own::hear_message(self, world, ledger, &received[at..]) {
+                at += len;
+                continue;
+            }
             let Some(sent) = self.awaited.front().cloned() else {
+                if matches!(self.part, Part::Listens(_)) && reply_len(&received[at..]).is_none() {
+                    break; // a message that is not whole
+                }
                 panic!(
                     "client {} was told what it never asked: {}",
                     self.number,
@@ -314,7 +362,8 @@ impl Actor {
             socket.fin = true;
         }
         if socket.shut || socket.closed {
-            let whole = self.awaited.is_empty() && socket.received.is_empty();
+            let tells = matches!(self.part, Part::Listens(_)); // a message may have been cut off
+            let whole = self.awaited.is_empty() && (socket.received.is_empty() || tells);
             assert!(
                 whole || self.forsaken || faults,
                 "client {} lost {:?}",
@@ -389,14 +438,29 @@ impl Actor {
                 assert_eq!(shown(reply), shown(expected), "client {}", self.number)
             }
             Asked::Hello { resp3 } => {
-                let head: &[u8] = if *resp3 { b"%7\r\n" } else { b"*14\r\n" };
+                // The proxy's own, or that of the Redis of this run, for a client with a link of its own.
+                let heads = match resp3 {
+                    true => [&b"%7\r\n"[..], b"%1\r\n"],
+                    false => [&b"*14\r\n"[..], b"*2\r\n"],
+                };
                 assert!(
-                    reply.starts_with(head),
+                    heads.iter().any(|head| reply.starts_with(head)),
                     "client {} got {} to HELLO",
                     self.number,
                     shown(reply)
                 );
                 self.resp3 = *resp3;
+            }
+            Asked::Watched => {
+                let nil: &[u8] = if self.resp3 { b"_\r\n" } else { b"$-1\r\n" };
+                let value = (reply != nil).then(|| own::last_bulk(reply));
+                let data = own::data_of(value);
+                let key = own::LOCKED.as_bytes();
+                ledger.value(world, self, sent, key, data.as_ref(), false);
+                own::hear(self, world, ledger, &sent.asked, reply);
+            }
+            Asked::Exec { .. } | Asked::RoundEnds | Asked::Subscribed | Asked::Popped => {
+                own::hear(self, world, ledger, &sent.asked, reply);
             }
             Asked::Http { .. } => {}
         }

@@ -11,7 +11,7 @@ use super::actor::{Actor, Asked, Sent};
 use super::driver::codec::{bulk, reply_len};
 use super::driver::redis::{Data, Execution, Key, Snapshot, Version};
 use super::driver::world::World;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 #[derive(Default)]
@@ -33,6 +33,15 @@ pub struct Ledger {
     pub looks: u64,
     pub old_values: u64,
     pub errors: u64,
+    /// Transactions that succeeded after a WATCH, and that did not.
+    pub updates: u64,
+    pub conflicts: u64,
+    /// Messages and elements that told of a write.
+    pub events: u64,
+    /// Which elements somebody got.
+    popped: HashSet<Vec<u8>>,
+    /// Whether what is told of is seen.
+    pub holds_events: bool,
 }
 
 impl Ledger {
@@ -166,6 +175,59 @@ impl Ledger {
             );
             self.looks += 1;
         }
+    }
+
+    /// A transaction has set the key to `tag`. What was `seen` since WATCH is what it has changed.
+    pub fn updated(
+        &mut self,
+        world: &World,
+        who: usize,
+        name: &[u8],
+        tag: &[u8],
+        seen: Option<&Option<Vec<u8>>>,
+    ) {
+        let key = (self.db, name.to_vec());
+        let history = world.redis.history.get(&key);
+        let history = history.map_or(&[][..], Vec::as_slice);
+        let set = Some(Data::Text(tag.to_vec()));
+        let version = history.iter().rposition(|version| version.data == set);
+        let Some(version) = version.filter(|version| *version > 0) else {
+            panic!("client {who}: its transaction was not executed: {history:?}");
+        };
+        raise(&mut self.floor, name, version);
+        let Some(seen) = seen else { return };
+        self.updates += 1;
+        assert_eq!(
+            history[version - 1].data,
+            seen.clone().map(Data::Text),
+            "client {who}: an update is lost between what it read and version {version} of\n{}",
+            described(history),
+        );
+    }
+
+    /// Somebody was told of the write of this value: who reads from now on sees it, or a later one.
+    pub fn told_of(&mut self, world: &World, value: &[u8]) {
+        self.events += 1;
+        if !self.holds_events {
+            return;
+        }
+        let written = Some(Data::Text(value.to_vec()));
+        for ((db, name), history) in &world.redis.history {
+            let version = history.iter().rposition(|version| version.data == written);
+            if let (true, Some(version)) = (*db == self.db, version) {
+                raise(&mut self.floor, name, version);
+            }
+        }
+    }
+
+    /// Somebody got this element of the queue.
+    pub fn popped(&mut self, world: &World, who: usize, value: &[u8]) {
+        assert!(
+            self.popped.insert(value.to_vec()),
+            "client {who} got {:?}, which somebody else got too",
+            String::from_utf8_lossy(value),
+        );
+        self.told_of(world, value);
     }
 
     /// The oldest version that a read may show.

@@ -11,6 +11,7 @@ mod driver;
 
 mod actor;
 mod ledger;
+mod own;
 mod run;
 
 use nearcache::engine::Rule;
@@ -23,7 +24,7 @@ const SEEDS: u64 = 2000;
 const SEEDS_TO_FAIL: u64 = 6000;
 
 /// What is counted over all runs.
-const TOTALS: [&str; 17] = [
+const TOTALS: [&str; 20] = [
     "replies",
     "values read",
     "values older than Redis's",
@@ -41,6 +42,9 @@ const TOTALS: [&str; 17] = [
     "keys shown by reads that are no GET",
     "hits of those",
     "keys fetched ahead",
+    "updates under a lock",
+    "of which others came before",
+    "events told",
 ];
 
 type Totals = [u64; TOTALS.len()];
@@ -80,6 +84,9 @@ fn run(seed: u64, broken: Option<Rule>, trace: bool) -> Totals {
         run.ledger.looks,
         counter(Counter::OtherHits),
         counter(Counter::FetchedAhead),
+        run.ledger.updates,
+        run.ledger.conflicts,
+        run.ledger.events,
     ]
 }
 

@@ -5,6 +5,7 @@ use super::driver::codec::{bulk, reply_len, request};
 use super::driver::redis::Data;
 use super::driver::world::World;
 use super::ledger::Ledger;
+use super::own::{CHANNEL, LOCKED, Part, QUEUE};
 use fastrand::Rng;
 use nearcache::config::{ClientAuth, Coherence, Config, UpstreamLost};
 use nearcache::engine::{ConnId, Port, Rule};
@@ -136,7 +137,8 @@ impl Run {
             Coherence::Tracking => config.cache_ttl.min(config.staleness_bound),
             Coherence::Ttl | Coherence::Off => config.cache_ttl,
         };
-        let ledger = Ledger::new(config.redis_url.db, bound);
+        let mut ledger = Ledger::new(config.redis_url.db, bound);
+        ledger.holds_events = config.coherence == Coherence::Tracking;
         let touches = !config.upstream_touch.is_zero();
         let mut world = World::new(config, seed);
         #[cfg(debug_assertions)]
@@ -162,6 +164,7 @@ impl Run {
                 keys: draw(&mut random, &[1, 2, KEYS.len()]),
                 scripts: random.u8(..4) == 0,
                 calm: random.bool(),
+                states: seed % 5 < 2,
             },
             random,
             faults,
@@ -333,6 +336,8 @@ impl Run {
             self.foreign += 1;
             let key = draw(&mut self.random, &KEYS[..self.taste.keys]);
             let value = format!("f{}", self.foreign);
+            let locked = self.random.u8(..6) == 0;
+            let key = if locked { LOCKED } else { key };
             let args: Vec<&str> = match self.random.u8(..24) {
                 0..3 => vec!["DEL", key, &value],
                 3..6 => vec!["SET", key, &value, "PX", "9"],
@@ -341,6 +346,13 @@ impl Run {
                 _ => vec!["SET", key, &value],
             };
             commands.push(args.iter().map(|arg| arg.as_bytes().to_vec()).collect());
+            // Behind some of them, in the same cycle, come the news of it.
+            let news = match self.random.u8(..4) {
+                0 => ["PUBLISH", CHANNEL, &value],
+                1 => ["RPUSH", QUEUE, &value],
+                _ => continue,
+            };
+            commands.push(news.iter().map(|arg| arg.as_bytes().to_vec()).collect());
         }
         self.world.foreign(self.ledger.db, &commands);
     }
@@ -459,8 +471,12 @@ impl Run {
             } else {
                 Port::Resp
             };
-            self.actors
-                .push(Actor::new(self.actors_made, port, &mut self.world));
+            self.actors.push(Actor::new(
+                self.actors_made,
+                port,
+                self.taste,
+                &mut self.world,
+            ));
             self.actors_made += 1;
         }
     }
@@ -518,6 +534,13 @@ impl Run {
             };
             if !self.actors.iter().any(waiting) {
                 return;
+            }
+            let waits = |actor: &&Actor| waiting(actor) && actor.part == Part::Waits(true);
+            for _ in 0..self.actors.iter().filter(waits).count() {
+                self.foreign += 1;
+                let element = format!("f{}", self.foreign);
+                let args = ["RPUSH", QUEUE, &element].map(|arg| arg.as_bytes().to_vec());
+                self.world.foreign(self.ledger.db, &[args.to_vec()]);
             }
             self.world.pass(Duration::from_millis(10));
             self.world.advance(1000);

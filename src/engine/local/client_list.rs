@@ -193,7 +193,7 @@ impl Engine {
             out,
             "id={} addr={} laddr={} fd={place} name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} \
              multi={queued} qbuf={inbox} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={owed} oll=0 omem=0 \
-             tot-mem={size} events={} cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
+             tot-mem={size} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
             client.number,
             client.peer,
             self.local_of(client),
@@ -208,6 +208,7 @@ impl Engine {
             if client.outbox.is_empty() { "r" } else { "rw" },
             self.table.name_at(client.last).unwrap_or("NULL"),
             self.user_of(client),
+            self.redirects_to(client),
             if client.version == write::Version::Resp3 { 3 } else { 2 },
             text(extras.map(|extras| &*extras.lib_name)),
             text(extras.map(|extras| &*extras.lib_ver)),

@@ -2,15 +2,34 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
-use crate::command::{StateKind, Way};
+use crate::command::{Effect, StateKind, Way};
+use crate::engine::resp::Judgement;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::Version;
 use crate::session::Deed;
 use crate::session::channels::Family;
 
 impl Engine {
-    /// What the request does to the connection if it succeeds.
-    pub(super) fn deed(&self, request: &Request<'_>, way: Way) -> Deed {
+    /// What the request does to this link if it succeeds.
+    pub(in crate::engine) fn deed_of(
+        &mut self,
+        link: usize,
+        request: &Request<'_>,
+        judgement: Judgement,
+    ) -> Deed {
+        let deed = self.deed(request, judgement.way);
+        let session = &self.own_of(link).session;
+        if deed == Deed::Nothing && session.is_in_multi() && session.is_subscribed() {
+            // Redis 7.0 puts what the client publishes to itself in the middle of EXEC's reply.
+            let name = self.table.find(request.args()).name();
+            if judgement.effect == Effect::Everything || matches!(name, "publish" | "spublish") {
+                return Deed::Confuse;
+            }
+        }
+        deed
+    }
+
+    fn deed(&self, request: &Request<'_>, way: Way) -> Deed {
         let name = self.table.find(request.args()).name();
         match (name, way) {
             ("multi", _) => Deed::Multi,

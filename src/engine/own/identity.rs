@@ -25,6 +25,9 @@ const WAIT_CHANNEL: &[u8] = b"nearcache:wait";
 const BUSY: &[u8] =
     b"ERR nearcache: the client to redirect to is in the middle of a command, try again";
 
+/// CLIENT KILL without saying whom.
+const KILL_NOBODY: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nKILL\r\n";
+
 /// Where a client is in Redis.
 enum Upstream {
     /// Its own link has this id.
@@ -63,6 +66,12 @@ impl Engine {
         let bytes = Cow::Borrowed(request.bytes());
         if way == Way::Local(LocalCommand::ClientUnblock) {
             return self.replace_id(ix, request, 2, Engine::waiting_upstream);
+        }
+        let in_multi = self.own_of(link).session.is_in_multi();
+        if way == Way::Local(LocalCommand::ClientKill) && in_multi {
+            // Whom it means is known here, and when is known there; and what it says to Redis may mean the proxy itself.
+            // A call that Redis refuses stands for it, so that the transaction fails as one with a mistake in it does.
+            return Ok(Cow::Borrowed(KILL_NOBODY));
         }
         if *deed != Deed::Track(true) {
             return Ok(bytes);
@@ -175,6 +184,18 @@ impl Engine {
     pub(in crate::engine) fn session_of(&self, client: &Client) -> Option<&Session> {
         let link = &self.links[self.link_index(client.own?)?];
         Some(&link.own.as_ref()?.session)
+    }
+
+    /// Where the client's invalidations go, as CLIENT LIST says it: -1 if it does not track, 0: to itself.
+    pub(in crate::engine) fn redirects_to(&self, client: &Client) -> i64 {
+        let link = client.own.and_then(|own| self.link_index(own));
+        let own = link.and_then(|link| self.links[link].own.as_ref());
+        match own {
+            Some(own) if own.session.tracks() => own.redirect.map_or(0, |redirect| {
+                i64::try_from(redirect.number).unwrap_or(i64::MAX)
+            }),
+            _ => -1,
+        }
     }
 
     /// A reply or push of Redis about a redirection, with our number of the client in it.

@@ -22,8 +22,8 @@ use super::resp::{Judgement, has_our_section};
 use super::switches::Rule;
 use super::{ConnId, Engine};
 use crate::client::{CloseReason, Hold, State};
-use crate::command::{Effect, LocalCommand, StateKind, Way};
-use crate::link::{Owed, Own, Poison, Pool, Purpose, Role, Touch};
+use crate::command::{LocalCommand, StateKind, Way};
+use crate::link::{Owed, Own, Poison, Pool, Purpose, Role};
 use crate::protocol::resp::request::Request;
 use crate::session::{Deed, Everything};
 use crate::stats::Counter;
@@ -57,33 +57,35 @@ impl Engine {
         request: &Request<'_>,
         judgement: Judgement,
     ) -> Handled {
-        // Rule L4: a move to an own link happens with nothing outstanding.
-        let client = &mut self.clients[ix];
-        if client.relayed > 0 || client.fetching > 0 {
-            client.hold = if client.relayed > 0 {
-                Hold::Relays
-            } else {
-                Hold::OwnFetch
-            };
-            return Handled::Held;
+        if let Err(handled) = self.take_own_link(ix, Some(judgement.way)) {
+            return handled;
         }
-        if let Some(why) = self.upstream.away() {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.refuse_own(ix, judgement.way, &text, CloseReason::UpstreamLost);
-            return Handled::Done;
-        }
-        let Some(link) = self.claim_link(ix) else {
-            let text = "ERR nearcache: too many connections to Redis";
-            self.refuse_own(ix, judgement.way, text, CloseReason::LinksExhausted);
-            return Handled::Done;
-        };
-        self.clients[ix].own = Some(link);
-        self.name_own_link(ix);
         self.handle_own(ix, request, judgement)
     }
 
+    /// Gives the client an own link; where it cannot have one now, says how its command was handled instead. `way`: of
+    /// the command that begins state; `None`: nothing begins.
+    pub(super) fn take_own_link(&mut self, ix: usize, way: Option<Way>) -> Result<(), Handled> {
+        if self.waits_to_move(ix) {
+            return Err(Handled::Held);
+        }
+        if let Some(why) = self.upstream.away() {
+            let text = format!("ERR nearcache: Redis is not reachable: {why}");
+            self.refuse_own(ix, way, &text, CloseReason::UpstreamLost);
+            return Err(Handled::Done);
+        }
+        let Some(link) = self.claim_link(ix) else {
+            let text = "ERR nearcache: too many connections to Redis";
+            self.refuse_own(ix, way, text, CloseReason::LinksExhausted);
+            return Err(Handled::Done);
+        };
+        self.clients[ix].own = Some(link);
+        self.name_own_link(ix);
+        Ok(())
+    }
+
     /// What begins a transaction must not fail and let go on what was meant to be part of it: the client is closed.
-    fn refuse_own(&mut self, ix: usize, way: Way, text: &str, reason: CloseReason) {
+    fn refuse_own(&mut self, ix: usize, way: Option<Way>, text: &str, reason: CloseReason) {
         self.stats.count(Counter::RelayErrors);
         self.reply_error(ix, text.as_bytes());
         let harmless = [
@@ -92,7 +94,8 @@ impl Engine {
             StateKind::Tracking,
             StateKind::Wait,
         ];
-        if !harmless.iter().any(|kind| way == Way::OwnLink(*kind)) {
+        let begins = |way| !harmless.iter().any(|kind| way == Way::OwnLink(*kind));
+        if way.is_some_and(begins) {
             self.finish_client(ix, reason);
         }
     }
@@ -194,7 +197,7 @@ impl Engine {
         {
             return self.begin_tunnel(ix, link, request);
         }
-        let mut deed = self.deed(request, judgement.way);
+        let deed = self.deed_of(link, request, judgement);
         let frame = match self.in_upstream_ids(ix, link, request, &deed, judgement.way) {
             Ok(frame) => frame,
             Err(handled) => return handled,
@@ -202,17 +205,11 @@ impl Engine {
         if judgement.way == Way::OwnLink(StateKind::Wait) && !in_multi {
             self.stand_behind_all_writes(link);
         }
-        if in_multi && deed == Deed::Nothing && self.own_of(link).session.is_subscribed() {
-            // Redis 7.0 puts what the client publishes to itself in the middle of EXEC's reply.
-            let name = self.table.find(request.args()).name();
-            if judgement.effect == Effect::Everything || matches!(name, "publish" | "spublish") {
-                deed = Deed::Confuse;
-            }
-        }
         let purpose = match judgement.way {
             Way::Local(LocalCommand::Info) if !in_multi && has_our_section(request) => {
                 Purpose::Info
             }
+            Way::Local(LocalCommand::ClientKill) if in_multi => Purpose::Refused,
             _ => Purpose::Pass,
         };
         let get = if in_multi {
@@ -261,30 +258,12 @@ impl Engine {
         command: Relayed<'_>,
         deed: Deed,
     ) {
+        let touch = self.note_touch(ix, link_ix, command.touch, command.poison);
         let client = &mut self.clients[ix];
         let link = &mut self.links[link_ix];
         let slot = client.owe(None);
         client.relayed += 1;
         client.link = Some(link.id);
-        let touch = match command.touch {
-            Scope::All => {
-                client.relayed_all += 1;
-                Touch::All
-            }
-            // Not in `outstanding`: all that follows goes the same way, whatever it touches.
-            Scope::Keys if command.poison == Poison::Never => Touch::Keys(0),
-            Scope::Keys => {
-                if command.poison != Poison::AfterGet {
-                    for hash in &self.touch {
-                        self.measures.note_own(*hash, self.now);
-                    }
-                }
-                link.touched.extend(&self.touch);
-                Touch::Keys(
-                    u32::try_from(self.touch.len()).expect("a request's length bounds its keys"),
-                )
-            }
-        };
         if link.owed.is_empty() {
             link.heard = self.now;
         }
@@ -312,6 +291,9 @@ impl Engine {
 
     /// Nothing of the client is outstanding: if nothing of its state is left either, it is done with the link.
     pub(super) fn leave_own_link(&mut self, ix: usize) {
+        if self.is_answered_early(ix) {
+            return;
+        }
         let Some(link) = self.own_link(ix) else {
             self.clients[ix].own = None;
             return;

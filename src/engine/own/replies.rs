@@ -12,6 +12,8 @@ use crate::session::{Answer, Deed, Everything, Item};
 
 /// A reply that says something of the connection, or to a handshake, is never this long.
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
+const NO_KILL_INSIDE: &[u8] =
+    b"-ERR nearcache: CLIENT KILL inside a transaction is not possible\r\n";
 const UNASKED: &str = "Redis sent what nobody asked for";
 const _: () = assert!(BARRIER_REPLY_BYTES_MAX <= COLLECTED_BYTES_MAX);
 
@@ -230,6 +232,9 @@ impl Engine {
             (Deed::Hello { .. }, Some(client)) if answer == Answer::Executed => {
                 let patched = with_id(bytes, self.clients[client].number);
                 self.bring(ix, Arrival::Reply(owed), &patched, held);
+            }
+            _ if owed.purpose == Purpose::Refused && bytes.starts_with(b"-") => {
+                self.bring(ix, Arrival::Reply(owed), NO_KILL_INSIDE, held);
             }
             (Deed::ShowTracking, _) if answer == Answer::Executed => {
                 let shown = self.with_our_redirect(ix, bytes);

@@ -17,6 +17,7 @@ mod inline;
 pub mod number;
 pub mod reply;
 pub mod request;
+pub mod stream;
 pub mod value;
 pub mod write;
 

@@ -121,6 +121,16 @@ pub struct Request<'b> {
 }
 
 impl<'b> Request<'b> {
+    /// What has passed of a request that is not kept whole: `argc` is what it says of itself, there may be fewer.
+    pub(super) fn outline(bytes: &'b [u8], argc: u32, args_at: u8) -> Request<'b> {
+        Request {
+            bytes,
+            shape: Shape::Canonical,
+            argc,
+            args_at,
+        }
+    }
+
     /// Its length in the buffer: the next request begins there.
     #[inline]
     #[allow(clippy::len_without_is_empty)] // never 0

@@ -148,7 +148,12 @@ impl Driver {
         match step {
             Step::Send(bytes) => self.arriving.extend(bytes),
             Step::Finish => self.finishes = true,
-            Step::Answer => self.answer(),
+            // What was answered may let another question go, on another connection.
+            Step::Answer => {
+                while self.answer() {
+                    self.turn();
+                }
+            }
             Step::Wait(time) => return self.wait(*time),
             Step::Lose => {
                 self.redis_is_there = false;
@@ -295,16 +300,21 @@ impl Driver {
         }
     }
 
-    fn answer_link(&mut self, id: ConnId) {
+    fn answer_link(&mut self, id: ConnId) -> bool {
+        let mut any = false;
         while let Some(reply) = self.replies.get_mut(&id).and_then(VecDeque::pop_front) {
             for piece in reply.chunks(4096) {
                 self.engine.recv_slice(id)[..piece.len()].copy_from_slice(piece);
                 self.engine.received(id, piece.len());
             }
+            any = true;
         }
+        any
     }
 
-    fn answer(&mut self) {
+    /// Answers what has been asked. Whether anything was.
+    fn answer(&mut self) -> bool {
+        let mut any = !self.jobs.is_empty();
         while let Some(job) = self.jobs.pop() {
             let result = match self.redis.get(&job.key) {
                 Some(Held::Error(text)) => Err(FetchError::Upstream((*text).to_owned())),
@@ -324,8 +334,9 @@ impl Driver {
         let links: Vec<ConnId> = self.replies.keys().copied().collect();
         for link in links {
             debug_assert!(matches!(link.place, Place::Link(_)));
-            self.answer_link(link);
+            any |= self.answer_link(link);
         }
+        any
     }
 }
 

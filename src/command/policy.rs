@@ -57,7 +57,9 @@ pub(super) fn judge(row: &Row) -> (Policy, Keys) {
 }
 
 /// Commands that Redis may not list and we have a say in all the same.
-pub(super) const SPOKEN_FOR: [(&str, i64); 6] = [
+pub(super) const SPOKEN_FOR: [(&str, i64); 7] = [
+    // Redis before 7 knows it without listing it.
+    ("quit", -1),
     ("post", -1),
     ("host:", -1),
     ("nearcache", -1),

@@ -391,6 +391,21 @@ mod tests {
     }
 
     #[test]
+    fn quit_is_ours_though_redis_before_7_does_not_list_it() {
+        let table = Table::from_rows(vec![bare_row("set", -3)]);
+        check(
+            &table,
+            "set k v",
+            "set",
+            Way::OwnLink(StateKind::Unknown),
+            Effect::Everything,
+        );
+        let quit = Way::Local(LocalCommand::Quit);
+        check(&table, "QUIT", "quit", quit, Effect::None);
+        check(&table, "quit now", "quit", quit, Effect::None);
+    }
+
+    #[test]
     fn what_has_no_business_upstream_is_refused() {
         let table = Table::builtin();
         let refused = |why| Way::Refuse(why);

@@ -61,8 +61,6 @@ pub(super) struct Insight {
     /// One hit in so many is sampled.
     one_in: u64,
     sampled_at: Time,
-    /// A sampled hit is about to be written: the shell is asked for the time.
-    timing: bool,
     /// State of a generator of its own, so that sampling moves no other draw.
     random: u64,
     forgotten: Vec<Forgotten>,
@@ -108,7 +106,6 @@ impl Insight {
             due: 1,
             one_in: 1,
             sampled_at: Time::ZERO,
-            timing: false,
             random: seed | 1,
             forgotten: Vec::new(),
             is_quiet: false,
@@ -216,7 +213,7 @@ impl Engine {
             let bytes = weight.saturating_mul(value_bytes as u64);
             insight.bytes.note(db, key, hash, bytes, now);
         }
-        insight.timing = true;
+        self.is_timing = true;
         let apart = now.since(insight.sampled_at);
         insight.sampled_at = now;
         if apart < SAMPLES_APART_MIN {
@@ -232,13 +229,13 @@ impl Engine {
     /// Whether a sampled hit was among what is written now: then say with [`Engine::timed`] when that was done.
     #[inline(always)]
     pub fn is_timing(&self) -> bool {
-        self.insight.timing
+        self.is_timing
     }
 
     /// The sampled hit was written.
     #[cold]
     pub fn timed(&mut self, written: Time) {
-        self.insight.timing = false;
+        self.is_timing = false;
         self.insight.hit.record(written.since(self.now));
     }
 

@@ -285,18 +285,26 @@ impl Engine {
             }
         }
         let link = &mut self.links[ix];
-        if owed.purpose == Purpose::Pass && !link.holding {
+        // An error is seen whole, since what it says may be of the connection.
+        let is_error = if begins {
+            chunk.starts_with(b"-")
+        } else {
+            !link.collected.is_empty()
+        };
+        if owed.purpose == Purpose::Pass && !link.holding && !is_error {
             return self.pass(&owed, chunk);
         }
         if owed.purpose == Purpose::Http {
             return self.http_part(ix, &owed, chunk);
         }
         link.collected.extend_from_slice(chunk);
-        if link.holding && link.collected.len() > BARRIER_REPLY_BYTES_MAX {
-            // Too long to be held: everything is forgotten instead, and the reply flows on.
-            link.holding = false;
+        if owed.purpose == Purpose::Pass && link.collected.len() > BARRIER_REPLY_BYTES_MAX {
+            // Too long to be held: everything is forgotten instead, and the reply flows on. (Or too long for an error.)
+            let held = std::mem::take(&mut link.holding);
             let collected = std::mem::take(&mut link.collected);
-            self.poison_all(Flush::Barrier);
+            if held {
+                self.poison_all(Flush::Barrier);
+            }
             self.pass(&owed, &collected);
         } else if link.collected.len() > COLLECTED_BYTES_MAX {
             let id = link.id;
@@ -323,18 +331,20 @@ impl Engine {
         self.links[ix].owed.pop_front();
         let mut collected = std::mem::take(&mut self.links[ix].collected);
         let value_left = self.links[ix].value_left.take();
-        let streamed = owed.purpose == Purpose::Pass && !holds || value_left.is_some();
+        let passed = owed.purpose == Purpose::Pass && !whole && !holds && collected.is_empty();
+        let streamed = passed || value_left.is_some();
         let reply: &[u8] = if whole || streamed {
             chunk
         } else {
             collected.extend_from_slice(chunk);
             &collected
         };
+        let id = self.links[ix].id;
+        let said = if streamed { b"" } else { reply };
         if holds && self.hold_reply(&owed, reply) {
             self.close_if_done(ix);
-            return;
+            return self.heed(id, &owed, said);
         }
-        let id = self.links[ix].id;
         match owed.purpose {
             Purpose::Pass => self.pass(&owed, reply),
             Purpose::Info => self.pass_info(&owed, reply),
@@ -360,12 +370,17 @@ impl Engine {
         if owed.to.is_some() {
             self.settle_relayed(Some(ix), &owed);
             self.close_if_done(ix);
-            if whole && reply.starts_with(READ_ONLY) {
-                self.upstream_is_read_only();
-            }
-            if owed.unit.is_some() && whole && !ends_a_transaction(reply) {
-                self.link_lost(id, "Redis did not end a transaction");
-            }
+            self.heed(id, &owed, said);
+        }
+    }
+
+    /// What the reply to a client's command says of the connection it came by.
+    fn heed(&mut self, id: ConnId, owed: &Owed, reply: &[u8]) {
+        if reply.starts_with(READ_ONLY) {
+            self.upstream_is_read_only();
+        }
+        if owed.unit.is_some() && !ends_a_transaction(reply) {
+            self.link_lost(id, "Redis did not end a transaction");
         }
     }
 

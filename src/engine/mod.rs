@@ -237,7 +237,10 @@ pub struct Engine {
     verify: Verify,
     /// The number of hits at which the next one is sampled, by `verify` or `insight`.
     sample_due: u64,
-    insight: Insight,
+    /// Apart, because nothing that is often done looks at it.
+    insight: Box<Insight>,
+    /// A sampled hit is about to be written: the shell is asked for the time.
+    is_timing: bool,
     ghost: Ghost,
     warm: Warm,
     toucher: Toucher,
@@ -327,7 +330,8 @@ impl Engine {
             known_since: origin.now,
             verify: Verify::new(),
             sample_due: 0,
-            insight: Insight::new(origin.seed[1]),
+            insight: Box::new(Insight::new(origin.seed[1])),
+            is_timing: false,
             ghost: Ghost::default(),
             warm: Warm::default(),
             toucher: Toucher::new(origin.now),

@@ -230,6 +230,9 @@ impl Engine {
             self.refuse_stranger(ix, request);
             return Handled::Done;
         }
+        if self.waits_for_message(ix) {
+            return Handled::Held;
+        }
         if self.clients[ix].own.is_some() && !matches!(judgement.way, Way::Refuse(_)) {
             let reads = judgement.way == Way::Get && !self.switches.holds(Rule::OwnLinkOnly);
             if !reads {

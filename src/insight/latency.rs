@@ -17,29 +17,22 @@ const DOUBLINGS: usize = 24;
 const BUCKETS: usize = DOUBLINGS * PARTS + 2;
 
 /// Durations by length.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Latency {
-    counts: [u32; BUCKETS],
+    /// By bucket; empty until there is one to count.
+    counts: Vec<u32>,
     count: u64,
     sum: Duration,
     max: Duration,
-}
-
-impl Default for Latency {
-    fn default() -> Latency {
-        Latency {
-            counts: [0; BUCKETS],
-            count: 0,
-            sum: Duration::ZERO,
-            max: Duration::ZERO,
-        }
-    }
 }
 
 impl Latency {
     /// Counts one.
     pub fn record(&mut self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if self.counts.is_empty() {
+            self.counts = vec![0; BUCKETS];
+        }
         let bucket = &mut self.counts[bucket_of(us)];
         *bucket = bucket.saturating_add(1);
         self.count += 1;
@@ -86,10 +79,8 @@ impl Latency {
                 (doubling - 1) * PARTS + 1
             };
             let to = doubling * PARTS;
-            seen += self.counts[from..=to.min(BUCKETS - 1)]
-                .iter()
-                .map(|count| u64::from(*count))
-                .sum::<u64>();
+            let counts = self.counts.get(from..=to).unwrap_or_default();
+            seen += counts.iter().map(|count| u64::from(*count)).sum::<u64>();
             (Duration::from_micros(1 << doubling), seen)
         })
     }

@@ -4,18 +4,17 @@
 //! It holds no socket and knows no client. Replies come in the order of the commands, so what was [`Session::answered`]
 //! is certain; only `multi_sent` runs ahead of the replies, as a guess that decides no more than who answers a PING.
 //! Invariant: [`Session::is_clean`] holds only while the next user of the connection would find nothing of the last.
-//! Costs: O(1) per command and reply; a transaction keeps one word per key it touches, up to [`BLOCK_KEYS_MAX`].
+//! Costs: O(1) per command and reply; what a transaction keeps is bounded by `block.rs`.
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod channels;
 mod elements;
 
 use crate::protocol::resp::write::Version;
+use block::{Block, Everything};
 use channels::{Channels, Push};
 use elements::Elements;
-
-/// A transaction that touches more keys than this counts as touching all.
-const BLOCK_KEYS_MAX: usize = 64 * 1024;
 
 /// What a command does to the connection it is executed on, if it succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,7 +52,8 @@ pub enum Deed {
     Track(bool),
     /// CLIENT GETREDIR and TRACKINGINFO: the reply names another connection.
     ShowTracking,
-    /// Inside a transaction it makes replies and messages indistinguishable, as a subscription does.
+    /// Inside a transaction it makes replies and messages indistinguishable, as a subscription does, or it does what is
+    /// not worth remembering: from EXEC on nothing is told apart.
     Confuse,
     /// It may wait for data as long as its client likes, and silence means nothing.
     Wait,
@@ -63,33 +63,6 @@ pub enum Deed {
     Stain,
     /// AUTH of this user: lasts until the connection ends.
     Auth(Box<[u8]>),
-}
-
-/// What a transaction has queued.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Block {
-    /// The hashes of the keys that its end makes worth forgetting.
-    pub touched: Vec<u64>,
-    /// More than those: possibly everything.
-    pub all: Everything,
-    /// Commands queued.
-    queued: u64,
-    /// What they do to the connection, with their places among them.
-    deeds: Vec<(u64, Deed)>,
-    /// The reply to EXEC cannot be told from what surrounds it.
-    pub confuses: bool,
-}
-
-/// Whether a transaction may have touched everything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Everything {
-    /// It touches the keys that are named.
-    #[default]
-    No,
-    /// It may change anything that Redis reports.
-    Reported,
-    /// It may change what Redis does not report.
-    Unreported,
 }
 
 /// What became of a command, as its reply says.
@@ -123,7 +96,8 @@ pub struct Session {
     pub name: Option<Box<[u8]>>,
     /// The transaction it is in.
     multi: Option<Block>,
-    /// The same, as it will be when all that was sent has been executed; a MULTI that fails makes it wrong until EXEC.
+    /// The same, as it will be when all that was sent has been executed; a MULTI that fails makes it wrong until nothing
+    /// is outstanding.
     multi_sent: bool,
     watches: bool,
     tracks: bool,
@@ -274,6 +248,11 @@ impl Session {
         }
     }
 
+    /// Nothing is outstanding: what was guessed is known now.
+    pub fn settled(&mut self) {
+        self.multi_sent = self.multi.is_some();
+    }
+
     /// A command was sent.
     pub fn sent(&mut self, deed: &Deed) {
         match deed {
@@ -293,22 +272,23 @@ impl Session {
 
     /// A part of the reply to EXEC.
     pub fn exec_part(&mut self, part: &[u8]) {
-        let Some(block) = &self.multi else {
+        let Some(block) = &mut self.multi else {
             return;
         };
-        if block.deeds.is_empty() {
+        if !block.has_deeds() {
             return;
         }
         let elements = self.elements.get_or_insert_with(Elements::default);
-        let mut done = Vec::new();
+        let mut ended = Vec::new();
         elements.feed(part, |at, succeeded| {
-            if succeeded {
-                let deeds = block.deeds.iter().filter(|(of, _)| *of == at);
-                done.extend(deeds.map(|(_, deed)| deed.clone()));
-            }
+            ended.extend(block.take_deed(at).map(|deed| (deed, succeeded)));
         });
-        for deed in done {
-            self.execute(deed);
+        for (deed, succeeded) in ended {
+            if succeeded {
+                self.execute(deed);
+            } else {
+                self.failed(&deed);
+            }
         }
     }
 
@@ -325,7 +305,9 @@ impl Session {
                     || reply.starts_with(b"-EXECABORT")
                     || reply.starts_with(b"-ERR EXEC without MULTI");
                 self.stained |= !known;
-                (self.multi, self.watches, self.elements) = (None, false, None);
+                // Without one there was nothing to end, and what is watched stays so.
+                self.watches &= reply.starts_with(b"-ERR EXEC without MULTI");
+                (self.multi, self.elements) = (None, None);
                 return Answer::Executed;
             }
             Deed::Discard if !failed => {
@@ -337,18 +319,12 @@ impl Session {
         if let Some(block) = &mut self.multi
             && reply == b"+QUEUED\r\n"
         {
-            if matches!(
-                deed,
-                Deed::Subscribe(_) | Deed::Unsubscribe(..) | Deed::Confuse
-            ) {
-                block.confuses = true;
-            } else if *deed != Deed::Nothing {
-                block.deeds.push((block.queued, deed.clone()));
-            }
-            block.queued += 1;
+            block.queue(deed);
             return Answer::Queued;
         }
-        if !failed {
+        if failed {
+            self.failed(deed);
+        } else {
             self.execute(deed.clone());
         }
         Answer::Executed
@@ -356,17 +332,8 @@ impl Session {
 
     /// A command that has just been queued touches these keys.
     pub fn touch(&mut self, hashes: impl Iterator<Item = u64>) {
-        let Some(block) = &mut self.multi else {
-            return;
-        };
-        block.touched.extend(hashes);
-        if block.touched.len() > BLOCK_KEYS_MAX {
-            block.touched.sort_unstable();
-            block.touched.dedup();
-            if block.touched.len() > BLOCK_KEYS_MAX / 2 {
-                block.touched = Vec::new();
-                block.all = block.all.max(Everything::Reported);
-            }
+        if let Some(block) = &mut self.multi {
+            block.touch(hashes);
         }
     }
 
@@ -375,6 +342,11 @@ impl Session {
         if let Some(block) = &mut self.multi {
             block.all = block.all.max(how);
         }
+    }
+
+    /// Redis before 7.2 does what a HELLO asks for option by option, so one that failed may have logged in before.
+    fn failed(&mut self, deed: &Deed) {
+        self.stained |= matches!(deed, Deed::Hello { .. });
     }
 
     fn execute(&mut self, deed: Deed) {
@@ -493,21 +465,58 @@ mod tests {
     }
 
     #[test]
-    fn a_block_remembers_its_keys_up_to_a_bound() {
+    fn a_hello_that_failed_may_have_logged_in_before_it_did() {
+        let hello = Deed::Hello {
+            version: Some(Version::Resp3),
+            name: None,
+            user: Some(b"alice".as_slice().into()),
+        };
+        let wrong = "-ERR Client names cannot contain spaces\r\n";
+        let refused = run(&[(hello.clone(), wrong)]);
+        assert!(refused.is_clean() && !refused.is_reusable());
+        let queued = [
+            (Deed::Multi, OK),
+            (hello, QUEUED),
+            (Deed::Nothing, QUEUED),
+            (Deed::Exec, "*2\r\n-ERR Client names\r\n+OK\r\n"),
+        ];
+        let refused = run(&queued);
+        assert!(refused.is_clean() && !refused.is_reusable());
+    }
+
+    #[test]
+    fn what_is_executed_without_a_transaction_leaves_the_watched_keys_alone() {
+        for odd in [
+            (Deed::Exec, "-ERR EXEC without MULTI\r\n"),
+            (Deed::Discard, "-ERR DISCARD without MULTI\r\n"),
+        ] {
+            let watching = run(&[(Deed::Watch, OK), odd]);
+            assert!(!watching.is_clean() && watching.is_reusable());
+        }
+    }
+
+    #[test]
+    fn a_multi_that_failed_is_forgotten_once_nothing_is_outstanding() {
+        let mut session = run(&[(Deed::Watch, OK), (Deed::Multi, "-ERR arguments\r\n")]);
+        session.settled();
+        assert!(!session.is_in_multi());
         let mut session = run(&[(Deed::Multi, OK)]);
-        session.touch([1, 2].into_iter());
-        assert_eq!(
-            session.block().map(|block| block.touched.clone()),
-            Some(vec![1, 2])
-        );
+        session.settled();
+        assert!(session.is_in_multi());
+    }
+
+    #[test]
+    fn a_block_is_there_from_multi_to_exec() {
+        let mut session = run(&[(Deed::Multi, OK), (Deed::Nothing, QUEUED)]);
+        session.touch([1].into_iter());
         session.touch_all(Everything::Unreported);
         session.touch_all(Everything::Reported);
-        session.touch(0..BLOCK_KEYS_MAX as u64);
         let block = session.block().expect("it is in a transaction");
         assert_eq!(
-            (block.touched.len(), block.all),
-            (0, Everything::Unreported)
+            (&block.touched[..], block.all),
+            (&[1][..], Everything::Unreported)
         );
+        assert_eq!(session.queued(), Some(1));
         session.answered(&Deed::Exec, b"*0\r\n");
         session.touch([3].into_iter());
         assert!(session.block().is_none());

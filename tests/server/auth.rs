@@ -391,3 +391,46 @@ fn while_redis_is_away_the_password_is_still_asked_for_and_known() {
     );
     assert_eq!(get(&mut proxy.http(), ""), 401);
 }
+
+#[test]
+fn a_hello_that_fails_after_its_login_gives_nobody_that_user() {
+    let redis = locked();
+    let proxy = before(&redis).start();
+    for rest in [["SETNAME", "a b", "", ""], ["SETNAME", "x", "AUTH", "bob"]] {
+        let mut call = vec!["HELLO", "2", "AUTH", "alice", "wonder"];
+        call.extend(rest.iter().filter(|arg| !arg.is_empty()));
+        if rest.contains(&"AUTH") {
+            call.push("wrong");
+        }
+        let mut failing = proxy.resp();
+        assert!(matches!(failing.call(&call), Reply::Error(_)), "{call:?}");
+        assert!(failing.line("GET k").error().starts_with("NOAUTH"));
+        let mut other = proxy.resp();
+        assert_eq!(other.call(&["AUTH", PASSWORD]), Reply::ok());
+        assert_eq!(other.line("WATCH k"), Reply::ok());
+        assert_eq!(other.line("ACL WHOAMI"), Reply::bulk("default"), "{call:?}");
+    }
+}
+
+#[test]
+fn nobody_is_given_a_connection_by_what_others_say_of_him() {
+    let redis = locked();
+    let proxy = before(&redis).start();
+    let mut stranger = proxy.resp();
+    assert!(stranger.line("GET k").error().starts_with("NOAUTH"));
+    let mut other = proxy.resp();
+    assert_eq!(other.call(&["AUTH", PASSWORD]), Reply::ok());
+    let Reply::Int(number) = other.line("CLIENT ID") else {
+        panic!("an id is a number");
+    };
+    let strangers = number - 1;
+    let list = other.line("CLIENT LIST").text();
+    assert!(list.starts_with(&format!("id={strangers} ")), "{list}");
+    let redirect = format!("CLIENT TRACKING ON REDIRECT {strangers}");
+    let said = other.line(&redirect);
+    assert!(
+        said.error().ends_with("redirect to does not exist"),
+        "{said:?}"
+    );
+    assert!(stranger.line("HELLO 3").error().starts_with("NOAUTH"));
+}

@@ -370,3 +370,20 @@ fn a_handshake_may_come_in_one_piece() {
         }
     }
 }
+
+#[test]
+fn hello_is_answered_where_redis_lets_nobody_ask_info() {
+    let redis = RedisServer::start();
+    let version = redis.call(&["INFO", "server"]).text();
+    let version = version.split("redis_version:").nth(1).expect("it says so");
+    let version = version.lines().next().expect("a version is a line");
+    redis.call(&["ACL", "SETUSER", "default", "-info"]);
+    let proxy = Proxy::start(&redis);
+    let Reply::Map(said) = proxy.resp().line("HELLO 3") else {
+        panic!("HELLO 3 is answered with a map");
+    };
+    let told = said
+        .chunks(2)
+        .find(|pair| pair[0] == Reply::bulk("version"));
+    assert_eq!(told.map(|pair| pair[1].text()).as_deref(), Some(version));
+}

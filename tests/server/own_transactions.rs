@@ -133,6 +133,20 @@ fn a_watched_key_that_changes_makes_exec_fail() {
             "a WATCH",
         ],
         &["a WATCH k", "a SET k own", "a MULTI", "a GET k", "a EXEC"],
+        // What ends no transaction ends no watch.
+        &[
+            "a WATCH k",
+            "a EXEC",
+            "a DISCARD",
+            "c MULTI",
+            "b SET k g",
+            "c SET x c",
+            "c EXEC",
+            "a MULTI",
+            "a SET k a",
+            "a EXEC",
+            "b GET k",
+        ],
         // While keys are watched the rest goes on as usual.
         &[
             "a WATCH k",

@@ -156,7 +156,8 @@ impl Engine {
         let handled = self.relay(ix, command, Road::OneShot, None);
         let client = &mut self.clients[ix];
         if client.relayed > 0 && handled == Handled::Done {
-            if hello.is_some() {
+            // That of a HELLO whose answer was lost is not this one's.
+            if hello.is_some() || client.extras.is_some() {
                 client.extras().hello = hello;
             }
             client.hold = Hold::Relays;

@@ -8,9 +8,10 @@ use crate::protocol::resp::write;
 
 /// A name longer than this is refused: Redis has no limit, but it holds each client once and we may hold thousands of
 /// idle ones for it.
-const NAME_BYTES_MAX: usize = 4096;
+pub(in crate::engine) const NAME_BYTES_MAX: usize = 4096;
 const BAD_NAME: &[u8] = b"ERR Client names cannot contain spaces, newlines or special characters.";
-const LONG_NAME: &[u8] = b"ERR nearcache: a client's name is at most 4096 bytes long";
+pub(in crate::engine) const LONG_NAME: &[u8] =
+    b"ERR nearcache: a client's name is at most 4096 bytes long";
 
 impl Engine {
     pub(super) fn getname(&mut self, ix: usize) {

@@ -1,7 +1,7 @@
 //! CLIENT LIST, INFO and KILL: the proxy's own clients, in Redis's words.
 //!
-//! Listed are the clients of the RESP port: HTTP clients are nobody that Redis would know. Costs: O(clients), as in
-//! Redis.
+//! Listed are the clients of the RESP port: HTTP clients are nobody that Redis would know. Costs: O(clients), and
+//! O(log clients) for each that is named; what a list may be long is bounded by `OUTBOX_MAX_BYTES`.
 #![forbid(unsafe_code)]
 
 use super::{SYNTAX, quoting};
@@ -13,7 +13,10 @@ use crate::protocol::resp::write;
 use crate::session::Session;
 use crate::session::channels::Family;
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
+
+const LONG_LIST: &[u8] = b"ERR nearcache: the list is longer than a client may be owed";
 
 /// The kinds of clients that Redis tells apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +44,7 @@ impl Kind {
 /// Which clients are meant. All that is set must hold.
 #[derive(Debug, Clone, Default)]
 struct Filter {
-    ids: Option<Vec<u64>>,
+    id: Option<u64>,
     kind: Option<Kind>,
     addr: Option<Vec<u8>>,
     laddr: Option<Vec<u8>>,
@@ -60,28 +63,23 @@ impl Engine {
 
     /// `CLIENT LIST [TYPE kind] [ID id ...]`.
     pub(super) fn client_list(&mut self, ix: usize, request: &Request<'_>) {
-        let filter = match read_list(request) {
-            Ok(filter) => filter,
+        let (filter, ids) = match read_list(request) {
+            Ok(read) => read,
             Err(text) => return self.reply_error(ix, &text),
         };
-        let mut out = String::new();
-        let mut list = |client: &Client| {
-            if self.is_meant(client, &filter) {
-                out.push_str(&self.describe(client));
-            }
-        };
-        match &filter.ids {
+        let meant = self.clients.iter().map(|(_, client)| client);
+        let meant = meant.filter(|client| self.is_meant(client, &filter));
+        let meant: BTreeMap<u64, &Client> = meant.map(|client| (client.number, client)).collect();
+        let listed: Vec<&Client> = match ids {
             // In the order of the ids, as often as they are named.
-            Some(ids) => {
-                for id in ids {
-                    let found = self.clients.iter().find(|(_, one)| one.number == *id);
-                    found.into_iter().for_each(|(_, client)| list(client));
-                }
-            }
-            None => {
-                let mut all: Vec<&Client> = self.clients.iter().map(|(_, one)| one).collect();
-                all.sort_unstable_by_key(|client| client.number);
-                all.into_iter().for_each(list);
+            Some(ids) => ids.iter().filter_map(|id| meant.get(id).copied()).collect(),
+            None => meant.into_values().collect(),
+        };
+        let mut out = String::new();
+        for client in listed {
+            out.push_str(&self.describe(client));
+            if out.len() > self.config.outbox_max_bytes {
+                return self.reply_error(ix, LONG_LIST);
             }
         }
         self.reply_text(ix, out.as_bytes());
@@ -125,10 +123,7 @@ impl Engine {
                 .is_none_or(|wanted| *wanted == found().into_bytes())
         };
         client.port == Port::Resp
-            && filter
-                .ids
-                .as_ref()
-                .is_none_or(|ids| ids.contains(&client.number))
+            && filter.id.is_none_or(|id| id == client.number)
             && filter.kind.is_none_or(|kind| kind == self.kind_of(client))
             && is(&filter.addr, &|| client.peer.to_string())
             && is(&filter.laddr, &|| self.local_of(client).to_string())
@@ -218,6 +213,16 @@ impl Engine {
         out
     }
 
+    /// The users that clients can be, as far as it is known here.
+    fn users(&self) -> BTreeSet<Vec<u8>> {
+        let names = self.clients.iter().map(|(_, client)| self.user_of(client));
+        let ours = [self.proxys_user().into(), "default".into()];
+        let names = names.chain(ours);
+        names
+            .map(|name: Cow<'_, str>| name.into_owned().into_bytes())
+            .collect()
+    }
+
     fn read_kill(&self, request: &Request<'_>) -> Result<(Filter, bool), Refused> {
         let mut filter = Filter::default();
         let mut args = request.args().skip(2);
@@ -225,7 +230,7 @@ impl Engine {
             filter.addr = args.next().map(<[u8]>::to_vec);
             return Ok((filter, false));
         }
-        let mut spare_me = true;
+        let (mut spare_me, mut users) = (true, None);
         while let Some(option) = args.next() {
             let value = args.next().ok_or(Cow::Borrowed(SYNTAX))?;
             let is = |word: &str| option.eq_ignore_ascii_case(word.as_bytes());
@@ -235,7 +240,7 @@ impl Engine {
                 let id = id.ok_or(Cow::Borrowed(
                     &b"ERR client-id should be greater than 0"[..],
                 ))?;
-                filter.ids = Some(vec![id]);
+                filter.id = Some(id);
             } else if is("type") {
                 filter.kind = Some(read_kind(value)?);
             } else if is("addr") {
@@ -244,12 +249,8 @@ impl Engine {
                 filter.laddr = Some(value.to_vec());
             } else if is("user") {
                 // Who the users of Redis are is not known here, but which of them any client can be is.
-                let known = self.proxys_user();
-                let is_some_clients = self
-                    .clients
-                    .iter()
-                    .any(|(_, client)| self.user_of(client).as_bytes() == value);
-                if value != known.as_bytes() && value != b"default" && !is_some_clients {
+                let known = users.get_or_insert_with(|| self.users());
+                if !known.contains(value) {
                     return Err(quoting(b"ERR No such user '", value, b"'").into());
                 }
                 filter.user = Some(value.to_vec());
@@ -276,20 +277,21 @@ fn read_kind(name: &[u8]) -> Result<Kind, Refused> {
     Kind::of_name(name).ok_or_else(|| quoting(b"ERR Unknown client type '", name, b"'").into())
 }
 
-fn read_list(request: &Request<'_>) -> Result<Filter, Refused> {
-    let mut filter = Filter::default();
+/// Which clients are to be listed, and, where they are named, in which order.
+fn read_list(request: &Request<'_>) -> Result<(Filter, Option<Vec<u64>>), Refused> {
+    let (mut filter, mut named) = (Filter::default(), None);
     let mut args = request.args().skip(2);
     let Some(option) = args.next() else {
-        return Ok(filter);
+        return Ok((filter, named));
     };
     if option.eq_ignore_ascii_case(b"type") && request.argc() == 4 {
         filter.kind = Some(read_kind(args.next().unwrap_or_default())?);
     } else if option.eq_ignore_ascii_case(b"id") && request.argc() > 3 {
         let ids = args.map(|id| number::parse(id).map(|id| u64::try_from(id).unwrap_or(0)));
         let ids: Option<Vec<u64>> = ids.collect();
-        filter.ids = Some(ids.ok_or(Cow::Borrowed(&b"ERR Invalid client ID"[..]))?);
+        named = Some(ids.ok_or(Cow::Borrowed(&b"ERR Invalid client ID"[..]))?);
     } else {
         return Err(SYNTAX.into());
     }
-    Ok(filter)
+    Ok((filter, named))
 }

@@ -4,10 +4,11 @@
 
 use super::auth::Said;
 use crate::client::HelloRest;
+use crate::command::keys::is_word;
 use crate::command::row::REPLY_DEPTH_MAX;
 use crate::engine::Engine;
 use crate::engine::clients::Handled;
-use crate::engine::upstream::Upstream;
+use crate::engine::upstream::{Availability, Upstream};
 use crate::protocol::Parse;
 use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
@@ -112,7 +113,8 @@ struct Asked<'b> {
 impl Engine {
     /// `HELLO [version [AUTH user password] [SETNAME name]]`. Nothing changes unless all of it is right.
     pub(super) fn hello(&mut self, ix: usize, request: &Request<'_>) -> Handled {
-        if self.upstream.version.is_none() {
+        // Who may not ask INFO has it from HELLO, or not at all.
+        if self.upstream.version.is_none() && self.upstream.availability != Availability::Up {
             if let Some(why) = self.upstream.away() {
                 let text = format!("ERR nearcache: Redis is not reachable: {why}");
                 self.reply_error(ix, text.as_bytes());
@@ -189,7 +191,7 @@ fn read<'b>(request: &Request<'b>) -> Result<Asked<'b>, Cow<'static, [u8]>> {
         name: None,
     };
     while let Some(option) = args.next() {
-        if option.eq_ignore_ascii_case(b"auth") {
+        if is_word(option, b"auth") {
             let (Some(user), Some(password)) = (args.next(), args.next()) else {
                 return Err(syntax_error(option));
             };
@@ -197,7 +199,7 @@ fn read<'b>(request: &Request<'b>) -> Result<Asked<'b>, Cow<'static, [u8]>> {
                 user: Some(user),
                 password,
             });
-        } else if option.eq_ignore_ascii_case(b"setname") {
+        } else if is_word(option, b"setname") {
             asked.name = Some(args.next().ok_or_else(|| syntax_error(option))?);
         } else {
             return Err(syntax_error(option));

@@ -21,6 +21,7 @@ use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
 pub(super) use auth::http_policy;
+pub(super) use client_command::{LONG_NAME, NAME_BYTES_MAX};
 pub(super) use hello::Greeting;
 pub(super) use info::extend_info;
 

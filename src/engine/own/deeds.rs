@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use super::Engine;
+use crate::command::keys::is_word;
 use crate::command::{Effect, StateKind, Way};
+use crate::engine::local::NAME_BYTES_MAX;
 use crate::engine::resp::Judgement;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::Version;
@@ -32,7 +34,8 @@ impl Engine {
     fn deed(&self, request: &Request<'_>, way: Way) -> Deed {
         let name = self.table.find(request.args()).name();
         match (name, way) {
-            ("multi", _) => Deed::Multi,
+            // With arguments it is refused, wherever it stands.
+            ("multi", _) if request.argc() == 1 => Deed::Multi,
             // Whatever its number of arguments: Redis 7 ends the transaction.
             ("exec", _) => Deed::Exec,
             ("discard", _) => Deed::Discard,
@@ -44,7 +47,10 @@ impl Engine {
                 None => Deed::Stain,
             },
             ("hello", _) => hello(request),
-            ("client|setname", _) => Deed::Name(request.args().nth(2).unwrap_or_default().into()),
+            ("client|setname", _) => match request.args().nth(2).unwrap_or_default() {
+                long if long.len() > NAME_BYTES_MAX => Deed::Confuse,
+                name => Deed::Name(name.into()),
+            },
             ("replconf" | "script|debug", _) => Deed::Last,
             ("subscribe" | "psubscribe" | "ssubscribe", _) => Deed::Subscribe(channels(request)),
             ("unsubscribe", _) => Deed::Unsubscribe(Family::Channel, channels(request)),
@@ -52,7 +58,7 @@ impl Engine {
             ("sunsubscribe", _) => Deed::Unsubscribe(Family::Shard, channels(request)),
             ("client|tracking", _) => {
                 let mode = request.args().nth(2).unwrap_or_default();
-                Deed::Track(mode.eq_ignore_ascii_case(b"on"))
+                Deed::Track(is_word(mode, b"on"))
             }
             ("client|getredir" | "client|trackinginfo", _) => Deed::ShowTracking,
             ("client|reply", _) => Deed::Confuse,
@@ -85,13 +91,18 @@ fn hello(request: &Request<'_>) -> Deed {
     };
     let (mut name, mut user) = (None, None);
     while let Some(option) = args.next() {
-        if option.eq_ignore_ascii_case(b"auth") {
+        if is_word(option, b"auth") {
             user = args.next().map(Box::from);
             args.next();
-        } else if option.eq_ignore_ascii_case(b"setname") {
-            name = args.next().map(Box::from);
+        } else if is_word(option, b"setname") {
+            name = args.next();
         }
     }
+    if name.is_some_and(|name| name.len() > NAME_BYTES_MAX) {
+        // Inside a transaction, where it cannot be refused: it is not worth remembering.
+        return Deed::Confuse;
+    }
+    let name = name.map(Box::from);
     Deed::Hello {
         version,
         name,

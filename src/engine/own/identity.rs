@@ -7,6 +7,7 @@
 
 use super::Engine;
 use crate::client::{Client, Hold, State};
+use crate::command::keys::is_word;
 use crate::command::{LocalCommand, Way};
 use crate::engine::Port;
 use crate::engine::clients::Handled;
@@ -47,11 +48,7 @@ impl Engine {
         let id = digits.and_then(number::parse);
         let id = id.and_then(|id| u64::try_from(id).ok());
         self.own_of(link).identity = id.map_or(Identity::Unknown, Identity::Known);
-        for client in std::mem::take(&mut self.links[link].waiting) {
-            if let Some(client) = self.client_index(client) {
-                self.unhold(client, Hold::Link);
-            }
-        }
+        self.wake_waiting_for(link);
     }
 
     /// The request as Redis is to see it: with the ids it knows in place of ours. `Err`: it cannot go now, or not at all.
@@ -76,12 +73,11 @@ impl Engine {
         if *deed != Deed::Track(true) {
             return Ok(bytes);
         }
-        let option = |arg: &[u8]| arg.eq_ignore_ascii_case(b"redirect");
-        let Some(at) = request.args().skip(3).position(option) else {
+        let Some(at) = redirect_in(request) else {
             self.own_of(link).redirect = None;
             return Ok(bytes);
         };
-        let frame = self.replace_id(ix, request, at + 4, Engine::kept_upstream)?;
+        let frame = self.replace_id(ix, request, at, Engine::kept_upstream)?;
         Ok(frame)
     }
 
@@ -126,9 +122,11 @@ impl Engine {
         Ok(Cow::Owned(frame))
     }
 
+    /// Who has said no password is nobody yet: what others do must not get it a link.
     fn client_numbered(&self, number: u64) -> Option<usize> {
         let is_it = |client: &Client| {
-            client.number == number && client.port == Port::Resp && client.state == State::Open
+            let is_somebody = client.authenticated && client.state == State::Open;
+            client.number == number && client.port == Port::Resp && is_somebody
         };
         let found = self.clients.iter().find(|(_, client)| is_it(client));
         found.map(|(at, _)| at)
@@ -249,5 +247,54 @@ impl Engine {
     /// before 7.2 takes the place of any command.
     pub(super) fn stand_behind_all_writes(&mut self, link: usize) {
         self.ask(link, Purpose::Ignored, &[b"PUBLISH", WAIT_CHANNEL, b""]);
+    }
+}
+
+/// Where the id stands in a CLIENT TRACKING that redirects. Its options are walked as Redis walks them; a second REDIRECT
+/// is refused there.
+fn redirect_in(request: &Request<'_>) -> Option<usize> {
+    let mut options = request.args().enumerate().skip(3);
+    while let Some((at, option)) = options.next() {
+        if is_word(option, b"redirect") {
+            return Some(at + 1).filter(|at| *at < request.argc());
+        }
+        if is_word(option, b"prefix") {
+            options.next();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Parse;
+    use crate::protocol::resp::request::{RequestLimits, RequestParser};
+
+    fn check(call: &str, expected: Option<usize>) {
+        let mut frame = Vec::new();
+        let words: Vec<&[u8]> = call.split(' ').map(str::as_bytes).collect();
+        write::command(&mut frame, words);
+        let mut parser = RequestParser::default();
+        let Parse::Done(request) = parser.parse(&frame, &RequestLimits::default()) else {
+            panic!("{call} is a request");
+        };
+        assert_eq!(redirect_in(&request), expected, "{call}");
+    }
+
+    #[test]
+    fn the_id_of_a_redirect_is_found_where_redis_finds_it() {
+        check("CLIENT TRACKING ON", None);
+        check("CLIENT TRACKING ON BCAST", None);
+        check("CLIENT TRACKING ON redirect 5", Some(4));
+        check("CLIENT TRACKING ON NOLOOP REDIRECT 5 OPTIN", Some(5));
+        check("CLIENT TRACKING ON REDIRECT\0 5", Some(4));
+        check(
+            "CLIENT TRACKING ON BCAST PREFIX redirect REDIRECT 5",
+            Some(7),
+        );
+        check("CLIENT TRACKING ON PREFIX\0x REDIRECT REDIRECT 5", Some(6));
+        check("CLIENT TRACKING ON REDIRECT", None);
+        check("CLIENT TRACKING ON PREFIX", None);
     }
 }

@@ -12,20 +12,24 @@ mod deeds;
 mod held;
 mod identity;
 mod replies;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod unit;
 
 use super::clients::Handled;
 use super::forget::{Cause, Flush};
+use super::local::LONG_NAME;
 use super::relay::{Relayed, Scope};
 use super::resp::{Judgement, has_our_section};
 use super::switches::Rule;
 use super::{ConnId, Engine};
 use crate::client::{CloseReason, Hold, State};
 use crate::command::{LocalCommand, StateKind, Way};
-use crate::link::{Owed, Own, Poison, Pool, Purpose, Role};
+use crate::link::{Owed, Own, Poison, Pool, Purpose, Role, Taken};
 use crate::protocol::resp::request::Request;
-use crate::session::{Deed, Everything};
+use crate::session::Deed;
+use crate::session::block::Everything;
 use crate::stats::Counter;
 use std::collections::BTreeMap;
 
@@ -131,6 +135,31 @@ impl Engine {
         Some(())
     }
 
+    /// Whether a message is passed to the client as it comes and has not ended. Nothing of ours may get into it, so the
+    /// client waits for its end, which is the link's to tell.
+    pub(super) fn waits_for_message(&mut self, ix: usize) -> bool {
+        let Some(link) = self.own_link(ix) else {
+            return false;
+        };
+        let is_inside = self.links[link].reply_begun;
+        if !is_inside || self.own_of(link).taken != Taken::MessagePassing {
+            return false;
+        }
+        let client = &mut self.clients[ix];
+        client.hold = Hold::Link;
+        self.links[link].waiting.push(client.id);
+        true
+    }
+
+    /// The clients that wait for the link look again.
+    fn wake_waiting_for(&mut self, link: usize) {
+        for client in std::mem::take(&mut self.links[link].waiting) {
+            if let Some(client) = self.client_index(client) {
+                self.unhold(client, Hold::Link);
+            }
+        }
+    }
+
     /// What an own link has besides what every link has.
     fn own_of(&mut self, link: usize) -> &mut Own {
         self.links[link]
@@ -198,6 +227,14 @@ impl Engine {
             return self.begin_tunnel(ix, link, request);
         }
         let deed = self.deed_of(link, request, judgement);
+        let is_hello = judgement.way == Way::Local(LocalCommand::Hello);
+        if deed == Deed::Confuse && is_hello && !in_multi {
+            self.reply_error(ix, LONG_NAME);
+            if settled {
+                self.leave_own_link(ix);
+            }
+            return Handled::Done;
+        }
         let frame = match self.in_upstream_ids(ix, link, request, &deed, judgement.way) {
             Ok(frame) => frame,
             Err(handled) => return handled,
@@ -298,7 +335,8 @@ impl Engine {
             self.clients[ix].own = None;
             return;
         };
-        let session = &self.own_of(link).session;
+        let session = &mut self.own_of(link).session;
+        session.settled();
         if !session.is_clean() {
             return;
         }
@@ -345,7 +383,7 @@ impl Engine {
         let Some(own) = &self.links[link].own else {
             return;
         };
-        let Some(block) = own.session.block().cloned() else {
+        let Some(block) = own.session.block() else {
             return;
         };
         if !self.switches.holds(Rule::PoisonAfterExec) {
@@ -356,7 +394,7 @@ impl Engine {
             Everything::Reported => return self.poison_all(Flush::Barrier),
             Everything::Unreported => return self.poison_all(Flush::Command),
         }
-        for hash in block.touched {
+        for hash in block.touched.clone() {
             self.measures.note_own(hash, self.now);
             self.poison_name(hash, Cause::Own);
         }
@@ -364,13 +402,13 @@ impl Engine {
 
     /// The same where the barrier takes care of what is not named.
     fn poison_named(&mut self, link: usize) {
-        let Some(block) = self.own_of(link).session.block().cloned() else {
+        let Some(block) = self.own_of(link).session.block() else {
             return;
         };
         if block.all == Everything::Unreported {
             return self.poison_all(Flush::Command);
         }
-        for hash in block.touched {
+        for hash in block.touched.clone() {
             self.poison_name(hash, Cause::Own);
         }
     }

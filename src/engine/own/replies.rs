@@ -8,7 +8,8 @@ use crate::engine::ConnId;
 use crate::link::{Arrival, Owed, Poison, Purpose, Taken, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write;
-use crate::session::{Answer, Deed, Everything, Item};
+use crate::session::block::Everything;
+use crate::session::{Answer, Deed, Item};
 
 /// A reply that says something of the connection, or to a handshake, is never this long.
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -105,6 +106,9 @@ impl Engine {
         let caused = *deed == Deed::Wait && holds_messages;
         Some(if script && can_hold || caused {
             Taken::Holding
+        } else if *deed == Deed::Exec && head.starts_with(b"-") {
+            // What it says of the transaction must not be cut.
+            Taken::Collecting
         } else {
             Taken::Passing
         })
@@ -114,21 +118,17 @@ impl Engine {
     fn own_part(&mut self, ix: usize, chunk: &[u8], begins: bool, ends: bool) {
         let taken = self.own_of(ix).taken;
         match taken {
-            Taken::MessagePassing => return self.bring(ix, Arrival::Message, chunk, false),
+            Taken::MessagePassing => {
+                if ends {
+                    self.wake_waiting_for(ix);
+                }
+                return self.bring(ix, Arrival::Message, chunk, false);
+            }
             Taken::Passing => return self.own_passing(ix, chunk, begins, ends),
             _ => {}
         }
         let link = &mut self.links[ix];
         let id = link.id;
-        if taken == Taken::Holding
-            && link
-                .own
-                .as_ref()
-                .is_some_and(|own| own.deeds.front() == Some(&Deed::Exec))
-        {
-            self.own_of(ix).session.exec_part(chunk);
-        }
-        let link = &mut self.links[ix];
         if ends && begins {
             return self.own_whole(ix, taken, chunk);
         }
@@ -148,7 +148,10 @@ impl Engine {
             (Taken::Message, true) => {
                 self.own_of(ix).taken = Taken::MessagePassing;
                 self.let_flow(id);
-                self.bring(ix, Arrival::Message, &collected, false);
+                // What was let go may have been more than the client may be owed.
+                if self.link_index(id).is_some() {
+                    self.bring(ix, Arrival::Message, &collected, false);
+                }
             }
             (Taken::Holding, true) => {
                 self.own_of(ix).taken = Taken::Passing;
@@ -213,7 +216,11 @@ impl Engine {
             return self.bring(ix, Arrival::Part(owed), bytes, false);
         }
         if deed == Deed::Exec {
-            self.poison_named(ix);
+            match taken {
+                Taken::Holding => self.poison_named(ix),
+                _ => self.poison_block(ix),
+            }
+            self.own_of(ix).session.exec_part(bytes);
         }
         let answer = self.own_answered(ix, &owed, bytes);
         match answer {

@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// Whether a reply begins with `first` that cannot be told from what follows it: that of a transaction in which the
-    /// client subscribed, or turned its replies off.
+    /// client subscribed, turned its replies off, or did more to the connection than is remembered.
     pub(super) fn begins_to_tunnel(&mut self, link: usize, first: u8) -> bool {
         let own = self.own_of(link);
         let confuses = own.session.block().is_some_and(|block| block.confuses);

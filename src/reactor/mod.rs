@@ -24,6 +24,7 @@
 mod connecting;
 mod dialer;
 mod listeners;
+mod notify;
 mod owner;
 pub mod reload;
 mod signals;
@@ -43,6 +44,7 @@ use listeners::{Accepted, Listeners};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
+use notify::Notify;
 use signals::{Asked, Signals};
 use sockets::{Flag, Socket, Sockets, Source, Stage};
 use std::collections::VecDeque;
@@ -107,6 +109,7 @@ pub struct Reactor {
     drain_until: Option<Time>,
     waker: Arc<Waker>,
     reloader: Option<reload::Reloader>,
+    notify: Notify,
 }
 
 impl Reactor {
@@ -141,6 +144,7 @@ impl Reactor {
             signals: None,
             waker,
             reloader: None,
+            notify: Notify::from_environment(now),
             dialer,
             sockets: Sockets::default(),
             ready_links: VecDeque::new(),
@@ -176,6 +180,7 @@ impl Reactor {
     /// Only when waiting for events fails, which no load and no peer can cause.
     pub fn run(mut self) -> io::Result<Ended> {
         self.handle_outputs();
+        self.notify.ready();
         let mut events = Events::with_capacity(EVENTS_MAX);
         let ended = loop {
             self.turn(&mut events)?;
@@ -199,6 +204,7 @@ impl Reactor {
             result => result?,
         }
         self.now = socket::now();
+        self.notify.beat(self.now);
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events(events);
@@ -248,6 +254,7 @@ impl Reactor {
         let deadlines = [
             self.engine.next_deadline(),
             self.listeners.next_deadline(),
+            self.notify.next_deadline(),
             self.drain_until,
         ];
         // `now` is this turn's beginning, so a wait may end late by the length of the turn. Nothing that has to be exact
@@ -315,6 +322,7 @@ impl Reactor {
 
     fn begin_drain(&mut self) {
         self.log.log(LogLevel::Info, "asked to end: draining");
+        self.notify.stopping();
         self.drain_until = Some(self.now + self.drain.saturating_sub(DRAIN_RESERVE));
         self.listeners.close();
         self.engine.drain();

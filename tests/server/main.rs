@@ -29,6 +29,7 @@ mod support;
 
 mod admin;
 mod auth;
+mod browser;
 mod budgets;
 mod client_command;
 mod coherence;
@@ -66,6 +67,7 @@ mod pipelining;
 mod refusals;
 mod reload;
 mod script;
+mod service_manager;
 mod session;
 mod shutdown;
 mod together;

@@ -188,7 +188,8 @@ impl Engine {
         let capacity = (limits.keys_max as u64).min(by_bytes);
         let mut capacities: Vec<u64> = (0..=40)
             .map(|step| (capacity as f64 * 2_f64.powf(f64::from(step) / 4.0 - 8.0)) as u64)
-            .filter(|entries| *entries > 0)
+            // Less than one key that is followed stands for says nothing.
+            .filter(|entries| *entries as f64 * self.ghost.share() >= 1.0)
             .chain([capacity / 2, capacity, capacity * 2, capacity * 4])
             .collect();
         capacities.sort_unstable();

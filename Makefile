@@ -2,7 +2,7 @@
 # Settings come from env.local and, above it, from the environment: FLASK_RUN_PORT=7000 make restart
 
 .DEFAULT_GOAL := help
-.PHONY: help build restart restart_fg restart_resp stop status test check clients icount bench sim fuzz tables dist clean
+.PHONY: help build restart restart_fg restart_resp stop status test check clients icount bench micro sim fuzz tables dist clean
 
 # SECONDS means something else to bash, so neither is exported; recipes pass them as arguments.
 TARGET ?=
@@ -46,6 +46,9 @@ icount: ## instructions and system calls per hit beside those committed (UPDATE=
 
 bench: ## throughput and CPU beside redis-server and what else is installed (PROTO, P, ROUNDS, RATE, SPREAD ...)
 	@bash deploy/test.sh bench
+
+micro: ## nanoseconds and longest pauses of parsers, cache and wheel by themselves (ONLY=cache)
+	@bash deploy/test.sh micro
 
 sim: ## many more seeds of the simulation than make test (SIM_SEEDS=20000); SEED=7 replays one, step by step
 	@bash deploy/test.sh sim '$(SEED)'

@@ -5,6 +5,7 @@
 #   deploy/test.sh clients    real client libraries against the proxy
 #   deploy/test.sh icount     instructions and system calls per hit
 #   deploy/test.sh bench      throughput and CPU beside other servers
+#   deploy/test.sh micro      what the parts cost by themselves
 #   deploy/test.sh sim [SEED]  many runs of the simulation, or one again, step by step
 #   deploy/test.sh fuzz TARGET SECONDS
 # RESP_PORT, HTTP_PORT and FLASK_RUN_PORT choose the ports of the one end-to-end suite that uses fixed ones.
@@ -160,6 +161,7 @@ compose() {
 # icount: `cargo bench` builds the proxy with the release profile itself.
 icount() { cargo bench --locked --bench icount; }
 bench() { cargo bench --locked --bench compare; }
+micro() { cargo bench --locked --bench micro; }
 
 # sim [SEED]: the seeds of `make test` and many more (SIM_SEEDS), or one of them with each of its steps.
 sim() {
@@ -195,11 +197,12 @@ clients)
     ;;
 icount) icount ;;
 bench) bench ;;
+micro) micro ;;
 sim) sim "${2:-}" ;;
 fuzz)
     [ -n "${2:-}" ] || die "which target? make fuzz TARGET=resp_parser SECONDS=60 (there are: $(cd fuzz/fuzz_targets && ls | sed 's/\.rs$//' | tr '\n' ' '))"
     fuzz_ready || die "fuzzing needs a nightly toolchain (rustup toolchain install nightly) and cargo-fuzz (cargo install cargo-fuzz --locked)"
     fuzz_one "$2" "${3:-60}"
     ;;
-*) die "usage: deploy/test.sh [all|check|clients|icount|bench|sim [SEED]|fuzz TARGET SECONDS]" ;;
+*) die "usage: deploy/test.sh [all|check|clients|icount|bench|micro|sim [SEED]|fuzz TARGET SECONDS]" ;;
 esac

@@ -46,8 +46,10 @@ const FIRST: u32 = 1 << 31;
 /// A timer's place in its list. Belongs to [`Rings`]; whoever keeps timers stores one for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Links {
-    prev: u32,
-    next: u32,
+    /// The timer before it, or the list whose first it is.
+    pub prev: u32,
+    /// The timer behind it.
+    pub next: u32,
 }
 
 impl Links {
@@ -63,15 +65,19 @@ impl Links {
     }
 }
 
-/// Where timers live. Ids are dense and below 2^31. Implemented by [`Wheel`] and by the cache, whose slots hold the
-/// deadline and the links already.
+/// Where timers live. Ids are below 2^31. Implemented by [`Wheel`] and by the cache, whose entries hold tick and links
+/// already.
 pub trait Timers {
-    /// The timer's deadline. Must not change while the timer is scheduled.
-    fn deadline(&self, id: u32) -> Time;
+    /// The tick at which the timer is due: the first that does not begin before its deadline. Must not change while the
+    /// timer is scheduled. `passed` is the wheel's own tick, for those who keep the lower bits only: no timer of theirs is
+    /// scheduled for an earlier one.
+    fn tick(&self, id: u32, passed: u64) -> u64;
     /// The timer's place.
     fn links(&self, id: u32) -> Links;
-    /// The timer's place, to be changed by [`Rings`] only.
-    fn links_mut(&mut self, id: u32) -> &mut Links;
+    /// Changes [`Links::prev`]; for [`Rings`] only.
+    fn set_prev(&mut self, id: u32, prev: u32);
+    /// Changes [`Links::next`]; for [`Rings`] only.
+    fn set_next(&mut self, id: u32, next: u32);
 }
 
 /// The lists of a wheel whose timers live elsewhere: pass the same [`Timers`] to every call.
@@ -98,7 +104,7 @@ impl Rings {
     /// Puts a timer that is not scheduled into the list of its deadline. One that has passed is due at once.
     pub fn schedule<T: Timers>(&mut self, timers: &mut T, id: u32) {
         debug_assert!(id < FIRST && !timers.links(id).is_linked());
-        let list = self.list_of(timers.deadline(id));
+        let list = self.list_of(timers.tick(id, self.tick));
         self.link(timers, id, list);
         self.len += 1;
     }
@@ -132,7 +138,7 @@ impl Rings {
                 *budget -= 1;
                 let id = self.heads[MOVING];
                 self.unlink(timers, id);
-                let list = self.list_of(timers.deadline(id));
+                let list = self.list_of(timers.tick(id, self.tick));
                 self.link(timers, id, list);
                 continue;
             }
@@ -174,6 +180,12 @@ impl Rings {
         self.next_list().map(|(_, tick)| time_of(tick))
     }
 
+    /// All before this tick has been fired.
+    #[inline]
+    pub fn tick(&self) -> u64 {
+        self.tick
+    }
+
     /// How many timers are scheduled.
     pub fn len(&self) -> usize {
         self.len
@@ -200,15 +212,11 @@ impl Rings {
                     links.prev, prev,
                     "timer {id} does not point back in list {list}"
                 );
-                let tick = tick_of(timers.deadline(id));
+                let tick = timers.tick(id, self.tick);
                 match list {
                     DUE => assert!(tick <= self.tick, "timer {id} is due before its tick"),
                     MOVING => assert!(tick >= self.tick, "timer {id} cascades too late"),
-                    _ => assert_eq!(
-                        list,
-                        self.list_of(timers.deadline(id)),
-                        "timer {id} is in a wrong list"
-                    ),
+                    _ => assert_eq!(list, self.list_of(tick), "timer {id} is in a wrong list"),
                 }
                 seen += 1;
                 assert!(seen <= self.len, "list {list} is longer than the count");
@@ -218,8 +226,7 @@ impl Rings {
         assert_eq!(seen, self.len, "timers in lists");
     }
 
-    fn list_of(&self, deadline: Time) -> usize {
-        let tick = tick_of(deadline);
+    fn list_of(&self, tick: u64) -> usize {
         if tick <= self.tick {
             return DUE;
         }
@@ -229,7 +236,11 @@ impl Rings {
     }
 
     /// The first list in time that is not empty, and the tick at which its span begins.
+    #[inline]
     fn next_list(&self) -> Option<(usize, u64)> {
+        if self.len == 0 {
+            return None;
+        }
         let level = self.occupied.iter().position(|&bits| bits != 0)?;
         let place = self.occupied[level].trailing_zeros() as usize;
         let shift = level as u32 * LEVEL_BITS;
@@ -242,32 +253,46 @@ impl Rings {
 
     fn link<T: Timers>(&mut self, timers: &mut T, id: u32, list: usize) {
         let next = self.heads[list];
-        *timers.links_mut(id) = Links {
-            prev: FIRST | list as u32,
-            next,
-        };
+        timers.set_prev(id, FIRST | list as u32);
+        timers.set_next(id, next);
         if next != END {
-            timers.links_mut(next).prev = id;
+            timers.set_prev(next, id);
         }
         self.set_head(list, id);
     }
 
     fn unlink<T: Timers>(&mut self, timers: &mut T, id: u32) {
-        let Links { prev, next } = std::mem::replace(timers.links_mut(id), Links::UNLINKED);
+        let Links { prev, next } = timers.links(id);
+        timers.set_prev(id, UNLINKED);
         if next != END {
-            timers.links_mut(next).prev = prev;
+            timers.set_prev(next, prev);
         }
+        self.set_next_of(timers, prev, next);
+    }
+
+    /// A scheduled timer has another id from now on; what is known of it is there already.
+    pub fn follow<T: Timers>(&mut self, timers: &mut T, from: u32, to: u32) {
+        debug_assert!(to < FIRST && from != to);
+        let Links { prev, next } = timers.links(to);
+        if next != END {
+            timers.set_prev(next, to);
+        }
+        self.set_next_of(timers, prev, to);
+    }
+
+    /// What is behind `prev`, a timer or the beginning of a list.
+    fn set_next_of<T: Timers>(&mut self, timers: &mut T, prev: u32, next: u32) {
         if prev & FIRST != 0 {
             self.set_head((prev & !FIRST) as usize, next);
         } else {
-            timers.links_mut(prev).next = next;
+            timers.set_next(prev, next);
         }
     }
 
     /// Hands a whole list over to an empty one, in O(1).
     fn move_all<T: Timers>(&mut self, timers: &mut T, from: usize, to: usize) {
         let first = self.heads[from];
-        timers.links_mut(first).prev = FIRST | to as u32;
+        timers.set_prev(first, FIRST | to as u32);
         self.set_head(from, END);
         self.set_head(to, first);
     }
@@ -310,14 +335,17 @@ struct Node {
 }
 
 impl Timers for Nodes {
-    fn deadline(&self, id: u32) -> Time {
-        self.0[id as usize].deadline
+    fn tick(&self, id: u32, _passed: u64) -> u64 {
+        tick_of(self.0[id as usize].deadline)
     }
     fn links(&self, id: u32) -> Links {
         self.0[id as usize].links
     }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
-        &mut self.0[id as usize].links
+    fn set_prev(&mut self, id: u32, prev: u32) {
+        self.0[id as usize].links.prev = prev;
+    }
+    fn set_next(&mut self, id: u32, next: u32) {
+        self.0[id as usize].links.next = next;
     }
 }
 

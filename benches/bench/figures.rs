@@ -21,9 +21,15 @@ pub struct Figures {
     cpu_us: Vec<f64>,
     generator_share: Vec<f64>,
     latency_us: Option<Histogram<u64>>,
+    /// Why there is nothing to tell of it.
+    failed: Option<String>,
 }
 
 impl Figures {
+    pub fn fail(&mut self, why: String) {
+        self.failed = Some(why.chars().take(60).collect());
+    }
+
     pub fn add(&mut self, round: Round) {
         let secs = round.outcome.elapsed.as_secs_f64();
         let replies = round.outcome.replies.max(1) as f64;
@@ -45,6 +51,9 @@ impl Figures {
 
     /// Throughput, its ratio to the yardstick's in the same rounds, CPU and latency.
     pub fn closed_row(&self, yardstick: Option<&Figures>) -> String {
+        if let Some(why) = &self.failed {
+            return format!("FAILED: {why} | - | - | - | -");
+        }
         let ratio = yardstick.map_or("-".to_string(), |other| {
             let ratios: Vec<f64> = self
                 .per_sec
@@ -71,6 +80,9 @@ impl Figures {
 
     /// Latencies from the due time, and CPU.
     pub fn open_row(&self) -> String {
+        if let Some(why) = &self.failed {
+            return format!("FAILED: {why} | - | - | - | -");
+        }
         let highest = self.latency_us.as_ref().map_or(0, Histogram::max);
         format!(
             "{} | {} | {} | {highest} | {:.2}",

@@ -47,6 +47,8 @@ impl fmt::Display for Protocol {
 #[derive(Debug, Clone)]
 pub struct Target {
     pub port: u16,
+    /// Every other connection goes there: two servers share the load.
+    pub second_port: Option<u16>,
     pub protocol: Protocol,
     /// For HTTP: the path, with `%` where the key goes.
     pub path: &'static str,
@@ -259,7 +261,11 @@ pub fn run(
     let mut events = Events::with_capacity(1024);
     let mut open = Vec::with_capacity(connections);
     for n in 0..connections {
-        let mut connection = connect(script.target.port)?;
+        let port = match script.target.second_port {
+            Some(second) if n % 2 == 1 => second,
+            _ => script.target.port,
+        };
+        let mut connection = connect(port)?;
         poll.registry()
             .register(
                 &mut connection.stream,
@@ -338,7 +344,15 @@ pub fn run(
 
 /// Asks for every key once, so that what can be kept is kept.
 pub fn warm(script: &Script, keys: &Keys) -> Result<(), String> {
-    let mut connection = connect(script.target.port)?;
+    let ports = [Some(script.target.port), script.target.second_port];
+    ports
+        .into_iter()
+        .flatten()
+        .try_for_each(|port| warm_one(port, script, keys))
+}
+
+fn warm_one(port: u16, script: &Script, keys: &Keys) -> Result<(), String> {
+    let mut connection = connect(port)?;
     let mut poll = Poll::new().map_err(|e| e.to_string())?;
     let mut events = Events::with_capacity(4);
     poll.registry()

@@ -5,9 +5,10 @@
 //! told with the lowest and highest of them. CPU per request is that of all threads of the server. Every reply is
 //! compared byte by byte; a wrong one ends everything with exit code 1.
 //!
-//! Settings from the environment: `PROTO=resp,http`, `P=1,16,64` (pipeline depths), `ROUNDS=9`, `SECONDS_EACH=0.5`,
-//! `CONNECTIONS=50`, `KEYS=1000`, `VALUE=64` (bytes), `SPREAD=uniform|zipfian`, `RATE=20000` (requests per second: an
-//! open loop, latencies instead of throughput).
+//! Without settings all sections are run. With one of them only what it asks for: `PROTO=resp,http`, `P=1,16,64` (pipeline
+//! depths), `CONNECTIONS=50`, `KEYS=1000`, `VALUE=64` (bytes), `SPREAD=uniform|zipfian`, `RATE=20000` (requests per second:
+//! an open loop, latencies instead of throughput) or `RATE=half` (of what Redis serves). `ROUNDS=9`, `SECONDS_EACH=0.5` and
+//! `KEYS_MANY=1000000` go with both.
 
 mod figures;
 mod keys;
@@ -24,10 +25,13 @@ use peers::Peer;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// What is asked for.
+/// What is asked for: one table for each pace.
+#[derive(Clone)]
 struct Settings {
-    protocols: Vec<Protocol>,
-    paces: Vec<Pace>,
+    about: String,
+    protocol: Protocol,
+    servers: Servers,
+    paces: Vec<Wanted>,
     rounds: usize,
     each: Duration,
     connections: usize,
@@ -36,8 +40,57 @@ struct Settings {
     spread: Spread,
 }
 
+/// Who is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Servers {
+    /// nearcache, its yardstick, and what else is installed.
+    All,
+    /// nearcache with these keys, and with a thousand of them.
+    ManyAndFew,
+    /// Two proxies that share the load, and one.
+    TwoAndOne,
+}
+
+/// A pace, or how to find it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Wanted {
+    Exactly(Pace),
+    /// An open loop at half of what the yardstick serves one request at a time.
+    HalfOfYardstick,
+}
+
+/// A server, what it is asked, and in which order.
+struct Lane {
+    peer: Peer,
+    keys: Keys,
+    script: Script,
+}
+
+impl Lane {
+    fn new(peer: Peer, keys: Keys) -> Result<Lane, String> {
+        let script = Script::new(&peer.target, &keys);
+        // Twice: what is remembered of a value at its first reading is there at the second.
+        for _ in 0..2 {
+            load::warm(&script, &keys).map_err(|why| format!("{}: {why}", peer.name))?;
+        }
+        peer.let_run(false);
+        Ok(Lane { peer, keys, script })
+    }
+
+    fn round(&mut self, pace: Pace, settings: &Settings) -> Result<figures::Round, String> {
+        self.peer.let_run(true);
+        let result = round(self, pace, settings);
+        self.peer.let_run(false);
+        result.map_err(|why| format!("{}: {why}", self.peer.name))
+    }
+}
+
 fn main() -> ExitCode {
-    match settings().and_then(|settings| compare(&settings)) {
+    let done = sections().and_then(|sections| {
+        peers::pin_generator();
+        sections.iter().try_for_each(compare)
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             println!("bench: FAILED: {why}");
@@ -47,56 +100,75 @@ fn main() -> ExitCode {
 }
 
 fn compare(settings: &Settings) -> Result<(), String> {
-    peers::pin_generator();
     println!(
-        "{} keys ({}), values of {} bytes, {} connections, {} rounds of {:?}",
+        "\n## {}: {} keys ({:?}), values of {} bytes, {} connections, {} rounds of {:?}",
+        settings.about,
         settings.keys,
-        match settings.spread {
-            Spread::Uniform => "uniform",
-            Spread::Zipfian => "zipfian",
-        },
+        settings.spread,
         settings.value_bytes,
         settings.connections,
         settings.rounds,
         settings.each
     );
-    for protocol in &settings.protocols {
-        let mut keys = Keys::new(settings.keys, settings.value_bytes, settings.spread);
-        let peers = peers::start(*protocol, &keys)?;
-        let scripts: Vec<Script> = peers
-            .iter()
-            .map(|peer| Script::new(&peer.target, &keys))
-            .collect();
-        for (peer, script) in peers.iter().zip(&scripts) {
-            load::warm(script, &keys).map_err(|why| format!("{}: {why}", peer.name))?;
-            // Twice: what is remembered of a value at its first reading is there at the second.
-            load::warm(script, &keys).map_err(|why| format!("{}: {why}", peer.name))?;
-            peer.let_run(false);
-        }
-        for pace in &settings.paces {
-            let mut figures: Vec<Figures> = peers.iter().map(|_| Figures::default()).collect();
-            let noise = Noise::now();
-            for _ in 0..settings.rounds {
-                for ((peer, script), figures) in peers.iter().zip(&scripts).zip(&mut figures) {
-                    peer.let_run(true);
-                    let result = round(peer, script, &mut keys, *pace, settings);
-                    peer.let_run(false);
-                    figures.add(result.map_err(|why| format!("{}: {why}", peer.name))?);
+    let mut lanes = lanes(settings)?;
+    for wanted in &settings.paces {
+        let pace = match wanted {
+            Wanted::Exactly(pace) => *pace,
+            Wanted::HalfOfYardstick => {
+                let yardstick = &mut lanes[1];
+                let found = yardstick
+                    .round(Pace::Closed { depth: 1 }, settings)?
+                    .outcome;
+                let per_sec = found.replies as f64 / found.elapsed.as_secs_f64();
+                Pace::Open {
+                    rate: (per_sec / 2.0).max(1.0),
                 }
             }
-            print(*protocol, *pace, &peers, &figures, &noise.since());
+        };
+        let mut figures: Vec<Figures> = lanes.iter().map(|_| Figures::default()).collect();
+        let noise = Noise::now();
+        for _ in 0..settings.rounds {
+            for (n, (lane, figures)) in lanes.iter_mut().zip(&mut figures).enumerate() {
+                match lane.round(pace, settings) {
+                    Ok(round) => figures.add(round),
+                    // Not nearcache or its yardstick: webdis answers pipelined requests in another order.
+                    Err(why) if n > 1 => figures.fail(why),
+                    Err(why) => return Err(why),
+                }
+            }
         }
+        let names: Vec<&str> = lanes.iter().map(|lane| lane.peer.name).collect();
+        print(settings.protocol, pace, &names, &figures, &noise.since());
     }
     Ok(())
 }
 
-fn round(
-    peer: &Peer,
-    script: &Script,
-    keys: &mut Keys,
-    pace: Pace,
-    settings: &Settings,
-) -> Result<figures::Round, String> {
+fn lanes(settings: &Settings) -> Result<Vec<Lane>, String> {
+    let keys = |count| Keys::new(count, settings.value_bytes, settings.spread);
+    let all = keys(settings.keys);
+    let peers = match settings.servers {
+        Servers::All => peers::start(settings.protocol, &all)?,
+        Servers::TwoAndOne => vec![
+            peers::two(&all)?,
+            peers::nearcache(settings.protocol, &all)?,
+        ],
+        Servers::ManyAndFew => {
+            let few = keys(1000);
+            let mut peer = peers::nearcache(settings.protocol, &few)?;
+            peer.name = "a thousand";
+            let mut many = peers::nearcache(settings.protocol, &all)?;
+            many.name = "many keys";
+            return Ok(vec![Lane::new(many, all)?, Lane::new(peer, few)?]);
+        }
+    };
+    peers
+        .into_iter()
+        .map(|peer| Lane::new(peer, keys(settings.keys)))
+        .collect()
+}
+
+fn round(lane: &mut Lane, pace: Pace, settings: &Settings) -> Result<figures::Round, String> {
+    let Lane { peer, keys, script } = lane;
     // A moment for what the server does on being woken, and for the connections of the round before to go.
     load::run(script, keys, settings.connections, pace, settings.each / 10)?;
     let (server, generator) = (peer.cpu_ns(), figures::own_cpu_ns());
@@ -108,14 +180,14 @@ fn round(
     })
 }
 
-fn print(protocol: Protocol, pace: Pace, peers: &[Peer], figures: &[Figures], noise: &str) {
+fn print(protocol: Protocol, pace: Pace, names: &[&str], figures: &[Figures], noise: &str) {
     let title = match pace {
         Pace::Closed { depth } => format!("{protocol}, pipeline {depth}"),
         Pace::Open { rate } => format!("{protocol}, {rate:.0} requests per second (open loop)"),
     };
     println!("\n{title} ({noise})\n");
     let yardstick = figures.get(1);
-    let beside = peers.get(1).map_or("-", |peer| peer.name);
+    let beside = names.get(1).unwrap_or(&"-");
     match pace {
         Pace::Closed { .. } => {
             println!(
@@ -128,12 +200,12 @@ fn print(protocol: Protocol, pace: Pace, peers: &[Peer], figures: &[Figures], no
             println!("|---|---|---|---|---|---|");
         }
     }
-    for (peer, figures) in peers.iter().zip(figures) {
+    for (name, figures) in names.iter().zip(figures) {
         match pace {
             Pace::Closed { .. } => {
-                println!("| {} | {} |", peer.name, figures.closed_row(yardstick))
+                println!("| {name} | {} |", figures.closed_row(yardstick))
             }
-            Pace::Open { .. } => println!("| {} | {} |", peer.name, figures.open_row()),
+            Pace::Open { .. } => println!("| {name} | {} |", figures.open_row()),
         }
     }
     if figures.iter().any(Figures::generator_was_full) {
@@ -143,42 +215,108 @@ fn print(protocol: Protocol, pace: Pace, peers: &[Peer], figures: &[Figures], no
     }
 }
 
-fn settings() -> Result<Settings, String> {
-    let protocols = setting("PROTO", "resp,http")
-        .split(',')
-        .map(|name| match name {
-            "resp" => Ok(Protocol::Resp),
-            "http" => Ok(Protocol::Http),
-            other => Err(format!("PROTO={other}: want resp or http")),
-        })
-        .collect::<Result<_, _>>()?;
-    let rate: f64 = number("RATE", "0")?;
-    let paces = if rate > 0.0 {
-        vec![Pace::Open { rate }]
-    } else {
-        setting("P", "1,16,64")
-            .split(',')
-            .map(|depth| match depth.parse() {
-                Ok(depth @ 1..=1000) => Ok(Pace::Closed { depth }),
-                _ => Err(format!("P={depth}: want depths of 1 to 1000")),
-            })
-            .collect::<Result<_, _>>()?
-    };
-    let spread = match setting("SPREAD", "uniform").as_str() {
-        "uniform" => Spread::Uniform,
-        "zipfian" => Spread::Zipfian,
-        other => return Err(format!("SPREAD={other}: want uniform or zipfian")),
-    };
-    Ok(Settings {
-        protocols,
-        paces,
+/// What the environment asks for; without a word of it, all that the README has a row for.
+fn sections() -> Result<Vec<Settings>, String> {
+    let names = [
+        "PROTO",
+        "P",
+        "RATE",
+        "SPREAD",
+        "KEYS",
+        "VALUE",
+        "CONNECTIONS",
+    ];
+    let base = Settings {
+        about: "hits".to_owned(),
+        protocol: Protocol::Resp,
+        servers: Servers::All,
+        paces: depths("1,16,64")?,
         rounds: number::<usize>("ROUNDS", "9")?.max(1),
         each: Duration::from_secs_f64(number::<f64>("SECONDS_EACH", "0.5")?.clamp(0.05, 600.0)),
         connections: number::<usize>("CONNECTIONS", "50")?.clamp(1, 10_000),
         keys: number::<usize>("KEYS", "1000")?.clamp(1, 20_000_000),
         value_bytes: number::<usize>("VALUE", "64")?.clamp(1, 1 << 20),
-        spread,
-    })
+        spread: match setting("SPREAD", "uniform").as_str() {
+            "uniform" => Spread::Uniform,
+            "zipfian" => Spread::Zipfian,
+            other => return Err(format!("SPREAD={other}: want uniform or zipfian")),
+        },
+    };
+    if names.iter().all(|name| setting(name, "").is_empty()) {
+        return every_section(&base);
+    }
+    let paces = match setting("RATE", "").as_str() {
+        "" => depths(&setting("P", "1,16,64"))?,
+        "half" => vec![Wanted::HalfOfYardstick],
+        rate => match rate.parse() {
+            Ok(rate) if rate > 0.0 => vec![Wanted::Exactly(Pace::Open { rate })],
+            _ => return Err(format!("RATE={rate}: want requests per second, or half")),
+        },
+    };
+    setting("PROTO", "resp,http")
+        .split(',')
+        .map(|name| {
+            let protocol = match name {
+                "resp" => Protocol::Resp,
+                "http" => Protocol::Http,
+                other => return Err(format!("PROTO={other}: want resp or http")),
+            };
+            Ok(Settings {
+                protocol,
+                paces: paces.clone(),
+                ..base.clone()
+            })
+        })
+        .collect()
+}
+
+fn every_section(base: &Settings) -> Result<Vec<Settings>, String> {
+    let section = |about: &str, paces: &str| -> Result<Settings, String> {
+        Ok(Settings {
+            about: about.to_owned(),
+            paces: depths(paces)?,
+            ..base.clone()
+        })
+    };
+    let many = number::<usize>("KEYS_MANY", "1000000")?.clamp(1000, 20_000_000);
+    Ok(vec![
+        section("RESP hits", "1,16,64")?,
+        Settings {
+            protocol: Protocol::Http,
+            ..section("HTTP hits", "1,16")?
+        },
+        Settings {
+            value_bytes: 1024,
+            ..section("values of 1 KiB", "16,64")?
+        },
+        Settings {
+            value_bytes: 16 * 1024,
+            ..section("values of 16 KiB", "1")?
+        },
+        Settings {
+            paces: vec![Wanted::HalfOfYardstick],
+            ..section("half of what Redis can", "1")?
+        },
+        Settings {
+            servers: Servers::ManyAndFew,
+            keys: many,
+            spread: Spread::Zipfian,
+            ..section("more keys than the CPU's caches hold", "16")?
+        },
+        Settings {
+            servers: Servers::TwoAndOne,
+            ..section("two proxies that share the load", "16")?
+        },
+    ])
+}
+
+fn depths(list: &str) -> Result<Vec<Wanted>, String> {
+    list.split(',')
+        .map(|depth| match depth.parse() {
+            Ok(depth @ 1..=1000) => Ok(Wanted::Exactly(Pace::Closed { depth })),
+            _ => Err(format!("P={depth}: want depths of 1 to 1000")),
+        })
+        .collect()
 }
 
 fn number<T: std::str::FromStr>(name: &str, default: &str) -> Result<T, String> {

@@ -19,34 +19,41 @@ pub struct Peer {
     pub name: &'static str,
     pub target: Target,
     process: Running,
+    /// The other of two proxies.
+    second: Option<Running>,
     /// A Redis behind it, if it needs one; the files of all are in here.
-    _behind: Option<Redis>,
-    _dir: Workdir,
+    behind: Option<Redis>,
+    dir: Workdir,
 }
 
 impl Peer {
     /// What the server's threads have used of a core since its start, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.0.id()));
+        let of = |process: &Running| format!("/proc/{}/task", process.0.id());
+        let tasks = self
+            .processes()
+            .flat_map(|process| fs::read_dir(of(process)));
         let ns_of = |task: fs::DirEntry| -> Option<u64> {
             let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
             line.split_whitespace().next()?.parse().ok()
         };
-        tasks
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(ns_of)
-            .sum()
+        tasks.flatten().flatten().filter_map(ns_of).sum()
     }
 
     /// Lets it run, or holds it still while another is measured.
     pub fn let_run(&self, runs: bool) {
         let signal = if runs { "-CONT" } else { "-STOP" };
         // It ends with us in any case; one that is gone shows when it is asked.
-        let _ = Command::new("kill")
-            .args([signal, &self.process.0.id().to_string()])
-            .status();
+        for process in self.processes() {
+            let id = process.0.id().to_string();
+            let _ = Command::new("kill").args([signal, &id]).status();
+        }
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Running> {
+        [Some(&self.process), self.second.as_ref()]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -74,27 +81,36 @@ pub fn start(protocol: Protocol, keys: &Keys) -> Result<Vec<Peer>, String> {
         Protocol::Resp => {
             peers.push(redis(keys)?);
             for (program, start) in [
-                ("nutcracker", twemproxy as fn(&Keys) -> Result<Peer, String>),
+                ("valkey-server", valkey as Start),
+                ("nutcracker", twemproxy),
                 ("memcached", memcached),
             ] {
-                if path_of(program).is_some() {
-                    peers.push(start(keys)?);
-                }
+                peers.extend(start_if_installed(program, start, keys)?);
             }
         }
         Protocol::Http => {
             for (program, start) in [
-                ("nginx", nginx as fn(&Keys) -> Result<Peer, String>),
+                ("nginx", nginx as Start),
+                ("haproxy", haproxy),
                 ("webdis", webdis),
             ] {
-                if path_of(program).is_some() {
-                    peers.push(start(keys)?);
-                }
+                peers.extend(start_if_installed(program, start, keys)?);
             }
         }
         Protocol::Memcached => {}
     }
     Ok(peers)
+}
+
+type Start = fn(&Keys) -> Result<Peer, String>;
+
+/// An absent program is said, and no error.
+fn start_if_installed(program: &str, start: Start, keys: &Keys) -> Result<Option<Peer>, String> {
+    if path_of(program).is_none() {
+        println!("\nSKIPPED: {program} is not installed");
+        return Ok(None);
+    }
+    start(keys).map(Some)
 }
 
 /// Where a program is, if it is installed.
@@ -147,15 +163,58 @@ fn redis_behind(dir: &Workdir, keys: &Keys) -> Result<Redis, String> {
 fn target(port: u16, protocol: Protocol) -> Target {
     Target {
         port,
+        second_port: None,
         protocol,
         path: "/get?key=%",
         canned: false,
     }
 }
 
-fn nearcache(protocol: Protocol, keys: &Keys) -> Result<Peer, String> {
+/// Two proxies in front of one Redis; the second on the generator's core where there is no third.
+pub fn two(keys: &Keys) -> Result<Peer, String> {
+    let mut peer = nearcache(Protocol::Resp, keys)?;
+    let behind = peer.behind.as_ref().map_or(0, |redis| redis.port);
+    let core = match std::thread::available_parallelism() {
+        Ok(cores) if cores.get() > 2 => "2",
+        _ => GENERATOR_CORE,
+    };
+    let (resp_port, _, process) = spawn_nearcache(Protocol::Resp, keys, behind, &peer.dir)?;
+    let id = process.0.id().to_string();
+    if has("taskset") {
+        let moved = Command::new("taskset").args(["-apc", core, &id]).output();
+        moved.map_err(|e| format!("taskset: {e}"))?;
+    }
+    peer.name = "two proxies";
+    peer.target.second_port = Some(resp_port);
+    peer.second = Some(process);
+    Ok(peer)
+}
+
+pub fn nearcache(protocol: Protocol, keys: &Keys) -> Result<Peer, String> {
     let dir = Workdir::new()?;
     let behind = redis_behind(&dir, keys)?;
+    let (resp_port, http_port, process) = spawn_nearcache(protocol, keys, behind.port, &dir)?;
+    let port = match protocol {
+        Protocol::Http => http_port,
+        Protocol::Resp | Protocol::Memcached => resp_port,
+    };
+    Ok(Peer {
+        name: "nearcache",
+        target: target(port, protocol),
+        process,
+        second: None,
+        behind: Some(behind),
+        dir,
+    })
+}
+
+/// A proxy in front of the Redis on this port: its ports for RESP and HTTP, and its process.
+fn spawn_nearcache(
+    protocol: Protocol,
+    keys: &Keys,
+    behind: u16,
+    dir: &Workdir,
+) -> Result<(u16, u16, Running), String> {
     let (resp_port, http_port) = (free_port()?, free_port()?);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut command = pinned(env!("CARGO_BIN_EXE_nearcache"));
@@ -173,25 +232,28 @@ fn nearcache(protocol: Protocol, keys: &Keys) -> Result<Peer, String> {
     );
     command.env(
         "NEARCACHE_REDIS_URL",
-        format!("redis://127.0.0.1:{}/0", behind.port),
+        format!("redis://127.0.0.1:{behind}/0"),
     );
     let port = match protocol {
         Protocol::Http => http_port,
         Protocol::Resp | Protocol::Memcached => resp_port,
     };
-    Ok(Peer {
-        name: "nearcache",
-        target: target(port, protocol),
-        process: spawn(command, port, "nearcache")?,
-        _behind: Some(behind),
-        _dir: dir,
-    })
+    let process = spawn(command, port, "nearcache")?;
+    Ok((resp_port, http_port, process))
 }
 
 fn redis(keys: &Keys) -> Result<Peer, String> {
+    redis_like("redis-server", keys)
+}
+
+fn valkey(keys: &Keys) -> Result<Peer, String> {
+    redis_like("valkey-server", keys)
+}
+
+fn redis_like(program: &'static str, keys: &Keys) -> Result<Peer, String> {
     let dir = Workdir::new()?;
     let port = free_port()?;
-    let mut command = pinned("redis-server");
+    let mut command = pinned(program);
     command.args([
         "--bind",
         "127.0.0.1",
@@ -203,14 +265,15 @@ fn redis(keys: &Keys) -> Result<Peer, String> {
         &port.to_string(),
     ]);
     command.current_dir(&dir.0);
-    let process = spawn(command, port, "redis-server")?;
+    let process = spawn(command, port, program)?;
     fill(port, keys)?;
     Ok(Peer {
-        name: "redis-server",
+        name: program,
         target: target(port, Protocol::Resp),
         process,
-        _behind: None,
-        _dir: dir,
+        second: None,
+        behind: None,
+        dir,
     })
 }
 
@@ -233,8 +296,9 @@ fn twemproxy(keys: &Keys) -> Result<Peer, String> {
         name: "twemproxy",
         target: target(port, Protocol::Resp),
         process: spawn(command, port, "nutcracker")?,
-        _behind: Some(behind),
-        _dir: dir,
+        second: None,
+        behind: Some(behind),
+        dir,
     })
 }
 
@@ -269,8 +333,9 @@ fn memcached(keys: &Keys) -> Result<Peer, String> {
         name: "memcached",
         target: target(port, Protocol::Memcached),
         process,
-        _behind: None,
-        _dir: dir,
+        second: None,
+        behind: None,
+        dir,
     })
 }
 
@@ -297,8 +362,34 @@ fn nginx(keys: &Keys) -> Result<Peer, String> {
         name: "nginx, canned",
         target,
         process: spawn(command, port, "nginx")?,
-        _behind: None,
-        _dir: dir,
+        second: None,
+        behind: None,
+        dir,
+    })
+}
+
+/// With a canned reply too.
+fn haproxy(keys: &Keys) -> Result<Peer, String> {
+    let dir = Workdir::new()?;
+    let port = free_port()?;
+    let value = String::from_utf8(keys.value(0)).map_err(|e| e.to_string())?;
+    let text = format!(
+        "global\n  nbthread 1\n  maxconn 4096\ndefaults\n  mode http\n  timeout client 60s\n  timeout http-request 60s\n\
+         frontend f\n  bind 127.0.0.1:{port}\n  http-request return status 200 content-type text/plain string \"{value}\"\n"
+    );
+    let file = dir.0.join("haproxy.cfg");
+    fs::write(&file, text).map_err(|e| format!("{}: {e}", file.display()))?;
+    let mut command = pinned("haproxy");
+    command.arg("-f").arg(&file).arg("-db");
+    let mut target = target(port, Protocol::Http);
+    target.canned = true;
+    Ok(Peer {
+        name: "haproxy, canned",
+        target,
+        process: spawn(command, port, "haproxy")?,
+        second: None,
+        behind: None,
+        dir,
     })
 }
 
@@ -322,8 +413,9 @@ fn webdis(keys: &Keys) -> Result<Peer, String> {
         name: "webdis",
         target,
         process: spawn(command, port, "webdis")?,
-        _behind: Some(behind),
-        _dir: dir,
+        second: None,
+        behind: Some(behind),
+        dir,
     })
 }
 

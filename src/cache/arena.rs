@@ -1,408 +1,387 @@
-//! The slots of the cache: one of 64 bytes per entry, named by a `u32`, and the block of bytes it points to.
+//! The memory of the entries: cells of a few sizes, each size packed without a gap.
 //!
-//! A slot holds the links of every structure the entry is part of (index chain, recency list, timer list), so that no
-//! structure allocates for itself. Vacant slots are chained for reuse. The table's address space is reserved at once
-//! and becomes memory page by page as slots are first used: it never moves, so growing never pauses to copy.
+//! A cell is named by its place: a `u32` that counts units of 8 bytes. The memory is one array, cut into slabs of 8 KiB;
+//! a slab holds cells of one class (one size). Within a class the cells stand side by side, slab after slab: when one
+//! goes, the class's last cell moves into its place. So a class never has more than one slab that is not full, whatever
+//! leaves in whatever order, and a slab that has become empty serves any other class at once. A change of the sizes that
+//! are stored strands nothing: the room that an entry gives back is room for everybody, but for less than a slab a class.
 //!
 //! ```text
-//! slot   name 8 | block 16 | deadline 8 | chain, newer, older, stored 4 each | timer 8 | tag 6, ping 2
-//! block  small: key ++ reply in one allocation     large: key, and the reply apart, counted
+//! slab        0          1          2          3          4
+//!        |aaaaaaaaaa|bbbbb     |aaaaaaaaaa|          |aaaa      |      a: 48 bytes, b: 120 bytes, 3 is vacant
 //! ```
-//! A small block without a reply says that the key is missing in Redis; one stray byte in its place says too large.
+//! The array's address space is reserved at its first use and becomes memory slab by slab: it does not move, so growing
+//! never pauses to copy. What is free at its end goes back to the system, a mebibyte at a time.
 //!
-//! It never decides which entry lives. Invariant: a slot is vacant exactly when its timer is not linked.
-//! Costs: all O(1). What a removed entry leaves is its slot, kept for the next.
+//! It never looks into a cell. Invariant: every slab belongs to one class or is vacant; all slabs of a class but the
+//! last are full. Costs: all O(1) but `take` and `free` of a slab, O(log vacant slabs); a cell that goes costs a copy of
+//! at most 1 KiB. Memory beside the cells: 5 bytes per slab, at most 2% of a slab behind its last cell, and half a slab
+//! per class in use: 0.4 MiB if all of them are.
 #![forbid(unsafe_code)]
 
-use super::{Content, NewContent, Stamp, ValueRef};
-use crate::time::Time;
-use crate::wheel::{Links, Timers};
-use std::sync::Arc;
+use super::head::{HEAD_BYTES, Head, HeadMut};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
-/// No slot. Larger than any table, so looking it up fails like any other bad index.
+/// No cell. Larger than any place, so looking it up fails like any other bad id.
 pub(super) const NONE: u32 = u32::MAX;
-/// Values from this length on are kept in a counted block of their own, so that an outbox can send them without a copy.
-pub const SHARED_VALUE_BYTES_MIN: usize = 8 * 1024;
-/// Keys longer than this are not kept: a slot has 16 bits for the length.
-pub const KEY_BYTES_MAX: usize = u16::MAX as usize;
-/// Databases above this are not kept: a slot has 16 bits for the number.
-pub const DB_MAX: u32 = u16::MAX as u32;
-const TAG_BITS: u32 = 48;
-/// The largest tag: 16 bits of its word belong to `ping`.
-pub const TAG_MAX: u64 = (1 << TAG_BITS) - 1;
-/// Written in place of a reply: the value is too large to keep. No reply is this short.
-const TOO_LARGE: &[u8] = b"!";
+/// Ids count these.
+const UNIT_BYTES: usize = 8;
+const SLAB_BYTES: usize = 8 * 1024;
+const SLAB_UNITS: u32 = (SLAB_BYTES / UNIT_BYTES) as u32;
+/// The smallest cell.
+pub(super) const CELL_BYTES_MIN: usize = HEAD_BYTES;
+/// The largest cell. Beyond it a block of its own wastes less.
+pub(super) const CELL_BYTES_MAX: usize = 1024;
+/// How much may be in cells: ids are below 2^31, and slabs that are not full need some room too.
+pub(super) const CELLS_BYTES_MAX: usize = 15 << 30;
+const _: () = assert!(CELLS_BYTES_MAX + (CLASSES + 1) * SLAB_BYTES < UNIT_BYTES << 31);
+/// With so much free at its end the array becomes shorter: unmapping takes some 30 µs per mebibyte.
+const GIVE_BACK_BYTES: usize = 1 << 20;
+/// In the table of slabs: it belongs to no class.
+const VACANT: u8 = u8::MAX;
 
-/// A ready-made reply that others may hold while the entry goes.
-pub type SharedReply = Arc<Vec<u8>>;
+/// Cells of up to 256 bytes come in steps of 8; above, as many steps as there are numbers of cells that fill a slab.
+const SMALL_BYTES_MAX: usize = 256;
+const SMALL: usize = (SMALL_BYTES_MAX - HEAD_BYTES) / UNIT_BYTES + 1;
+const CLASSES: usize = SMALL + SLAB_BYTES / SMALL_BYTES_MAX - SLAB_BYTES / CELL_BYTES_MAX;
 
-/// One entry. The fields in the order a hit needs them: with the allocator's 16 bytes in front of a large table, the
-/// first 48 bytes of each slot are in one cache line.
-#[derive(Debug, Clone)]
-#[repr(C)]
-pub(super) struct Slot {
-    /// See [`name_of`].
-    pub(super) name: u64,
-    pub(super) block: Block,
-    pub(super) deadline: Time,
-    /// The next slot in the same bucket of the index, or the next vacant slot.
-    pub(super) chain: u32,
-    /// The neighbour in the recency list that was used after this one.
-    pub(super) newer: u32,
-    /// The neighbour that was used before this one.
-    pub(super) older: u32,
-    /// The instant of storing in units of 1.024 ms, modulo 2^32.
-    pub(super) stored: u32,
-    pub(super) timer: Links,
-    pub(super) label: Label,
-}
-
-/// The two numbers that come with an entry: a tag of 48 bits, and 16 bits of `ping` above it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Label(u64);
-
-impl Label {
-    pub(super) fn new(tag: u64, ping: u16) -> Label {
-        debug_assert!(tag <= TAG_MAX, "a tag has 48 bits");
-        Label(tag & TAG_MAX | u64::from(ping) << TAG_BITS)
-    }
-
-    #[inline(always)]
-    pub(super) fn tag(self) -> u64 {
-        self.0 & TAG_MAX
-    }
-
-    #[inline(always)]
-    pub(super) fn ping(self) -> u16 {
-        (self.0 >> TAG_BITS) as u16
-    }
-}
-
-const _: () = assert!(size_of::<Slot>() == 64);
-
-/// What the index compares before it looks at the key: the low 32 bits of the hash, database and key length.
-/// `None`: such a key is never kept.
-#[inline(always)]
-pub(super) fn name_of(db: u32, key_len: usize, hash: u64) -> Option<u64> {
-    if db > DB_MAX || key_len > KEY_BYTES_MAX {
-        return None;
-    }
-    Some(hash << 32 | u64::from(db) << 16 | key_len as u64)
-}
-
-impl Slot {
-    #[inline(always)]
-    pub(super) fn hash(&self) -> u32 {
-        (self.name >> 32) as u32
-    }
-
-    pub(super) fn db(&self) -> u32 {
-        (self.name >> 16) as u32 & DB_MAX
-    }
-
-    #[inline(always)]
-    fn key_len(&self) -> usize {
-        self.name as usize & KEY_BYTES_MAX
-    }
-
-    pub(super) fn key(&self) -> &[u8] {
-        match &self.block {
-            Block::Small(bytes) => &bytes[..self.key_len()],
-            Block::Large(large) => &large.key,
-        }
-    }
-
-    /// Whether this is the entry of `key`, given that it has the length of the slot's key.
-    #[inline(always)]
-    pub(super) fn has_key(&self, key: &[u8]) -> bool {
-        let own = match &self.block {
-            Block::Small(bytes) => bytes.get(..key.len()),
-            Block::Large(large) => large.key.get(..key.len()),
-        };
-        own.is_some_and(|own| same(own, key))
-    }
-
-    #[inline(always)]
-    pub(super) fn content(&self, now: Time) -> Content<'_> {
-        let reply = match &self.block {
-            Block::Small(bytes) => &bytes[self.key_len()..],
-            Block::Large(large) => &large.reply,
-        };
-        if reply.len() > TOO_LARGE.len() {
-            Content::Value(ValueRef {
-                slot: self,
-                reply,
-                now,
-            })
-        } else if reply.is_empty() {
-            Content::Missing
+/// How long the cells of each class are.
+const CELL_BYTES: [u16; CLASSES] = {
+    let mut sizes = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let bytes = if class < SMALL {
+            HEAD_BYTES + class * UNIT_BYTES
         } else {
-            Content::TooLarge
+            let in_slab = SLAB_BYTES / SMALL_BYTES_MAX - 1 - (class - SMALL);
+            SLAB_BYTES / in_slab / UNIT_BYTES * UNIT_BYTES
+        };
+        sizes[class] = bytes as u16;
+        class += 1;
+    }
+    assert!(sizes[CLASSES - 1] as usize == CELL_BYTES_MAX);
+    sizes
+};
+
+/// The class of each number of units.
+const CLASS_OF: [u8; CELL_BYTES_MAX / UNIT_BYTES + 1] = {
+    let mut classes = [0; CELL_BYTES_MAX / UNIT_BYTES + 1];
+    let (mut units, mut class) = (0, 0);
+    while units < classes.len() {
+        if units * UNIT_BYTES > CELL_BYTES[class] as usize {
+            class += 1;
         }
+        classes[units] = class as u8;
+        units += 1;
     }
+    classes
+};
 
-    pub(super) fn is_too_large(&self) -> bool {
-        // The instant is only handed on to values.
-        matches!(self.content(Time::ZERO), Content::TooLarge)
-    }
-
-    pub(super) fn stamp(&self, now: Time) -> Stamp {
-        let now_ticks = now.micros() >> 10;
-        let age_ticks = (now_ticks as u32).wrapping_sub(self.stored);
-        let stored_ticks = now_ticks.saturating_sub(u64::from(age_ticks));
-        Stamp {
-            stored_at: Time::from_micros(stored_ticks << 10),
-            deadline: self.deadline,
-            tag: self.label.tag(),
-            ping: self.label.ping(),
-        }
-    }
-
-    /// Everything the entry costs, in bytes.
-    pub(super) fn cost(&self) -> usize {
-        ENTRY_BYTES + self.block.cost(self.key_len())
-    }
+/// How long a cell for so many bytes is; they are at most [`CELL_BYTES_MAX`].
+pub(super) fn cell_bytes_for(bytes: usize) -> usize {
+    usize::from(CELL_BYTES[class_for(bytes)])
 }
 
-/// The slot, and the entry's share of the index.
-const ENTRY_BYTES: usize = size_of::<Slot>() + size_of::<u32>();
-/// What the cheapest entry costs: 16 is the least that can be asked of an allocator, 16 its own share.
-pub(super) const ENTRY_COST_MIN: usize = ENTRY_BYTES;
-
-/// What an entry with such a key and content costs: slot, index, and its allocations as the allocator rounds them.
-pub(super) fn cost_of(key_len: usize, content: &NewContent<'_>) -> usize {
-    ENTRY_BYTES
-        + match content {
-            NewContent::Value(value) if value.len() >= SHARED_VALUE_BYTES_MIN => {
-                large_cost(key_len, reply_len(value.len()))
-            }
-            NewContent::Value(value) => allocation_cost(key_len + reply_len(value.len())),
-            NewContent::Missing => allocation_cost(key_len),
-            NewContent::TooLarge => allocation_cost(key_len + TOO_LARGE.len()),
-        }
+fn class_for(bytes: usize) -> usize {
+    usize::from(CLASS_OF[bytes.div_ceil(UNIT_BYTES)])
 }
 
-/// What glibc takes for an allocation: 8 bytes in front, rounded up to 16, at least 32; whole pages when it is large.
-/// Other allocators differ by little.
-fn allocation_cost(bytes: usize) -> usize {
-    match bytes {
-        0 => 0,
-        1..0x20000 => (bytes + 8).next_multiple_of(16).max(32),
-        _ => (bytes + 16).next_multiple_of(4096),
+/// A cell that went to another place: all that pointed at `from` has to point at `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Moved {
+    pub(super) from: u32,
+    pub(super) to: u32,
+}
+
+/// All cells, by the slice that they are in: what is written to one cannot be taken for a change of where they are, which
+/// would be looked up anew each time otherwise.
+#[derive(Debug)]
+pub(super) struct CellsMut<'a>(&'a mut [u8]);
+
+impl CellsMut<'_> {
+    /// The head of a cell, or `None` for [`NONE`].
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<HeadMut<'_>> {
+        head_mut(self.0, id)
+    }
+
+    #[inline(always)]
+    pub(super) fn at_mut(&mut self, id: u32) -> HeadMut<'_> {
+        self.get_mut(id).expect("an id of a cell in use")
     }
 }
 
-fn large_cost(key_len: usize, reply_len: usize) -> usize {
-    allocation_cost(size_of::<Large>()) + allocation_cost(key_len) + reply_cost(reply_len)
-}
-
-/// The part of a large block that can outlive its entry: the bytes, and the counts in front of the `Vec`.
-pub(super) fn reply_cost(reply_len: usize) -> usize {
-    allocation_cost(2 * size_of::<usize>() + size_of::<Vec<u8>>()) + allocation_cost(reply_len)
-}
-
-/// Key and reply of an entry.
-#[derive(Debug, Clone)]
-pub(super) enum Block {
-    /// The key, and right behind it the reply: one allocation, one copy to answer.
-    Small(Box<[u8]>),
-    /// A value of [`SHARED_VALUE_BYTES_MIN`] or more.
-    Large(Box<Large>),
-}
-
-const _: () = assert!(size_of::<Block>() == 16);
-
-#[derive(Debug, Clone)]
-pub(super) struct Large {
-    key: Box<[u8]>,
-    pub(super) reply: SharedReply,
-}
-
-impl Block {
-    pub(super) fn new(key: &[u8], content: &NewContent<'_>) -> Block {
-        match content {
-            NewContent::Value(value) if value.len() >= SHARED_VALUE_BYTES_MIN => {
-                let mut reply = Vec::with_capacity(reply_len(value.len()));
-                write_reply(&mut reply, value);
-                Block::Large(Box::new(Large {
-                    key: key.into(),
-                    reply: Arc::new(reply),
-                }))
-            }
-            NewContent::Value(value) => {
-                let mut bytes = Vec::with_capacity(key.len() + reply_len(value.len()));
-                bytes.extend_from_slice(key);
-                write_reply(&mut bytes, value);
-                Block::Small(bytes.into_boxed_slice())
-            }
-            NewContent::Missing => Block::Small(key.into()),
-            NewContent::TooLarge => Block::Small([key, TOO_LARGE].concat().into_boxed_slice()),
-        }
-    }
-
-    fn cost(&self, key_len: usize) -> usize {
-        match self {
-            Block::Small(bytes) => allocation_cost(bytes.len()),
-            Block::Large(large) => large_cost(key_len, large.reply.len()),
-        }
-    }
-}
-
-/// The length of `$<len>\r\n<value>\r\n`.
-fn reply_len(value_len: usize) -> usize {
-    1 + value_len.checked_ilog10().map_or(1, |log| log as usize + 1) + 2 + value_len + 2
-}
-
-fn write_reply(out: &mut Vec<u8>, value: &[u8]) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    let mut rest = value.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.push(b'$');
-    out.extend_from_slice(&digits[at..]);
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Whether two slices of one length are equal. Most keys have 8 to 16 bytes: two words that may overlap. Longer ones go
-/// word by word; a call to `bcmp` would cost more for keys of usual length, and the registers saved for it would cost
-/// every hit.
 #[inline(always)]
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let len = a.len();
-    debug_assert_eq!(len, b.len());
-    if len < 8 {
-        return a.iter().eq(b);
-    }
-    word(a, 0) == word(b, 0)
-        && word(a, len - 8) == word(b, len - 8)
-        && (len <= 16
-            || a.as_chunks::<8>()
-                .0
-                .iter()
-                .zip(b.as_chunks::<8>().0)
-                .all(|(a, b)| word(a, 0) == word(b, 0)))
+fn head_mut(bytes: &mut [u8], id: u32) -> Option<HeadMut<'_>> {
+    let at = id as usize * UNIT_BYTES;
+    let head = bytes.get_mut(at..at + HEAD_BYTES)?;
+    head.first_chunk_mut().map(HeadMut)
 }
 
-/// Eight bytes as a number. The caller has checked the length, so no check is left of this one.
-#[inline(always)]
-fn word(bytes: &[u8], at: usize) -> u64 {
-    u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("a slice of eight"))
+#[derive(Debug, Clone, Default)]
+struct Class {
+    /// In the order in which they were filled.
+    slabs: Vec<u32>,
+    /// How many cells of the last one are in use; of the others all are.
+    used: u32,
 }
 
-/// The table of slots.
-#[derive(Debug, Clone)]
-pub(super) struct Slots {
-    slots: Vec<Slot>,
-    vacant: u32,
+/// See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Arena {
+    bytes: Vec<u8>,
+    /// The class of each slab.
+    slabs: Vec<u8>,
+    classes: Vec<Class>,
+    /// Vacant slabs, lowest first, so that the end of the array empties. An entry may be out of date.
+    vacant: BinaryHeap<Reverse<u32>>,
+    /// How many bytes the array was at most since memory was given back last.
+    bytes_touched: usize,
+    /// How much address space is to be reserved.
+    room: usize,
+    /// What all cells in use take.
+    used_bytes: usize,
 }
 
-impl Slots {
-    /// An empty table with room for `len_max` slots. If so much address space cannot be had it grows by moving.
-    pub(super) fn new(len_max: usize) -> Slots {
-        let mut slots = Vec::new();
-        let _ = slots.try_reserve_exact(len_max);
-        Slots {
-            slots,
-            vacant: NONE,
+impl Arena {
+    /// Nothing yet. `bytes_max`: what the cells will take at most, for the reservation.
+    pub(super) fn new(bytes_max: usize) -> Arena {
+        Arena {
+            bytes: Vec::new(),
+            slabs: Vec::new(),
+            classes: Vec::new(),
+            vacant: BinaryHeap::new(),
+            bytes_touched: 0,
+            room: bytes_max.min(CELLS_BYTES_MAX) + (CLASSES + 1) * SLAB_BYTES,
+            used_bytes: 0,
         }
     }
 
-    /// The slot, or `None` for [`NONE`].
+    /// What all cells in use take.
+    pub(super) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// What the array takes, vacant slabs in its midst included.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes_touched
+    }
+
+    /// The head of a cell, or `None` for [`NONE`].
     #[inline(always)]
-    pub(super) fn get(&self, id: u32) -> Option<&Slot> {
-        self.slots.get(id as usize)
+    pub(super) fn get(&self, id: u32) -> Option<Head<'_>> {
+        let at = id as usize * UNIT_BYTES;
+        let head = self.bytes.get(at..at + HEAD_BYTES)?;
+        head.first_chunk().map(Head)
     }
 
     #[inline(always)]
-    pub(super) fn at(&self, id: u32) -> &Slot {
-        &self.slots[id as usize]
+    pub(super) fn at(&self, id: u32) -> Head<'_> {
+        self.get(id).expect("an id of a cell in use")
     }
 
-    /// The slot, or `None` for [`NONE`].
+    /// For who changes several heads.
     #[inline(always)]
-    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(id as usize)
+    pub(super) fn cells_mut(&mut self) -> CellsMut<'_> {
+        CellsMut(&mut self.bytes)
+    }
+
+    /// The head of a cell, or `None` for [`NONE`].
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<HeadMut<'_>> {
+        head_mut(&mut self.bytes, id)
     }
 
     #[inline(always)]
-    pub(super) fn at_mut(&mut self, id: u32) -> &mut Slot {
-        &mut self.slots[id as usize]
+    pub(super) fn at_mut(&mut self, id: u32) -> HeadMut<'_> {
+        self.get_mut(id).expect("an id of a cell in use")
     }
 
-    pub(super) fn insert(&mut self, slot: Slot) -> u32 {
-        let id = self.vacant;
-        if id == NONE {
-            self.slots.push(slot);
-            return (self.slots.len() - 1) as u32;
+    /// `len` bytes of a cell, `skip` bytes behind its head.
+    #[inline(always)]
+    pub(super) fn behind(&self, id: u32, skip: usize, len: usize) -> &[u8] {
+        let at = id as usize * UNIT_BYTES + HEAD_BYTES + skip;
+        &self.bytes[at..at + len]
+    }
+
+    /// The same, to be written.
+    pub(super) fn behind_mut(&mut self, id: u32, skip: usize, len: usize) -> &mut [u8] {
+        let at = id as usize * UNIT_BYTES + HEAD_BYTES + skip;
+        &mut self.bytes[at..at + len]
+    }
+
+    /// How long a cell in use is.
+    pub(super) fn cell_bytes(&self, id: u32) -> usize {
+        usize::from(CELL_BYTES[self.class_of(id)])
+    }
+
+    fn class_of(&self, id: u32) -> usize {
+        usize::from(self.slabs[(id / SLAB_UNITS) as usize])
+    }
+
+    /// Takes a cell for `bytes`, its head included. What is in it is of no meaning.
+    pub(super) fn take(&mut self, bytes: usize) -> u32 {
+        let class = class_for(bytes);
+        let cell_bytes = usize::from(CELL_BYTES[class]);
+        if self.classes.len() <= class {
+            self.classes.resize_with(class + 1, Class::default);
         }
-        self.vacant = self.at(id).chain;
-        *self.at_mut(id) = slot;
+        let is_full = self.classes[class].used as usize == SLAB_BYTES / cell_bytes;
+        if is_full || self.classes[class].slabs.is_empty() {
+            let slab = self.take_slab(class as u8);
+            let class = &mut self.classes[class];
+            class.slabs.push(slab);
+            class.used = 0;
+        }
+        let class = &mut self.classes[class];
+        class.used += 1;
+        let id = class.last(cell_bytes).expect("it has just got one");
+        self.used_bytes += cell_bytes;
+        let end = id as usize * UNIT_BYTES + cell_bytes;
+        if self.bytes.len() < end {
+            self.grow(end);
+        }
         id
     }
 
-    /// Vacates a slot and hands out what was in it.
-    pub(super) fn remove(&mut self, id: u32) -> Slot {
-        let vacant = Slot {
-            name: 0,
-            block: Block::Small(Box::default()),
-            deadline: Time::ZERO,
-            chain: self.vacant,
-            newer: NONE,
-            older: NONE,
-            stored: 0,
-            timer: Links::UNLINKED,
-            label: Label::default(),
-        };
-        self.vacant = id;
-        std::mem::replace(self.at_mut(id), vacant)
-    }
-
-    /// All slots, vacant ones too, for whoever frees them.
-    pub(super) fn into_slots(self) -> Vec<Slot> {
-        self.slots
-    }
-
-    /// Panics unless exactly `live` slots are in use and all others wait for reuse.
-    pub(super) fn check(&self, live: usize) {
-        let linked = self
-            .slots
-            .iter()
-            .filter(|slot| slot.timer.is_linked())
-            .count();
-        assert_eq!(linked, live, "slots in use");
-        let mut vacant = 0;
-        let mut id = self.vacant;
-        while let Some(slot) = self.get(id) {
-            assert!(!slot.timer.is_linked(), "slot {id} is vacant and timed");
-            vacant += 1;
-            assert!(
-                vacant + live <= self.slots.len(),
-                "the vacant slots go in a circle"
-            );
-            id = slot.chain;
+    fn grow(&mut self, end: usize) {
+        if self.bytes.capacity() < end {
+            self.reserve();
         }
-        assert_eq!(vacant + live, self.slots.len(), "slots in use and vacant");
+        self.bytes.resize(end, 0);
+        self.bytes_touched = self.bytes_touched.max(end);
+    }
+
+    fn take_slab(&mut self, class: u8) -> u32 {
+        while let Some(Reverse(slab)) = self.vacant.pop() {
+            if let Some(owner) = self.slabs.get_mut(slab as usize)
+                && *owner == VACANT
+            {
+                *owner = class;
+                return slab;
+            }
+        }
+        self.slabs.push(class);
+        (self.slabs.len() - 1) as u32
+    }
+
+    /// Gives a cell back. The last of its class takes its place, if it was not that one.
+    pub(super) fn give(&mut self, id: u32) -> Option<Moved> {
+        let class = self.class_of(id);
+        let cell_bytes = usize::from(CELL_BYTES[class]);
+        self.used_bytes -= cell_bytes;
+        let cells = &mut self.classes[class];
+        let last = cells.last(cell_bytes).expect("this one is in use");
+        let moved = (last != id).then_some(Moved { from: last, to: id });
+        if moved.is_some() {
+            let from = last as usize * UNIT_BYTES;
+            self.bytes
+                .copy_within(from..from + cell_bytes, id as usize * UNIT_BYTES);
+        }
+        cells.used -= 1;
+        if cells.used == 0
+            && let Some(slab) = cells.slabs.pop()
+        {
+            if !cells.slabs.is_empty() {
+                cells.used = (SLAB_BYTES / cell_bytes) as u32;
+            }
+            self.slabs[slab as usize] = VACANT;
+            self.vacant.push(Reverse(slab));
+            self.shorten();
+        }
+        moved
+    }
+
+    /// Takes vacant slabs off the end of the array, and gives their memory back when it is worth the call.
+    fn shorten(&mut self) {
+        while self.slabs.last() == Some(&VACANT) {
+            self.slabs.pop();
+        }
+        self.bytes.truncate(self.slabs.len() * SLAB_BYTES);
+        if self.slabs.is_empty() {
+            self.vacant.clear();
+        }
+        if self.bytes_touched - self.bytes.len() >= GIVE_BACK_BYTES {
+            self.bytes.shrink_to_fit();
+            self.bytes_touched = self.bytes.len();
+            self.reserve();
+        }
+    }
+
+    /// Address space only. If so much cannot be had the array grows by moving, which is only slower.
+    fn reserve(&mut self) {
+        let more = self.room.saturating_sub(self.bytes.len());
+        let _ = self.bytes.try_reserve_exact(more);
+    }
+
+    /// The array, for whoever frees it.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Panics unless the invariant holds and exactly `live` cells are in use.
+    pub(super) fn check(&self, live: usize) {
+        let (mut cells, mut used_bytes, mut owned) = (0, 0, 0);
+        for (class, of_class) in self.classes.iter().enumerate() {
+            let cell_bytes = usize::from(CELL_BYTES[class]);
+            let in_slab = SLAB_BYTES / cell_bytes;
+            for slab in &of_class.slabs {
+                assert_eq!(
+                    usize::from(self.slabs[*slab as usize]),
+                    class,
+                    "slab {slab}"
+                );
+            }
+            owned += of_class.slabs.len();
+            let full = of_class.slabs.len().saturating_sub(1);
+            assert!((of_class.used as usize) <= in_slab);
+            assert_eq!(
+                of_class.used == 0,
+                of_class.slabs.is_empty(),
+                "an empty slab is kept"
+            );
+            cells += full * in_slab + of_class.used as usize;
+            used_bytes += (full * in_slab + of_class.used as usize) * cell_bytes;
+        }
+        assert_eq!((cells, used_bytes), (live, self.used_bytes), "cells in use");
+        let vacant = self.slabs.iter().filter(|slab| **slab == VACANT).count();
+        assert_eq!(
+            vacant + owned,
+            self.slabs.len(),
+            "slabs of a class and vacant"
+        );
+        assert_ne!(self.slabs.last(), Some(&VACANT), "a vacant slab at the end");
+        assert!(self.bytes.len() <= self.slabs.len() * SLAB_BYTES);
+        assert!(self.bytes_touched < self.bytes.len() + GIVE_BACK_BYTES + SLAB_BYTES);
+        for (slab, owner) in self.slabs.iter().enumerate() {
+            let is_listed = self.vacant.iter().any(|vacant| vacant.0 as usize == slab);
+            assert!(*owner != VACANT || is_listed, "slab {slab} is lost");
+        }
     }
 }
 
-impl Timers for Slots {
-    fn deadline(&self, id: u32) -> Time {
-        self.at(id).deadline
+/// A clone reserves nothing, so that the tests which explore all interleavings can hold many.
+impl Clone for Arena {
+    fn clone(&self) -> Arena {
+        Arena {
+            bytes: self.bytes.clone(),
+            slabs: self.slabs.clone(),
+            classes: self.classes.clone(),
+            vacant: self.vacant.clone(),
+            bytes_touched: self.bytes.len(),
+            room: 0,
+            used_bytes: self.used_bytes,
+        }
     }
-    fn links(&self, id: u32) -> Links {
-        self.at(id).timer
-    }
-    fn links_mut(&mut self, id: u32) -> &mut Links {
-        &mut self.at_mut(id).timer
+}
+
+impl Class {
+    /// The last cell in use.
+    fn last(&self, cell_bytes: usize) -> Option<u32> {
+        let slab = *self.slabs.last()?;
+        Some(slab * SLAB_UNITS + (self.used - 1) * (cell_bytes / UNIT_BYTES) as u32)
     }
 }
 
@@ -411,60 +390,76 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_every_length_compare_equal_only_when_they_are() {
-        for len in 0..40 {
-            let key: Vec<u8> = (0..len).collect();
-            assert!(same(&key, &key.clone()));
-            for at in 0..key.len() {
-                let mut other = key.clone();
-                other[at] ^= 0x80;
-                assert!(!same(&key, &other), "{len} bytes, differing at {at}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_reply_is_as_long_as_was_reckoned() {
-        for len in [0, 1, 9, 10, 99, 100, 9_999, 10_000, 123_456] {
-            let mut reply = Vec::new();
-            write_reply(&mut reply, &vec![b'v'; len]);
-            assert_eq!(reply.len(), reply_len(len));
+    fn every_size_has_the_smallest_cell_that_holds_it_and_little_is_wasted() {
+        for bytes in HEAD_BYTES..=CELL_BYTES_MAX {
+            let cell = cell_bytes_for(bytes);
+            assert!(cell >= bytes && cell.is_multiple_of(UNIT_BYTES));
+            let smaller = CELL_BYTES.iter().find(|size| usize::from(**size) >= bytes);
+            assert_eq!(smaller.map(|size| usize::from(*size)), Some(cell));
             assert!(
-                reply.starts_with(format!("${len}\r\n").as_bytes()) && reply.ends_with(b"\r\n")
+                cell - bytes < UNIT_BYTES.max(bytes / 7),
+                "{bytes} in {cell}"
+            );
+            let behind = SLAB_BYTES % cell;
+            assert!(
+                behind <= SLAB_BYTES / 32,
+                "{behind} bytes behind cells of {cell}"
             );
         }
     }
 
+    /// Takes and gives cells at random, and finds in each what was written there last, wherever it has moved.
     #[test]
-    fn the_cost_known_before_is_the_cost_of_the_block() {
-        let value = vec![b'v'; 200_000];
-        let contents = [
-            0,
-            1,
-            64,
-            SHARED_VALUE_BYTES_MIN - 1,
-            SHARED_VALUE_BYTES_MIN,
-            value.len(),
-        ]
-        .map(|len| NewContent::Value(&value[..len]));
-        for content in contents
-            .into_iter()
-            .chain([NewContent::Missing, NewContent::TooLarge])
-        {
-            for key in [&b""[..], b"k", b"0123456789abcdef", &value[..1000]] {
-                let block = Block::new(key, &content);
-                assert_eq!(
-                    ENTRY_BYTES + block.cost(key.len()),
-                    cost_of(key.len(), &content)
-                );
-                assert!(cost_of(key.len(), &content) >= ENTRY_COST_MIN);
+    fn cells_keep_their_bytes_wherever_they_move() {
+        for seed in 0..40 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut arena = Arena::new(1 << 20);
+            let mut live: Vec<(u32, u64)> = Vec::new();
+            for step in 0..1500 {
+                let grows = random.usize(..100) < if step % 500 < 250 { 80 } else { 20 };
+                if grows {
+                    let id = arena.take(random.usize(HEAD_BYTES..=CELL_BYTES_MAX));
+                    let name = random.u64(..);
+                    arena.at_mut(id).set_name(name);
+                    assert!(live.iter().all(|(other, _)| *other != id));
+                    live.push((id, name));
+                } else if !live.is_empty() {
+                    let (id, _) = live.swap_remove(random.usize(..live.len()));
+                    if let Some(moved) = arena.give(id) {
+                        assert_eq!(moved.to, id);
+                        let found = live.iter_mut().find(|(other, _)| *other == moved.from);
+                        found.expect("what moves is in use").0 = id;
+                    }
+                }
+                arena.check(live.len());
+            }
+            for (id, name) in &live {
+                assert_eq!(arena.at(*id).name(), *name);
             }
         }
     }
 
     #[test]
-    fn sixteen_and_sixty_four_bytes_cost_eighty_four_more() {
-        // 64 slot + 4 index + 9 allocator and rounding + 7 `$64\r\n` and `\r\n`.
-        assert_eq!(cost_of(16, &NewContent::Value(&[b'v'; 64])), 16 + 64 + 84);
+    fn what_is_free_at_the_end_is_given_back_and_what_is_in_the_midst_serves_other_sizes() {
+        let mut arena = Arena::new(64 << 20);
+        let ids: Vec<u32> = (0..100_000).map(|_| arena.take(120)).collect();
+        let full = arena.held_bytes();
+        assert!((12_000_000..12_200_000).contains(&full), "{full}");
+        // The last of the class fills each hole, so the places that remain are the first.
+        for id in &ids[..90_000] {
+            arena.give(ids[0].min(*id));
+        }
+        arena.check(10_000);
+        assert!(arena.held_bytes() < 1_200_000 + GIVE_BACK_BYTES + SLAB_BYTES);
+        let mut others = Vec::new();
+        while arena.used_bytes() < 12_000_000 {
+            others.push(arena.take(264));
+        }
+        arena.check(10_000 + others.len());
+        assert!(
+            arena.held_bytes() < full + 300_000,
+            "{}",
+            arena.held_bytes()
+        );
     }
 }

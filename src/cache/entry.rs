@@ -3,7 +3,8 @@
 //! Only views and plain data: nothing here is kept, and nothing here changes the cache.
 #![forbid(unsafe_code)]
 
-use super::arena::{Block, SharedReply, Slot};
+use super::block::{self, SHARED_VALUE_BYTES_MIN, SharedReply};
+use super::table::Table;
 use crate::time::Time;
 
 /// What is known of a key.
@@ -20,9 +21,48 @@ pub enum Content<'c> {
 /// A value in the cache.
 #[derive(Debug, Clone, Copy)]
 pub struct ValueRef<'c> {
-    pub(super) slot: &'c Slot,
-    pub(super) reply: &'c [u8],
-    pub(super) now: Time,
+    pub(super) value: &'c [u8],
+    /// What else is known of the entry is looked up when it is asked for: many hits ask for nothing.
+    pub(super) table: &'c Table,
+    pub(super) id: u32,
+    pub(super) clock: Clock,
+}
+
+/// What turns the ticks of an entry, which are modulo 2^32, into instants.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    /// The present tick.
+    pub(super) now: u64,
+    /// A tick that no deadline is before.
+    pub(super) passed: u64,
+}
+
+impl Clock {
+    /// When an entry expires.
+    pub(super) fn deadline(self, tick: u32) -> Time {
+        time_of(tick_after(self.passed, tick))
+    }
+
+    /// When it was stored: at most 2^32 ticks ago.
+    pub(super) fn stored(self, tick: u32) -> Time {
+        let age = (self.now as u32).wrapping_sub(tick);
+        time_of(self.now.saturating_sub(u64::from(age)))
+    }
+}
+
+/// The tick in which an instant lies.
+#[inline(always)]
+pub(super) fn tick_of(time: Time) -> u64 {
+    time.micros() >> 10
+}
+
+fn time_of(tick: u64) -> Time {
+    Time::from_micros(tick.saturating_mul(1 << 10))
+}
+
+/// The first tick from `passed` on that is `tick` modulo 2^32.
+pub(super) fn tick_after(passed: u64, tick: u32) -> u64 {
+    passed + u64::from(tick.wrapping_sub(passed as u32))
 }
 
 /// When and as what an entry was put.
@@ -30,7 +70,7 @@ pub struct ValueRef<'c> {
 pub struct Stamp {
     /// As given to `put`, rounded down to 1.024 ms. Right for entries up to 50 days old.
     pub stored_at: Time,
-    /// From here on the entry acts as if it had never been.
+    /// From here on the entry acts as if it had never been: as given to `put`, rounded down to 1.024 ms.
     pub deadline: Time,
     /// The number given to `put`, or to `set_tag` since.
     pub tag: u64,
@@ -39,61 +79,117 @@ pub struct Stamp {
 }
 
 impl<'c> ValueRef<'c> {
-    /// The ready reply `$<len>\r\n<value>\r\n`.
-    #[inline]
-    pub fn reply(&self) -> &'c [u8] {
-        self.reply
+    /// The value alone.
+    #[inline(always)]
+    pub fn value(&self) -> &'c [u8] {
+        self.value
     }
 
-    /// The value alone.
-    pub fn value(&self) -> &'c [u8] {
-        let head = self
-            .reply
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .map_or(0, |at| at + 1);
-        &self.reply[head..self.reply.len() - 2]
+    /// How long [`ValueRef::append_reply`] makes its target.
+    pub fn reply_len(&self) -> usize {
+        block::reply_len(self.value.len())
+    }
+
+    /// Appends the reply `$<len>\r\n<value>\r\n`.
+    pub fn append_reply(&self, out: &mut Vec<u8>) {
+        block::append_reply(out, self.value);
+    }
+
+    /// Writes the reply at the beginning of `out`; what is left of it. `None`: there is no room for it.
+    #[inline(always)]
+    pub fn write_reply<'o>(&self, out: &'o mut [u8]) -> Option<&'o mut [u8]> {
+        let head_len = match HEADS.get(self.value.len()) {
+            Some(head) => {
+                *out.first_chunk_mut()? = head.to_le_bytes();
+                (head >> 56) as usize
+            }
+            None => block::write_reply_head(out, self.value.len())?,
+        };
+        let (value, behind) = out
+            .get_mut(head_len..)?
+            .split_at_mut_checked(self.value.len())?;
+        let (end, left) = behind.split_first_chunk_mut()?;
+        value.copy_from_slice(self.value);
+        *end = *b"\r\n";
+        Some(left)
     }
 
     /// A counted reference to the reply, for values of [`super::SHARED_VALUE_BYTES_MIN`] bytes or more: an outbox that keeps a
     /// clone of it can send without copying, whatever becomes of the entry. The bytes stay in the cache's budget as
     /// long as anybody holds them.
-    #[inline]
+    #[inline(always)]
     pub fn shared(&self) -> Option<&'c SharedReply> {
-        match &self.slot.block {
-            Block::Small(_) => None,
-            Block::Large(large) => Some(&large.reply),
+        if self.value.len() < SHARED_VALUE_BYTES_MIN {
+            return None;
         }
+        self.table.shared(self.id)
     }
 
     /// When it was stored, see [`Stamp::stored_at`].
     #[inline]
     pub fn stored_at(&self) -> Time {
-        self.slot.stamp(self.now).stored_at
+        self.clock.stored(self.table.at(self.id).stored())
     }
 
     /// From here on the entry acts as if it had never been.
     #[inline]
     pub fn deadline(&self) -> Time {
-        self.slot.deadline
+        self.clock.deadline(self.table.at(self.id).deadline())
     }
 
     /// The number given to [`super::Cache::put`], or to [`super::Cache::set_tag`] since.
     #[inline]
     pub fn tag(&self) -> u64 {
-        self.slot.label.tag()
+        self.table.tag(self.id)
     }
 }
+
+/// `$<len>\r\n` for the lengths of values that are not counted, padded, as little-endian words; the last byte says how
+/// long it is. 64 KiB, of which the lines of the few lengths in use are in the caches.
+static HEADS: [u64; SHARED_VALUE_BYTES_MIN] = {
+    let mut heads = [0; SHARED_VALUE_BYTES_MIN];
+    let mut len = 0;
+    while len < heads.len() {
+        let mut head = *b"$\0\0\0\0\0\0\0";
+        let (mut at, mut unit) = (1, 1000);
+        while unit > 0 {
+            if len >= unit || unit == 1 {
+                head[at] = b'0' + (len / unit % 10) as u8;
+                at += 1;
+            }
+            unit /= 10;
+        }
+        (head[at], head[at + 1]) = (b'\r', b'\n');
+        head[7] = at as u8 + 2;
+        heads[len] = u64::from_le_bytes(head);
+        len += 1;
+    }
+    heads
+};
 
 /// What to keep of a key.
 #[derive(Debug, Clone, Copy)]
 pub enum NewContent<'a> {
-    /// Its value. Copied, with the head and tail of a RESP bulk around it.
+    /// Its value. Copied.
     Value(&'a [u8]),
     /// Redis has no such key.
     Missing,
     /// Its value is too large to keep.
     TooLarge,
+}
+
+impl<'a> NewContent<'a> {
+    /// What is to be kept of the value.
+    pub(super) fn value(&self) -> &'a [u8] {
+        match self {
+            NewContent::Value(value) => value,
+            NewContent::Missing | NewContent::TooLarge => b"",
+        }
+    }
+
+    pub(super) fn value_len(&self) -> usize {
+        self.value().len()
+    }
 }
 
 /// An entry to be.
@@ -109,10 +205,30 @@ pub struct Put<'a> {
     pub content: NewContent<'a>,
     /// The instant it was true: when the fetch was dispatched. At most `now`.
     pub stored_at: Time,
-    /// From when on it must not be used.
+    /// From when on it must not be used. Rounded down to 1.024 ms, and at most 24 days from now.
     pub deadline: Time,
-    /// Any number up to [`super::TAG_MAX`]; comes back with the entry.
+    /// Any number but zero takes 8 bytes; comes back with the entry.
     pub tag: u64,
     /// Another one, which never changes: the number of the newest PING that had been sent, modulo 2^16 (rule L14).
     pub ping: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_read_across_the_border_of_their_32_bits() {
+        for base in [0, 5, u64::from(u32::MAX), (7 << 32) - 3] {
+            for ahead in [0, 1, 10, u64::from(u32::MAX)] {
+                assert_eq!(tick_after(base, (base + ahead) as u32), base + ahead);
+                let clock = Clock {
+                    now: base + ahead,
+                    passed: base,
+                };
+                assert_eq!(clock.stored(base as u32), time_of(base));
+                assert_eq!(clock.deadline((base + ahead) as u32), time_of(base + ahead));
+            }
+        }
+    }
 }

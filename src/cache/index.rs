@@ -1,17 +1,18 @@
-//! From a key's hash to its slot: chained buckets that grow one at a time.
+//! From a key's hash to its entry: chained buckets that grow one at a time.
 //!
 //! Linear hashing after W. Litwin, "Linear Hashing: A New Tool for File and Table Addressing" (VLDB 1980): with every
 //! entry beyond the number of buckets one bucket is added, and one old bucket is split in two. So there is never a
 //! rehash of the whole table. Keys of one name in several databases share a chain, and so one walk meets them all.
 //!
 //! It never looks at keys. Invariant: every entry is in the chain of the bucket its hash names, once.
-//! Costs: on average 1.5 slots are looked at on a hit; 4 bytes per entry, and the chain link in the slot. Buckets are
+//! Costs: on average 1.5 entries are looked at on a hit; 4 bytes per entry, and the chain link in its head. Buckets are
 //! not taken away when entries go. Hashes are keyed, so long chains cannot be provoked.
 #![forbid(unsafe_code)]
 
-use super::arena::{NONE, Slots};
+use super::arena::{Moved, NONE};
+use super::table::Table;
 
-/// The buckets: the first slot of each chain.
+/// The buckets: the first entry of each chain.
 #[derive(Debug, Clone)]
 pub(super) struct Index {
     heads: Vec<u32>,
@@ -28,7 +29,7 @@ impl Index {
         Index { heads, mask: 0 }
     }
 
-    /// The first slot of the chain in which an entry with this hash would be.
+    /// The first entry of the chain in which an entry with this hash would be.
     #[inline(always)]
     pub(super) fn first(&self, hash: u32) -> u32 {
         self.heads.get(self.bucket(hash)).copied().unwrap_or(NONE)
@@ -45,33 +46,47 @@ impl Index {
         }
     }
 
-    /// Adds a slot; `len` is how many entries there are with it.
-    pub(super) fn insert(&mut self, slots: &mut Slots, id: u32, len: usize) {
+    /// Adds an entry; `len` is how many entries there are with it.
+    pub(super) fn insert(&mut self, table: &mut Table, id: u32, len: usize) {
         if len > self.heads.len() {
-            self.grow(slots);
+            self.grow(table);
         }
-        let bucket = self.bucket(slots.at(id).hash());
-        slots.at_mut(id).chain = self.heads[bucket];
+        let bucket = self.bucket(table.at(id).hash());
+        table.at_mut(id).set_chain(self.heads[bucket]);
         self.heads[bucket] = id;
     }
 
-    /// Takes a slot out.
-    pub(super) fn remove(&mut self, slots: &mut Slots, id: u32) {
-        let next = slots.at(id).chain;
-        let bucket = self.bucket(slots.at(id).hash());
+    /// Takes an entry out.
+    pub(super) fn remove(&mut self, table: &mut Table, id: u32) {
+        let next = table.at(id).chain();
+        let bucket = self.bucket(table.at(id).hash());
         if self.heads[bucket] == id {
             self.heads[bucket] = next;
             return;
         }
         let mut before = self.heads[bucket];
-        while slots.at(before).chain != id {
-            before = slots.at(before).chain;
+        while table.at(before).chain() != id {
+            before = table.at(before).chain();
         }
-        slots.at_mut(before).chain = next;
+        table.at_mut(before).set_chain(next);
+    }
+
+    /// An entry is at another place: its chain leads there.
+    pub(super) fn follow(&mut self, table: &mut Table, moved: Moved) {
+        let bucket = self.bucket(table.at(moved.to).hash());
+        if self.heads[bucket] == moved.from {
+            self.heads[bucket] = moved.to;
+            return;
+        }
+        let mut before = self.heads[bucket];
+        while table.at(before).chain() != moved.from {
+            before = table.at(before).chain();
+        }
+        table.at_mut(before).set_chain(moved.to);
     }
 
     /// Adds one bucket and moves to it what belongs there.
-    fn grow(&mut self, slots: &mut Slots) {
+    fn grow(&mut self, table: &mut Table) {
         let added = self.heads.len() as u32;
         self.heads.push(NONE);
         self.mask = (self.heads.len().next_power_of_two() - 1) as u32;
@@ -81,13 +96,14 @@ impl Index {
         let split = (added & (self.mask >> 1)) as usize;
         let mut id = std::mem::replace(&mut self.heads[split], NONE);
         while id != NONE {
-            let slot = slots.at_mut(id);
-            let bucket = if slot.hash() & self.mask == added {
+            let head = table.at(id);
+            let bucket = if head.hash() & self.mask == added {
                 added as usize
             } else {
                 split
             };
-            let next = std::mem::replace(&mut slot.chain, self.heads[bucket]);
+            let next = head.chain();
+            table.at_mut(id).set_chain(self.heads[bucket]);
             self.heads[bucket] = id;
             id = next;
         }
@@ -99,21 +115,24 @@ impl Index {
     }
 
     /// Panics unless `len` entries are chained, each in its bucket.
-    pub(super) fn check(&self, slots: &Slots, len: usize) {
+    pub(super) fn check(&self, table: &Table, len: usize) {
         assert!(self.heads.len() >= len, "more entries than buckets");
         let mut seen = 0;
         for (bucket, &first) in self.heads.iter().enumerate() {
             let mut id = first;
-            while let Some(slot) = slots.get(id) {
+            while let Some(head) = table.get(id) {
                 assert_eq!(
-                    self.bucket(slot.hash()),
+                    self.bucket(head.hash()),
                     bucket,
-                    "slot {id} is in a wrong bucket"
+                    "entry {id} is in a wrong bucket"
                 );
-                assert!(slot.timer.is_linked(), "slot {id} is chained and vacant");
+                assert!(
+                    head.timer().is_linked(),
+                    "entry {id} is chained and not timed"
+                );
                 seen += 1;
                 assert!(seen <= len, "more entries chained than there are");
-                id = slot.chain;
+                id = head.chain();
             }
             assert_eq!(id, NONE, "the chain of bucket {bucket} leads nowhere");
         }

@@ -3,20 +3,25 @@
 //! *Lent replies.* A large value is counted, and an outbox may hold it when its entry goes. Its bytes stay in the budget
 //! until the last holder has dropped it, which is noticed by the next sweep.
 //!
-//! *Rubble.* The tables of a cleared cache wait here and are taken apart a slot at a time: freeing a million entries at
-//! once would be a pause of many milliseconds.
+//! *Rubble.* The memory of a cleared cache waits here and is given back in portions: freeing a million entries at once
+//! would be a pause of many milliseconds. First the blocks, one by one, then the array of cells from its end.
 //!
 //! It never holds an entry that anybody can find. Invariant: `lent_bytes` is the cost of the replies in `lent`.
-//! Costs: each call O(1), a sweep at most [`SWEEP_MAX`], and `free_bytes` as many slots as the bytes need.
+//! Costs: each call O(1), a sweep at most [`SWEEP_MAX`]; a step frees one block, or a portion of the array.
 #![forbid(unsafe_code)]
 
-use super::arena::{self, Block, SharedReply, Slot};
+use super::arena;
+use super::block::{self, Block, SharedReply};
+use slab::Slab;
 use std::sync::Arc;
 
 /// Lent replies looked at by one sweep, so that a crowd of slow readers costs no call much.
 const SWEEP_MAX: usize = 64;
-/// Rubble gives its tables back in portions of this many slots, 1 MiB: unmapping all at once would be a pause.
-const SHRINK_SLOTS: usize = 16 * 1024;
+/// Rubble gives its array back in portions of this size, some 5 µs each: unmapping all at once would be a pause.
+const PORTION_BYTES: usize = 64 * 1024;
+/// What a portion takes of a budget in which an entry that expires takes one, about 0.3 µs: on a busy machine to unmap 64
+/// KiB takes four times as long as on a quiet one.
+const PORTION_STEPS: usize = 64;
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Default)]
@@ -26,14 +31,26 @@ pub(super) struct Leaving {
     /// Where the next sweep begins.
     cursor: usize,
     lent_bytes: usize,
-    /// Tables of cleared caches, taken apart from the end of the last.
+    /// Memory of cleared caches, taken apart from the end of the last.
     rubble: Vec<Rubble>,
+    /// How much more rubble was freed than [`Leaving::free_bytes`] was asked for.
+    credit: usize,
 }
 
 #[derive(Debug, Clone)]
 struct Rubble {
-    slots: Vec<Slot>,
+    cells: Vec<u8>,
+    blocks: Slab<Block>,
+    /// Blocks from this number on are gone.
+    blocks_end: usize,
     heads: Vec<u32>,
+}
+
+/// What a step has done.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    bytes: usize,
+    steps: usize,
 }
 
 impl Leaving {
@@ -42,7 +59,7 @@ impl Leaving {
         self.lent_bytes
     }
 
-    /// Whether [`Leaving::free_slot`] has something to free.
+    /// Whether there is something to free.
     pub(super) fn has_rubble(&self) -> bool {
         !self.rubble.is_empty()
     }
@@ -52,7 +69,7 @@ impl Leaving {
         if let Block::Large(large) = block
             && Arc::strong_count(&large.reply) > 1
         {
-            let bytes = arena::reply_cost(large.reply.len());
+            let bytes = block::reply_cost(large.reply.len());
             self.lent_bytes += bytes;
             self.lent.push(large.reply);
             return bytes;
@@ -68,45 +85,69 @@ impl Leaving {
             }
             if Arc::strong_count(&self.lent[self.cursor]) == 1 {
                 let reply = self.lent.swap_remove(self.cursor);
-                self.lent_bytes -= arena::reply_cost(reply.len());
+                self.lent_bytes -= block::reply_cost(reply.len());
             } else {
                 self.cursor += 1;
             }
         }
     }
 
-    /// Takes over the tables of a cleared cache.
-    pub(super) fn put_down(&mut self, slots: Vec<Slot>, heads: Vec<u32>) {
-        self.rubble.push(Rubble { slots, heads });
+    /// Takes over the memory of a cleared cache.
+    pub(super) fn put_down(&mut self, (cells, blocks): (Vec<u8>, Slab<Block>), heads: Vec<u32>) {
+        self.rubble.push(Rubble {
+            cells,
+            blocks_end: blocks.capacity(),
+            blocks,
+            heads,
+        });
     }
 
-    /// Frees rubble worth at least `bytes`, or all there is.
+    /// Frees rubble worth at least `bytes`, with what was freed beyond that before, or all there is.
     pub(super) fn free_bytes(&mut self, bytes: usize) {
-        let mut freed = 0;
-        while freed < bytes
-            && let Some(more) = self.free_slot()
+        while self.credit < bytes {
+            let Some(step) = self.free_step() else {
+                self.credit = 0;
+                return;
+            };
+            self.credit += step.bytes;
+        }
+        self.credit -= bytes;
+    }
+
+    /// Frees rubble while `steps` last, which are counted down. A portion may take more than are left.
+    pub(super) fn free_within(&mut self, steps: &mut usize) {
+        while *steps > 0
+            && let Some(step) = self.free_step()
         {
-            freed += more;
+            *steps = steps.saturating_sub(step.steps);
         }
     }
 
-    /// Frees one slot of rubble; returns how many bytes that gave back, `None` when there is none.
-    pub(super) fn free_slot(&mut self) -> Option<usize> {
-        let Rubble { slots, heads } = self.rubble.last_mut()?;
-        let slot = slots.pop();
-        if slots.is_empty() {
+    /// `None` when there is nothing.
+    fn free_step(&mut self) -> Option<Step> {
+        let rubble = self.rubble.last_mut()?;
+        if rubble.blocks_end > 0 {
+            rubble.blocks_end -= 1;
+            let (mut bytes, number) = (0, rubble.blocks_end);
+            if let Some(block) = rubble.blocks.try_remove(number) {
+                bytes = block.freed_bytes();
+                bytes -= self.retire(block);
+            }
+            return Some(Step { bytes, steps: 1 });
+        }
+        let Rubble { cells, heads, .. } = rubble;
+        let bytes = cells.len().min(PORTION_BYTES);
+        cells.truncate(cells.len() - bytes);
+        if cells.is_empty() {
             self.rubble.pop();
-        } else if slots.len() % SHRINK_SLOTS == 0 {
-            slots.shrink_to_fit();
-            heads.truncate(slots.len());
+        } else {
+            cells.shrink_to_fit();
+            // As many buckets as there can be cells.
+            heads.truncate(cells.len() / arena::CELL_BYTES_MIN);
             heads.shrink_to_fit();
         }
-        // A vacant slot gives nothing back.
-        let Some(slot) = slot.filter(|slot| slot.timer.is_linked()) else {
-            return Some(0);
-        };
-        let cost = slot.cost();
-        Some(cost - self.retire(slot.block))
+        let steps = (bytes * PORTION_STEPS).div_ceil(PORTION_BYTES).max(1);
+        Some(Step { bytes, steps })
     }
 
     /// Panics where the invariant does not hold.
@@ -114,7 +155,7 @@ impl Leaving {
         let bytes: usize = self
             .lent
             .iter()
-            .map(|reply| arena::reply_cost(reply.len()))
+            .map(|reply| block::reply_cost(reply.len()))
             .sum();
         assert_eq!(bytes, self.lent_bytes, "bytes lent");
     }

@@ -1,10 +1,11 @@
-//! The order of last use: a doubly linked list through the slots, newest to oldest.
+//! The order of last use: a doubly linked list through the table, newest to oldest.
 //!
 //! It never allocates and never decides what leaves. Invariant: from `newest` along `older` every entry is met once and
-//! the last is `oldest`; `newer` is the same way back. Costs: all O(1), three slots written at most.
+//! the last is `oldest`; `newer` is the same way back. Costs: all O(1), three table written at most.
 #![forbid(unsafe_code)]
 
-use super::arena::{NONE, Slots};
+use super::arena::{Moved, NONE};
+use super::table::Table;
 
 /// The two ends, and how far somebody has looked.
 #[derive(Debug, Clone)]
@@ -22,70 +23,87 @@ impl Lru {
         looked_at: NONE,
     };
 
-    /// Moves an entry of the list to its new end.
+    /// Moves an entry of the list to its new end; `newer` and `older` are its neighbours, which the caller has seen.
     #[inline(always)]
-    pub(super) fn touch(&mut self, slots: &mut Slots, id: u32) {
+    pub(super) fn touch(&mut self, table: &mut Table, id: u32, newer: u32, older: u32) {
         if self.looked_at == id {
-            self.looked_at = slots.at(id).older;
+            self.looked_at = older;
         }
         if self.newest == id {
             return;
         }
-        let slot = slots.at_mut(id);
-        let (newer, older) = (slot.newer, slot.older);
-        slot.newer = NONE;
-        slot.older = self.newest;
+        let mut cells = table.cells_mut();
+        let newest = std::mem::replace(&mut self.newest, id);
+        let mut head = cells.at_mut(id);
+        head.set_newer(NONE);
+        head.set_older(newest);
         // Not the newest, so it has a newer neighbour.
-        slots.at_mut(newer).older = older;
-        match slots.get_mut(older) {
-            Some(older) => older.newer = newer,
+        cells.at_mut(newer).set_older(older);
+        match cells.get_mut(older) {
+            Some(mut older) => older.set_newer(newer),
             None => self.oldest = newer,
         }
-        slots.at_mut(self.newest).newer = id;
-        self.newest = id;
+        cells.at_mut(newest).set_newer(id);
     }
 
     /// Puts an entry that is not in the list at its new end.
-    pub(super) fn push(&mut self, slots: &mut Slots, id: u32) {
-        let slot = slots.at_mut(id);
-        slot.newer = NONE;
-        slot.older = self.newest;
-        match slots.get_mut(self.newest) {
-            Some(newest) => newest.newer = id,
+    pub(super) fn push(&mut self, table: &mut Table, id: u32) {
+        let mut head = table.at_mut(id);
+        head.set_newer(NONE);
+        head.set_older(self.newest);
+        match table.get_mut(self.newest) {
+            Some(mut newest) => newest.set_newer(id),
             None => self.oldest = id,
         }
         self.newest = id;
     }
 
     /// Takes an entry out.
-    pub(super) fn unlink(&mut self, slots: &mut Slots, id: u32) {
-        let slot = slots.at(id);
-        let (newer, older) = (slot.newer, slot.older);
+    pub(super) fn unlink(&mut self, table: &mut Table, id: u32) {
+        let head = table.at(id);
+        let (newer, older) = (head.newer(), head.older());
         if self.looked_at == id {
             self.looked_at = older;
         }
-        match slots.get_mut(newer) {
-            Some(newer) => newer.older = older,
+        match table.get_mut(newer) {
+            Some(mut newer) => newer.set_older(older),
             None => self.newest = older,
         }
-        match slots.get_mut(older) {
-            Some(older) => older.newer = newer,
+        match table.get_mut(older) {
+            Some(mut older) => older.set_newer(newer),
             None => self.oldest = newer,
         }
     }
 
+    /// An entry is at another place: its neighbours name that.
+    pub(super) fn follow(&mut self, table: &mut Table, Moved { from, to }: Moved) {
+        let head = table.at(to);
+        let (newer, older) = (head.newer(), head.older());
+        if self.looked_at == from {
+            self.looked_at = to;
+        }
+        match table.get_mut(newer) {
+            Some(mut newer) => newer.set_older(to),
+            None => self.newest = to,
+        }
+        match table.get_mut(older) {
+            Some(mut older) => older.set_newer(to),
+            None => self.oldest = to,
+        }
+    }
+
     /// Panics unless the list has `len` entries and is linked both ways.
-    pub(super) fn check(&self, slots: &Slots, len: usize) {
+    pub(super) fn check(&self, table: &Table, len: usize) {
         let mut newer = NONE;
         let mut id = self.newest;
         let mut seen = 0;
         let mut looked_at = self.looked_at == NONE;
-        while let Some(slot) = slots.get(id) {
-            assert_eq!(slot.newer, newer, "slot {id} does not point back");
+        while let Some(head) = table.get(id) {
+            assert_eq!(head.newer(), newer, "entry {id} does not point back");
             seen += 1;
             looked_at |= self.looked_at == id;
             assert!(seen <= len, "the recency list is longer than the count");
-            (newer, id) = (id, slot.older);
+            (newer, id) = (id, head.older());
         }
         assert_eq!(
             (id, self.oldest, seen),

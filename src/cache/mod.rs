@@ -3,41 +3,54 @@
 //! It owns what it keeps and decides only what leaves: by time (expired), for room (evicted), when told (removed). It
 //! never reads the clock, never hashes (the hash of the key's *name* comes with each call, computed once per request),
 //! never speaks to Redis, and never answers with an entry whose deadline has passed, whether or not the timers have
-//! come by. `arena.rs` holds the slots, `index.rs` finds them, `lru.rs` orders them, `wheel.rs` expires them, all
-//! linked through the one slot an entry has; `used.rs` shows what was used since; `leaving.rs` frees what takes time, `entry.rs` is what comes in and out.
+//! come by. `table.rs` holds the entries, in the cells of `arena.rs` (whose heads are in `head.rs`) or with blocks of their
+//! own (`block.rs`); `index.rs` finds them, `lru.rs` orders them, `wheel.rs` expires them, all linked through the one head
+//! an entry has; `used.rs` shows what was used since; `leaving.rs` frees what takes time, `entry.rs` is what comes in and out.
 //!
 //! Invariant: the same entries are in the index, in the recency list and in the wheel; there are at most `keys_max` of
-//! them; and their costs, with what is lent, are at most `bytes_max`.
+//! them; and their costs, with what is lent, are at most `bytes_max`. An id is a place: it holds until the next entry goes.
 //!
-//! What counts as bytes: an entry costs its slot, its share of the index and its allocations as the allocator rounds
-//! them: 84 bytes beyond a key of 16 and a value of 64. Two things beside the entries use memory (`leaving.rs`):
+//! What counts as bytes: an entry costs its cell, its share of the index and its allocations as the allocator rounds
+//! them: 44 bytes beyond a key of 16 and a value of 64, and 8 more once it has been read over HTTP. Cells are packed
+//! (`arena.rs`): beside them memory holds less than a slab of 8 KiB for each of the 52 sizes in use, however the sizes
+//! shift, and each entry that has to make room for another gives all of its own. Two things beside the entries use memory (`leaving.rs`):
 //! - *Lent replies.* A value of [`SHARED_VALUE_BYTES_MIN`] or more is counted ([`ValueRef::shared`]); when its entry
 //!   goes while an outbox still holds it, its bytes stay in the budget until the last holder has dropped it, as noticed
 //!   by the next `advance`, or by the next `put` that needs room. (Clones of the whole cache count as holders.)
-//! - *Rubble.* [`Cache::clear`] frees nothing at once: the old tables wait and are taken apart by `advance`, and by each
-//!   `put` to the extent of what it adds. So with them memory never exceeds the budget that the old entries were in.
+//! - *Rubble.* [`Cache::clear`] frees nothing at once: the old memory waits and is given back by `advance`, and by each
+//!   `put` to the extent of what it adds. So with it memory never exceeds the budget that the old entries were in.
 //!
-//! Vacant slots stay for reuse, 68 bytes for each of the most entries there ever were, until a `clear`.
+//! Slabs that are vacant in the midst of the array stay for reuse, as do 4 bytes of index for each of the most entries
+//! there ever were, until a `clear`.
 //!
 //! Costs: `get`, `peek`, `put` without eviction, `remove` O(1); a hit takes about 90 instructions, allocates nothing and
-//! writes at most four slots. `put` frees as many entries as its bytes need; `advance` at most its budget.
+//! writes at most four heads; what goes costs the move of another entry besides. `put` frees as many entries as its bytes
+//! need; `advance` at most its budget.
 #![forbid(unsafe_code)]
 
 mod arena;
+mod block;
 mod entry;
+mod head;
 mod index;
 mod leaving;
 mod lru;
+mod table;
 mod used;
 
 use crate::time::Time;
-use crate::wheel::{Links, Rings};
-use arena::{Block, ENTRY_COST_MIN, Label, NONE, Slot, Slots};
-pub use arena::{DB_MAX, KEY_BYTES_MAX, SHARED_VALUE_BYTES_MIN, SharedReply, TAG_MAX};
+use crate::wheel::Rings;
+use arena::{CELLS_BYTES_MAX, Moved};
+use block::ENTRY_COST_MIN;
+pub use block::{SHARED_VALUE_BYTES_MIN, SharedReply};
+use entry::{Clock, tick_of};
 pub use entry::{Content, NewContent, Put, Stamp, ValueRef};
+pub use head::{DB_MAX, KEY_BYTES_MAX};
+use head::{Head, Kind};
 use index::Index;
 use leaving::Leaving;
 use lru::Lru;
+use table::Table;
 use used::Met;
 
 /// How much may be kept.
@@ -70,7 +83,7 @@ pub struct Expired {
 /// The entries. See the module's documentation.
 #[derive(Debug, Clone)]
 pub struct Cache {
-    slots: Slots,
+    table: Table,
     index: Index,
     lru: Lru,
     rings: Rings,
@@ -87,10 +100,9 @@ impl Cache {
     /// An empty cache; `start` is the present instant.
     pub fn new(limits: Limits, start: Time) -> Cache {
         let limits = bounded(limits);
-        let room = room_for(limits);
         Cache {
-            slots: Slots::new(room),
-            index: Index::new(room),
+            table: Table::new(limits.bytes_max),
+            index: Index::new(room_for(limits)),
             lru: Lru::EMPTY,
             rings: Rings::new(start),
             limits,
@@ -105,19 +117,22 @@ impl Cache {
     // Always inlined: a call would cost a third more, in saved registers and a result that goes through memory.
     #[inline(always)]
     pub fn get(&mut self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Content<'_>> {
-        let id = self.find(db, key, hash)?;
-        if self.slots.at(id).deadline <= now {
+        let (id, head) = self.find(db, key, hash)?;
+        let clock = self.clock(now);
+        if !is_live(head, clock) {
             self.drop_expired(id);
             return None;
         }
-        self.lru.touch(&mut self.slots, id);
-        Some(self.slots.at(id).content(now))
+        let (key_len, shape) = (key.len(), head.shape());
+        let (newer, older) = (head.newer(), head.older());
+        self.lru.touch(&mut self.table, id, newer, older);
+        Some(self.table.content_at(id, key_len, shape, clock))
     }
 
     /// What is known of `key`, without a use of it.
     pub fn peek(&self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Content<'_>> {
-        let slot = self.slots.at(self.find(db, key, hash)?);
-        (slot.deadline > now).then(|| slot.content(now))
+        let (id, clock) = self.find_live(db, key, hash, now)?;
+        Some(self.table.content(id, clock))
     }
 
     /// As [`Cache::peek`], with the number of [`Put::ping`].
@@ -129,109 +144,84 @@ impl Cache {
         hash: u64,
         now: Time,
     ) -> Option<(Content<'_>, u16)> {
-        let slot = self.slots.at(self.find(db, key, hash)?);
-        (slot.deadline > now).then(|| (slot.content(now), slot.label.ping()))
+        let (id, clock) = self.find_live(db, key, hash, now)?;
+        Some((self.table.content(id, clock), self.table.at(id).ping()))
     }
 
     /// When and as what the entry of `key` was put, whatever its content. Not a use of it.
     pub fn stamp(&self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<Stamp> {
-        let slot = self.slots.at(self.find(db, key, hash)?);
-        (slot.deadline > now).then(|| slot.stamp(now))
+        let (id, clock) = self.find_live(db, key, hash, now)?;
+        Some(self.table.stamp(id, clock))
     }
 
-    /// Changes the number that was put with the entry of `key`, if there is one. Not a use of it.
-    pub fn set_tag(&mut self, db: u32, key: &[u8], hash: u64, tag: u64) {
-        if let Some(id) = self.find(db, key, hash) {
-            let slot = self.slots.at_mut(id);
-            slot.label = Label::new(tag, slot.label.ping());
+    /// Changes the number that was put with the entry of `key`, if there is one. Not a use of it. Returns how many entries
+    /// had to leave, as the first such number of an entry takes 8 bytes: hardly ever one.
+    pub fn set_tag(&mut self, db: u32, key: &[u8], hash: u64, tag: u64) -> u32 {
+        let Some((id, _)) = self.find(db, key, hash) else {
+            return 0;
+        };
+        if self.table.set_tag(id, tag) {
+            return 0;
         }
+        let cost = self.table.cost(id);
+        let moved = self.table.enlarge(id);
+        self.follow(moved);
+        self.entry_bytes += self.table.cost(moved.to) - cost;
+        let mut id = moved.to;
+        if let Some(other) = self.table.give_old(moved.from) {
+            self.follow(other);
+            id = if id == other.from { other.to } else { id };
+        }
+        let has_room = self.table.set_tag(id, tag);
+        debug_assert!(has_room, "the cell was chosen for it");
+        self.make_room()
     }
 
     /// Keeps an entry in place of an earlier one and makes it the most recently used; the least recently used leave
     /// until both limits hold. Not kept, and any earlier one removed, when its deadline has passed, when it alone (with
     /// what is lent) exceeds a limit, or when [`DB_MAX`] or [`KEY_BYTES_MAX`] does not allow it.
     pub fn put(&mut self, put: Put<'_>, now: Time) -> Stored {
-        let Put {
-            db,
-            key,
-            hash,
-            content,
-            stored_at,
-            deadline,
-            tag,
-            ping,
-        } = put;
-        let label = Label::new(tag, ping);
-        let old = self.find(db, key, hash);
-        let cost = arena::cost_of(key.len(), &content);
-        let name = arena::name_of(db, key.len(), hash);
-        let (Some(name), true) = (name, cost <= self.limits.bytes_max && deadline > now) else {
-            if let Some(id) = old {
-                self.take_out(id);
-            }
+        if let Some((id, _)) = self.find(put.db, put.key, put.hash) {
+            self.take_out(id);
+        }
+        let clock = self.clock(now);
+        let deadline = tick_of(put.deadline).min(clock.now + DEADLINE_TICKS_MAX);
+        let cost = block::cost_of(put.key.len(), &put.content, put.tag != 0);
+        let name = head::name_of(put.db, put.key.len(), put.hash);
+        // The last holds but for a wheel that has stood still for weeks.
+        let fits = cost <= self.limits.bytes_max
+            && deadline > clock.now
+            && deadline - clock.passed <= u64::from(u32::MAX);
+        let (Some(name), true) = (name, fits) else {
             return Stored {
                 kept: false,
                 evicted: 0,
             };
         };
         self.leaving.free_bytes(cost);
-        let block = Block::new(key, &content);
-        let stored = (stored_at.min(now).micros() >> 10) as u32;
-        let id = match old {
-            Some(id) => {
-                self.rings.cancel(&mut self.slots, id);
-                let slot = self.slots.at_mut(id);
-                let old_cost = slot.cost();
-                let old_block = std::mem::replace(&mut slot.block, block);
-                (slot.deadline, slot.stored, slot.label) = (deadline, stored, label);
-                self.entry_bytes -= old_cost;
-                self.leaving.retire(old_block);
-                self.lru.touch(&mut self.slots, id);
-                id
-            }
-            None => {
-                let (chain, newer, older, timer) = (NONE, NONE, NONE, Links::UNLINKED);
-                let id = self.slots.insert(Slot {
-                    name,
-                    block,
-                    deadline,
-                    chain,
-                    newer,
-                    older,
-                    stored,
-                    timer,
-                    label,
-                });
-                self.len += 1;
-                self.index.insert(&mut self.slots, id, self.len);
-                self.lru.push(&mut self.slots, id);
-                id
-            }
-        };
+        let stored = tick_of(put.stored_at.min(now)) as u32;
+        let id = self.table.insert(&put, name, stored, deadline as u32);
+        self.len += 1;
         self.entry_bytes += cost;
-        self.rings.schedule(&mut self.slots, id);
+        self.index.insert(&mut self.table, id, self.len);
+        self.lru.push(&mut self.table, id);
+        self.rings.schedule(&mut self.table, id);
         let evicted = self.make_room();
-        if self.lru.newest == id {
-            Stored {
-                kept: true,
-                evicted,
-            }
-        } else {
-            // Even alone it did not fit beside what is lent: it was the last to be evicted.
-            Stored {
-                kept: false,
-                evicted: evicted - 1,
-            }
+        // Even alone it may not fit beside what is lent: then it was the last to be evicted.
+        let kept = self.len > 0;
+        Stored {
+            kept,
+            evicted: evicted - u32::from(!kept),
         }
     }
 
     /// Removes the entry of `key`; whether there was one (expired or not).
     pub fn remove(&mut self, db: u32, key: &[u8], hash: u64) -> bool {
-        let found = self.find(db, key, hash);
-        if let Some(id) = found {
-            self.take_out(id);
-        }
-        found.is_some()
+        let Some((id, _)) = self.find(db, key, hash) else {
+            return false;
+        };
+        self.take_out(id);
+        true
     }
 
     /// Removes every entry whose key has this hash, in every database, in one walk, and counts them. Looks at the 32
@@ -242,17 +232,21 @@ impl Cache {
 
     /// The same, but for what is known only to be too large to keep: a read of that tells nothing new of it.
     pub fn remove_readable(&mut self, hash: u64) -> usize {
-        self.remove_named(hash, |slot| !slot.is_too_large())
+        self.remove_named(hash, |head| head.shape().kind() != Kind::TooLarge)
     }
 
     #[inline]
-    fn remove_named(&mut self, hash: u64, goes: impl Fn(&Slot) -> bool) -> usize {
+    fn remove_named(&mut self, hash: u64, goes: impl Fn(Head<'_>) -> bool) -> usize {
         let mut removed = 0;
         let mut id = self.index.first(hash as u32);
-        while let Some(slot) = self.slots.get(id) {
-            let next = slot.chain;
-            if slot.hash() == hash as u32 && goes(slot) {
-                self.take_out(id);
+        while let Some(head) = self.table.get(id) {
+            let mut next = head.chain();
+            if head.hash() == hash as u32 && goes(head) {
+                if let Some(moved) = self.take_out(id)
+                    && moved.from == next
+                {
+                    next = moved.to;
+                }
                 removed += 1;
             }
             id = next;
@@ -265,11 +259,10 @@ impl Cache {
         if self.len == 0 {
             return;
         }
-        let room = room_for(self.limits);
-        let slots = std::mem::replace(&mut self.slots, Slots::new(room));
-        let index = std::mem::replace(&mut self.index, Index::new(room));
+        let table = std::mem::replace(&mut self.table, Table::new(self.limits.bytes_max));
+        let index = std::mem::replace(&mut self.index, Index::new(room_for(self.limits)));
         self.leaving
-            .put_down(slots.into_slots(), index.into_heads());
+            .put_down(table.into_parts(), index.into_heads());
         self.lru = Lru::EMPTY;
         self.met = Met::default();
         self.rings.forget();
@@ -277,18 +270,16 @@ impl Cache {
         self.entry_bytes = 0;
     }
 
-    /// Frees what has expired at `now`, and what `clear` left, in at most `budget` steps.
+    /// Frees what has expired at `now`, and what `clear` left, in at most `budget` steps (and one portion of memory).
     pub fn advance(&mut self, now: Time, budget: usize) -> Expired {
         let mut left = budget;
         let mut count = 0;
-        while let Some(id) = self.rings.pop_due(&mut self.slots, now, &mut left) {
+        while let Some(id) = self.rings.pop_due(&mut self.table, now, &mut left) {
             self.take_out(id);
             count += 1;
         }
         self.leaving.sweep();
-        while left > 0 && self.leaving.free_slot().is_some() {
-            left -= 1;
-        }
+        self.leaving.free_within(&mut left);
         Expired {
             count,
             more: self.leaving.has_rubble() || self.rings.is_due(now),
@@ -336,37 +327,46 @@ impl Cache {
     pub fn iter_recent(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let mut id = self.lru.newest;
         std::iter::from_fn(move || {
-            let slot = self.slots.get(id)?;
-            id = slot.older;
-            Some((slot.db(), slot.key()))
+            let (at, head) = (id, self.table.get(id)?);
+            id = head.older();
+            Some((head.db(), self.table.key(at)))
         })
     }
 
-    /// What an entry with such a key and content would add to [`Cache::bytes`].
-    pub fn cost(key_len: usize, content: &NewContent<'_>) -> usize {
-        arena::cost_of(key_len, content)
+    /// What an entry with such a key, content and tag would add to [`Cache::bytes`].
+    pub fn cost(key_len: usize, content: &NewContent<'_>, tag: u64) -> usize {
+        block::cost_of(key_len, content, tag != 0)
+    }
+
+    /// How much of that stays in the budget while others hold the reply of a value of this length, which is one of
+    /// [`SHARED_VALUE_BYTES_MIN`] or more.
+    pub fn cost_lent(value_len: usize) -> usize {
+        block::reply_cost(block::reply_len(value_len))
     }
 
     /// Walks everything and panics where an invariant does not hold.
     pub fn check(&self) {
-        self.slots.check(self.len);
-        self.index.check(&self.slots, self.len);
-        self.lru.check(&self.slots, self.len);
-        self.rings.check(&self.slots);
+        self.table.check(self.len);
+        self.index.check(&self.table, self.len);
+        self.lru.check(&self.table, self.len);
+        self.rings.check(&self.table);
         assert_eq!(self.rings.len(), self.len, "every entry is timed");
-        let mut bytes = 0;
+        let (mut bytes, mut blocks) = (0, 0);
         let mut id = self.lru.newest;
-        while let Some(slot) = self.slots.get(id) {
-            let hash = u64::from(slot.hash());
+        while let Some(head) = self.table.get(id) {
+            let hash = u64::from(head.hash());
             assert_eq!(
-                self.find(slot.db(), slot.key(), hash),
+                self.find(head.db(), self.table.key(id), hash)
+                    .map(|found| found.0),
                 Some(id),
-                "slot {id} is not what its key finds"
+                "entry {id} is not what its key finds"
             );
-            bytes += slot.cost();
-            id = slot.older;
+            bytes += self.table.cost(id);
+            blocks += usize::from(self.table.has_block(id));
+            id = head.older();
         }
         assert_eq!(bytes, self.entry_bytes, "bytes of entries");
+        assert_eq!(blocks, self.table.blocks_len(), "blocks of entries");
         self.leaving.check();
         assert!(self.len <= self.limits.keys_max, "keys_max");
         assert!(
@@ -376,15 +376,28 @@ impl Cache {
     }
 
     #[inline(always)]
-    fn find(&self, db: u32, key: &[u8], hash: u64) -> Option<u32> {
-        let name = arena::name_of(db, key.len(), hash)?;
+    fn find(&self, db: u32, key: &[u8], hash: u64) -> Option<(u32, Head<'_>)> {
+        let name = head::name_of(db, key.len(), hash)?;
         let mut id = self.index.first(hash as u32);
         loop {
-            let slot = self.slots.get(id)?;
-            if slot.name == name && slot.has_key(key) {
-                return Some(id);
+            let head = self.table.get(id)?;
+            if head.name() == name && self.table.has_key(id, key) {
+                return Some((id, head));
             }
-            id = slot.chain;
+            id = head.chain();
+        }
+    }
+
+    fn find_live(&self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<(u32, Clock)> {
+        let ((id, head), clock) = (self.find(db, key, hash)?, self.clock(now));
+        is_live(head, clock).then_some((id, clock))
+    }
+
+    #[inline(always)]
+    fn clock(&self, now: Time) -> Clock {
+        Clock {
+            now: tick_of(now),
+            passed: self.rings.tick(),
         }
     }
 
@@ -395,14 +408,30 @@ impl Cache {
         self.take_out(id);
     }
 
-    fn take_out(&mut self, id: u32) {
-        self.index.remove(&mut self.slots, id);
-        self.lru.unlink(&mut self.slots, id);
-        self.rings.cancel(&mut self.slots, id);
-        let slot = self.slots.remove(id);
+    /// Frees an entry. The one that moved into its place is linked there.
+    fn take_out(&mut self, id: u32) -> Option<Moved> {
+        self.index.remove(&mut self.table, id);
+        self.lru.unlink(&mut self.table, id);
+        self.rings.cancel(&mut self.table, id);
+        self.met.remove(id);
         self.len -= 1;
-        self.entry_bytes -= slot.cost();
-        self.leaving.retire(slot.block);
+        self.entry_bytes -= self.table.cost(id);
+        let (moved, block) = self.table.remove(id);
+        if let Some(block) = block {
+            self.leaving.retire(block);
+        }
+        if let Some(moved) = moved {
+            self.follow(moved);
+        }
+        moved
+    }
+
+    /// An entry is at another place: all that is linked to it follows.
+    fn follow(&mut self, moved: Moved) {
+        self.index.follow(&mut self.table, moved);
+        self.lru.follow(&mut self.table, moved);
+        self.rings.follow(&mut self.table, moved.from, moved.to);
+        self.met.follow(moved);
     }
 
     /// Evicts until both limits hold.
@@ -412,7 +441,9 @@ impl Cache {
             self.leaving.sweep();
         }
         while self.len > 0
-            && (self.len > self.limits.keys_max || self.bytes() > self.limits.bytes_max)
+            && (self.len > self.limits.keys_max
+                || self.bytes() > self.limits.bytes_max
+                || self.table.cells_bytes() > CELLS_BYTES_MAX)
         {
             self.take_out(self.lru.oldest);
             evicted += 1;
@@ -421,7 +452,14 @@ impl Cache {
     }
 }
 
-/// More entries than this are never kept: ids stay below 2^31, with one to spare while `put` is at work.
+#[inline(always)]
+fn is_live(head: Head<'_>, clock: Clock) -> bool {
+    entry::tick_after(clock.passed, head.deadline()) > clock.now
+}
+
+/// An entry is kept for at most 2^31 ticks, 24 days: a deadline has 32 bits, and the wheel may be late.
+const DEADLINE_TICKS_MAX: u64 = 1 << 31;
+/// More entries than this are never kept.
 const ENTRIES_MAX: usize = i32::MAX as usize - 1;
 
 fn bounded(limits: Limits) -> Limits {
@@ -431,7 +469,7 @@ fn bounded(limits: Limits) -> Limits {
     }
 }
 
-/// How many slots can be in use under these limits, one more while `put` is at work.
+/// How many entries there can be under these limits, one more while `put` is at work.
 fn room_for(limits: Limits) -> usize {
     limits.keys_max.min(limits.bytes_max / ENTRY_COST_MIN) + 1
 }

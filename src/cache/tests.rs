@@ -34,6 +34,19 @@ fn put(cache: &mut Cache, db: u32, key: &[u8], content: NewContent<'_>) -> Store
     stored
 }
 
+fn put_of<'a>(key: &'a [u8], content: NewContent<'a>, deadline: Time) -> Put<'a> {
+    Put {
+        db: 0,
+        key,
+        hash: hash(key),
+        content,
+        stored_at: START,
+        deadline,
+        tag: 0,
+        ping: 0,
+    }
+}
+
 fn value(cache: &mut Cache, db: u32, key: &[u8]) -> Option<Vec<u8>> {
     match cache.get(db, key, hash(key), START)? {
         Content::Value(value) => Some(value.value().to_vec()),
@@ -53,11 +66,14 @@ fn a_hit_has_the_ready_reply_and_what_was_put_with_it() {
     let Some(Content::Value(hit)) = cache.get(0, b"name", hash(b"name"), later) else {
         panic!("no value")
     };
+    let mut reply = Vec::new();
+    hit.append_reply(&mut reply);
     assert_eq!(
-        (hit.reply(), hit.value()),
+        (&reply[..], hit.value()),
         (&b"$5\r\nAda\r\n\r\n"[..], &b"Ada\r\n"[..])
     );
-    assert_eq!((hit.deadline(), hit.tag(), hit.shared()), (LATER, 7, None));
+    assert_eq!((hit.tag(), hit.shared()), (7, None));
+    assert!(hit.deadline() <= LATER && LATER.since(hit.deadline()) < Duration::from_millis(2));
     assert!(START.since(hit.stored_at()) < Duration::from_millis(2) && hit.stored_at() <= START);
     assert!(
         cache.get(1, b"name", hash(b"name"), later).is_none(),
@@ -82,8 +98,8 @@ fn a_tag_can_be_changed_and_goes_with_its_entry() {
     assert_eq!(tag(&cache, 0), Some((8, 700)));
     assert_eq!(tag(&cache, 1), Some((7, 700)));
     assert_eq!(keys(&cache)[0], b"newer", "it is no use of the entry");
-    cache.set_tag(0, b"k", hash(b"k"), TAG_MAX);
-    assert_eq!(tag(&cache, 0), Some((TAG_MAX, 700)));
+    cache.set_tag(0, b"k", hash(b"k"), u64::MAX);
+    assert_eq!(tag(&cache, 0), Some((u64::MAX, 700)));
     put(&mut cache, 0, b"k", NewContent::Value(b"w"));
     assert_eq!(tag(&cache, 0), Some((7, 700)));
 }
@@ -129,7 +145,7 @@ fn a_read_beside_the_cache_takes_what_could_be_read_and_leaves_what_is_too_large
 fn at_its_deadline_an_entry_was_never_stored_though_no_timer_has_fired() {
     let mut cache = Cache::new(ROOMY, START);
     put(&mut cache, 0, b"k", NewContent::Value(b"v"));
-    let last = LATER - Duration::from_micros(1);
+    let last = LATER - Duration::from_micros(1024);
     assert!(cache.get(0, b"k", hash(b"k"), last).is_some());
     assert!(
         cache.peek(0, b"k", hash(b"k"), LATER).is_none()
@@ -293,31 +309,32 @@ fn beside_what_is_lent_an_entry_may_find_no_room() {
 #[test]
 fn clear_frees_in_portions_and_puts_make_up_for_what_they_add() {
     let mut cache = Cache::new(ROOMY, START);
+    let medium = [b'v'; 2000];
     for i in 0..100u32 {
-        put(&mut cache, 0, &i.to_le_bytes(), NewContent::Value(b"v"));
+        put(&mut cache, 0, &i.to_le_bytes(), NewContent::Value(&medium));
+    }
+    for i in 0..5000u32 {
+        let key = i.to_be_bytes();
+        let put = put_of(&key, NewContent::Value(&medium[..60]), LATER);
+        assert!(cache.put(put, START).kept);
     }
     cache.clear();
     assert_eq!(
         (cache.len(), cache.bytes(), cache.next_deadline()),
         (0, 0, Some(Time::ZERO))
     );
+    // A put frees as much as it adds: 30 of the hundred blocks, wherever they stand in their table.
     for i in 0..30u32 {
-        put(&mut cache, 1, &i.to_le_bytes(), NewContent::Value(b"v"));
+        put(&mut cache, 1, &i.to_le_bytes(), NewContent::Value(&medium));
     }
-    assert_eq!(
-        cache.advance(START, 69),
-        Expired {
-            count: 0,
-            more: true
-        }
-    );
-    assert_eq!(
-        cache.advance(START, 1),
-        Expired {
-            count: 0,
-            more: false
-        }
-    );
+    let mut calls = 0;
+    while cache.advance(START, 10).more {
+        calls += 1;
+        cache.check();
+    }
+    // At least 7 for the 70 blocks that are left, and one for each of the array's nine portions; at most 3 more for
+    // vacant rows.
+    assert!((13..=18).contains(&calls), "{calls}");
     assert_eq!(
         (
             cache.len(),
@@ -325,7 +342,90 @@ fn clear_frees_in_portions_and_puts_make_up_for_what_they_add() {
         ),
         (30, true)
     );
-    cache.check();
+}
+
+/// The distribution of sizes shifts while the budget is full: what small entries held serves large ones, each put evicts
+/// no more than it needs, and memory does not grow.
+#[test]
+fn room_of_one_size_serves_another_in_bounded_steps() {
+    const BYTES_MAX: usize = 4 << 20;
+    const SLACK: usize = 1_500_000; // what is given back at the end, in portions of 1 MiB, and slabs that are not full
+    let limits = Limits {
+        bytes_max: BYTES_MAX,
+        ..ROOMY
+    };
+    let mut cache = Cache::new(limits, START);
+    let bytes = [b'v'; 1000];
+    let mut random = fastrand::Rng::with_seed(3);
+    for (round, len) in [64, 200, 64, 900, 20, 500].into_iter().enumerate() {
+        let cost = Cache::cost(16, &NewContent::Value(&bytes[..len]), 0);
+        for i in 0..BYTES_MAX / cost + 100 {
+            let key = format!("{round:04}:{i:011}").into_bytes();
+            let stored = cache.put(put_of(&key, NewContent::Value(&bytes[..len]), LATER), START);
+            let most = cost.div_ceil(Cache::cost(16, &NewContent::Value(&bytes[..20]), 0)) + 1;
+            assert!(stored.kept && stored.evicted as usize <= most, "{stored:?}");
+            assert!(cache.table.held_bytes() <= BYTES_MAX + SLACK);
+            // Uses in no order, so that entries leave in another order than they came.
+            let used = format!("{round:04}:{:011}", random.usize(..=i)).into_bytes();
+            cache.get(0, &used, hash(&used), START);
+        }
+        cache.check();
+        assert!(cache.bytes() > BYTES_MAX - 2 * cost);
+        assert!(
+            cache
+                .iter_recent()
+                .all(|(_, key)| key.starts_with(format!("{round:04}").as_bytes()))
+        );
+    }
+}
+
+/// No single call does more than its share: growth splits one bucket a put, expiry keeps to its budget, a removal moves
+/// one entry, and memory comes and goes slab by slab.
+#[test]
+fn a_million_come_expire_and_are_flushed_in_steps_that_do_not_grow() {
+    const KEYS: u32 = 300_000;
+    let mut cache = Cache::new(ROOMY, START);
+    let fill = |cache: &mut Cache, deadline: Time| {
+        for i in 0..KEYS {
+            let before = cache.table.held_bytes();
+            let stored = cache.put(
+                put_of(&i.to_le_bytes(), NewContent::Value(&[7; 64]), deadline),
+                START,
+            );
+            assert_eq!(
+                stored,
+                Stored {
+                    kept: true,
+                    evicted: 0
+                }
+            );
+            assert!(cache.table.held_bytes() - before <= 2 * 8192);
+        }
+    };
+    fill(&mut cache, LATER);
+    let (mut fired, mut calls) = (0, 0);
+    loop {
+        let before = cache.table.held_bytes();
+        let expired = cache.advance(LATER, 1024);
+        (fired, calls) = (fired + expired.count, calls + 1);
+        assert!(expired.count <= 1024);
+        assert!(before - cache.table.held_bytes() <= (1 << 20) + 1024 * 128 + 8192);
+        if !expired.more {
+            break;
+        }
+    }
+    assert_eq!((fired, cache.len()), (KEYS as usize, 0));
+    // Each fires once and cascades a few times on its way.
+    assert!(calls <= KEYS as usize * 5 / 1024 + 1, "{calls} calls");
+    assert!(cache.table.held_bytes() < 1 << 20, "memory is given back");
+    fill(&mut cache, LATER + Duration::from_secs(60));
+    cache.clear();
+    let mut calls = 0;
+    while cache.advance(LATER, 1024).more {
+        calls += 1;
+    }
+    // 36 MB in portions of 64 KiB, 16 of them in a call.
+    assert!((30..40).contains(&calls), "{calls} calls");
 }
 
 #[test]
@@ -363,7 +463,7 @@ fn a_hundred_thousand_are_all_found_and_expire_in_portions() {
             break;
         }
     }
-    assert!((50_000..=50_201).contains(&total), "{total} expired");
+    assert!((50_200..=50_303).contains(&total), "{total} expired");
     assert!(cache.next_deadline().expect("half are left") > now);
     cache.check();
 }
@@ -384,7 +484,7 @@ fn smaller_limits_evict_down_and_a_clone_goes_its_own_way() {
     );
     assert_eq!(
         other.set_limits(Limits {
-            bytes_max: 250,
+            bytes_max: 130,
             ..ROOMY
         }),
         8

@@ -2,29 +2,51 @@
 //!
 //! The recency list knows: what was used moved to its new end. `Lru::looked_at` is the newest entry that was not used
 //! since; walking from there to the new end meets the others, oldest use first. A round of looking may take long, and
-//! entries go on being used and move ahead meanwhile, so a bit for each slot says which were met in this round.
+//! entries go on being used and move ahead meanwhile, so a bit for each says which were met in this round.
 //!
-//! Costs: on a hit one comparison; a round a bit per slot.
+//! Costs: on a hit one comparison; a round a bit for each 32 bytes of cells.
 #![forbid(unsafe_code)]
 
+use super::arena::Moved;
 use super::{Cache, Content};
 use crate::time::Time;
 use std::ops::ControlFlow;
 
-/// The slots met in this round.
+/// The entries met in this round: a bit for each four units of the arena, as no cell is so short.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Met(Vec<u64>);
 
 impl Met {
-    /// Whether the slot is met for the first time.
+    fn place(id: u32) -> (usize, u64) {
+        (id as usize / 256, 1 << (id / 4 % 64))
+    }
+
+    /// Whether the entry is met for the first time.
     fn insert(&mut self, id: u32) -> bool {
-        let (word, bit) = (id as usize / 64, 1 << (id % 64));
+        let (word, bit) = Met::place(id);
         if word >= self.0.len() {
             self.0.resize(word + 1, 0);
         }
         let first = self.0[word] & bit == 0;
         self.0[word] |= bit;
         first
+    }
+
+    /// An entry has gone.
+    pub(super) fn remove(&mut self, id: u32) {
+        let (word, bit) = Met::place(id);
+        if let Some(word) = self.0.get_mut(word) {
+            *word &= !bit;
+        }
+    }
+
+    /// An entry is at another place.
+    pub(super) fn follow(&mut self, Moved { from, to }: Moved) {
+        let (word, bit) = Met::place(from);
+        if self.0.get(word).is_some_and(|word| word & bit != 0) {
+            self.remove(from);
+            self.insert(to);
+        }
     }
 }
 
@@ -40,23 +62,24 @@ impl Cache {
     pub fn visit_used(
         &mut self,
         looks: usize,
+        now: Time,
         mut visit: impl FnMut(u32, &[u8], Time) -> ControlFlow<()>,
     ) -> bool {
         for _ in 0..looks {
-            let id = match self.slots.get(self.lru.looked_at) {
-                Some(slot) => slot.newer,
+            let id = match self.table.get(self.lru.looked_at) {
+                Some(head) => head.newer(),
                 None => self.lru.oldest,
             };
-            let Some(slot) = self.slots.get(id) else {
+            let Some(head) = self.table.get(id) else {
                 return false;
             };
             self.lru.looked_at = id;
             if !self.met.insert(id) {
                 continue;
             }
-            // As of no particular instant: who has expired is shown too.
-            if let Content::Value(value) = slot.content(slot.deadline)
-                && visit(slot.db(), slot.key(), value.stored_at()).is_break()
+            // Who has expired is shown too.
+            if let Content::Value(value) = self.table.content(id, self.clock(now))
+                && visit(head.db(), self.table.key(id), value.stored_at()).is_break()
             {
                 return true;
             }
@@ -111,7 +134,7 @@ mod tests {
         let mut more = true;
         while more {
             let mut left = at_once;
-            more = cache.visit_used(10, |_, key, _| {
+            more = cache.visit_used(10, Time::from_millis(2), |_, key, _| {
                 let name = std::str::from_utf8(&key[1..]).expect("ASCII");
                 found.push(name.parse().expect("a number"));
                 left -= 1;
@@ -154,7 +177,7 @@ mod tests {
         let mut shown = Vec::new();
         for _ in 0..20 {
             let mut left = 1;
-            cache.visit_used(10, |_, key, _| {
+            cache.visit_used(10, Time::from_millis(2), |_, key, _| {
                 shown.push(key.to_vec());
                 left -= 1;
                 ControlFlow::Break(())

@@ -143,7 +143,10 @@ impl Engine {
         };
         let client = &self.clients[ix];
         if client.is_at_rest() && self.may_hit(client) {
-            self.receiving = Receiving::Straight;
+            self.receiving = match client.port {
+                Port::Http | Port::Admin => Receiving::StraightHttp,
+                Port::Resp => Receiving::Straight,
+            };
             return &mut self.scratch;
         }
         self.room_behind(ix)

@@ -5,7 +5,7 @@ use super::clients::Handled;
 use super::coherence::Stale;
 use super::read::{Freshness, SHARED_BYTES_MIN, error_text};
 use super::{Engine, Port};
-use crate::cache::{Content, TAG_MAX};
+use crate::cache::Content;
 use crate::client::{Client, CloseReason, Framing, HttpAsk, HttpWay, State};
 use crate::fetch::FetchError;
 use crate::hash::KeyHasher;
@@ -18,14 +18,14 @@ use crate::protocol::http::{IfNoneMatch, Refusal, Request, Step};
 use crate::stats::Counter;
 use crate::time::Time;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What HTTP says of a value beside its bytes. Found out once for each value, and remembered as its entry's tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Facts {
     /// Whether the value is UTF-8.
     pub(super) utf8: bool,
-    /// What its entity tag is made of: a hash of 48 bits, as many as an entry has room for, whose two lowest are zero to
-    /// leave room for `KNOWN` and `UTF8`.
+    /// What its entity tag is made of: a hash whose two lowest bits are zero to leave room for `KNOWN` and `UTF8`.
     pub(super) etag: u64,
 }
 
@@ -39,7 +39,7 @@ impl Facts {
     fn of(value: &[u8], hasher: &KeyHasher) -> Facts {
         Facts {
             utf8: std::str::from_utf8(value).is_ok(),
-            etag: hasher.hash(value) & TAG_MAX & !(Facts::KNOWN | Facts::UTF8),
+            etag: hasher.hash(value) & !(Facts::KNOWN | Facts::UTF8),
         }
     }
 
@@ -228,7 +228,8 @@ impl Engine {
                     (response::Content::Follows, None) => client.reply(bytes, pool),
                 }
                 if known.is_none() {
-                    self.cache.set_tag(db, key, hash, facts.to_tag());
+                    let evicted = self.cache.set_tag(db, key, hash, facts.to_tag());
+                    self.stats.add(Counter::Evictions, u64::from(evicted));
                 }
             }
             Some(Content::Missing) => {
@@ -431,9 +432,16 @@ fn status_not_stored(way: HttpWay) -> CacheStatus {
     }
 }
 
+/// How long an entry goes on to live. The cache keeps deadlines rounded down to 1.024 ms, which must not show as a second.
+#[inline]
+pub(super) fn ttl_secs(deadline: Time, now: Time) -> u64 {
+    const ROUNDING: Duration = Duration::from_micros(1023);
+    (deadline + ROUNDING).since(now).as_secs()
+}
+
 /// How the cache took part in a hit, and how old the answer is.
 fn hit_status(deadline: Time, stored_at: Time, now: Time) -> (CacheStatus, Option<u64>) {
-    let ttl_secs = deadline.since(now).as_secs();
+    let ttl_secs = ttl_secs(deadline, now);
     let status = CacheStatus::Hit { ttl_secs };
     (status, Some(now.since(stored_at).as_secs()))
 }

@@ -154,7 +154,7 @@ impl Engine {
                 return None;
             }
             bytes += match content {
-                Content::Value(value) => value.reply().len(),
+                Content::Value(value) => value.reply_len(),
                 Content::Missing => NULL_BYTES,
                 Content::TooLarge => return None,
             };
@@ -175,7 +175,7 @@ impl Engine {
         for (key, hash) in request.args().skip(1).zip(&self.touch) {
             match self.cache.get(db, key, *hash, self.now) {
                 Some(Content::Value(value)) => match value.shared() {
-                    None => client.reply(value.reply(), &mut self.pool),
+                    None => client.reply_with(&mut self.pool, |out| value.append_reply(out)),
                     Some(shared) => client.reply_shared(shared, 0..shared.len()),
                 },
                 Some(Content::Missing) => {

@@ -33,6 +33,7 @@ mod pause;
 mod read;
 mod relay;
 mod reload;
+mod replies;
 mod resp;
 mod straight;
 mod switches;
@@ -259,7 +260,9 @@ pub struct Engine {
     /// What the last `recv_slice` gave.
     receiving: straight::Receiving,
     /// Replies that are to be written at once.
-    replies: Vec<u8>,
+    replies: replies::Replies,
+    /// What the GET before was like.
+    get_memo: crate::protocol::resp::request::GetMemo,
     /// What the answers to this second's plain hits have in common.
     hit_middle: Vec<u8>,
     /// Heads of HTTP requests that were understood, by client; several clients share a place.
@@ -344,7 +347,8 @@ impl Engine {
             inbox_pool: buffer::Pool::new(POOL_BLOCKS),
             scratch: vec![0; READ_BYTES],
             receiving: straight::Receiving::Scratch,
-            replies: Vec::with_capacity(straight::REPLIES_BYTES_MAX),
+            replies: replies::Replies::default(),
+            get_memo: Default::default(),
             hit_middle: Vec::new(),
             known_heads: vec![Default::default(); straight::KNOWN_HEADS],
             touch: Vec::new(),

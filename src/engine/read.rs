@@ -99,7 +99,7 @@ impl Engine {
         match content {
             Content::Value(value) => match value.shared() {
                 Some(shared) => client.reply_shared(shared, 0..shared.len()),
-                None => client.reply(value.reply(), &mut self.pool),
+                None => client.reply_with(&mut self.pool, |out| value.append_reply(out)),
             },
             Content::Missing => {
                 let version = client.version;
@@ -250,8 +250,9 @@ impl Engine {
                     self.answer_value(waiter, flight.hash, value.as_ref(), stored, &mut facts);
                 }
                 if let (Some(facts), true) = (facts, stored) {
-                    self.cache
-                        .set_tag(flight.db, &flight.key, flight.hash, facts.to_tag());
+                    let (key, tag) = (&flight.key, facts.to_tag());
+                    let evicted = self.cache.set_tag(flight.db, key, flight.hash, tag);
+                    self.stats.add(Counter::Evictions, u64::from(evicted));
                 }
                 self.release_place();
                 self.warm_completed(id, &flight, None);

@@ -160,7 +160,7 @@ impl Engine {
                 break;
             }
             match value.shared() {
-                None => client.reply(value.reply(), &mut self.pool),
+                None => client.reply_with(&mut self.pool, |out| value.append_reply(out)),
                 Some(shared) => client.reply_shared(shared, 0..shared.len()),
             }
             if self.ghost.follows(hash) {

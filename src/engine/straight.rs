@@ -11,18 +11,14 @@
 //! returned [`AtOnce::Replies`] and the [`Engine::sent_at_once`] behind it.
 #![forbid(unsafe_code)]
 
-use super::http::Facts;
-use super::{ConnId, Engine, Output, Place, Port};
+use super::http::{Facts, ttl_secs};
+use super::{ConnId, Engine, Output, Place};
 use crate::cache::Content;
 use crate::client::{Client, Framing, Mute};
 use crate::command;
 use crate::protocol::http::KnownHead;
 use crate::protocol::http::hit::{self, Hit};
-use crate::protocol::resp::request::get_at_start;
 use crate::stats::Counter;
-
-/// With so many bytes of replies a read goes the general way, which knows how to hold a client.
-pub(super) const REPLIES_BYTES_MAX: usize = 64 * 1024;
 
 /// How many known heads are kept: more HTTP clients than this share them, 1 KiB each at most. Clients of one program
 /// send one head, so sharing costs only those of different programs something.
@@ -47,6 +43,8 @@ pub(super) enum Receiving {
     Scratch,
     /// To the scratch, for a client at rest whose reads may be hits: they may go the straight way.
     Straight,
+    /// The same for a client that speaks HTTP.
+    StraightHttp,
 }
 
 impl Engine {
@@ -56,10 +54,13 @@ impl Engine {
     pub fn received_at_once(&mut self, id: ConnId, n: usize) -> AtOnce<'_> {
         let used = match (self.receiving, id.place) {
             (Receiving::Straight, Place::Client(index)) => self.answer_hits(index as usize, n),
+            (Receiving::StraightHttp, Place::Client(index)) => {
+                self.answer_http_hits(index as usize, n)
+            }
             _ => 0,
         };
         if used > 0 && used == n {
-            return AtOnce::Replies(&self.replies);
+            return AtOnce::Replies(self.replies.bytes());
         }
         self.received_behind(id, used, n);
         AtOnce::Outputs
@@ -69,7 +70,7 @@ impl Engine {
     #[inline]
     pub fn sent_at_once(&mut self, id: ConnId, n: usize) {
         self.stats.add(Counter::BytesOut, n as u64);
-        if n < self.replies.len() {
+        if n < self.replies.bytes().len() {
             self.keep_replies(id, n);
         }
     }
@@ -90,9 +91,9 @@ impl Engine {
             return;
         };
         let client = &mut self.clients[ix];
-        client.outbox.append(&self.replies[from..], &mut self.pool);
+        let rest = &self.replies.bytes()[from..];
+        client.outbox.append(rest, &mut self.pool);
         client.flush_listed = true;
-        self.replies.clear();
         self.outputs.push_back(Output::Flush(id));
     }
 
@@ -101,30 +102,31 @@ impl Engine {
     fn answer_hits(&mut self, ix: usize, n: usize) -> usize {
         let client = &mut self.clients[ix];
         client.active = self.now;
-        if client.port == Port::Http {
-            return self.answer_http_hits(ix, n);
-        }
-        let bytes = &self.scratch[..n];
-        let replies = &mut self.replies;
-        replies.clear();
-        // Canonical GETs in a row, as `serve_hits` answers them.
-        let (mut at, mut hits) = (0, 0);
-        while let Some((key, used)) = get_at_start(&bytes[at..]) {
+        // Canonical GETs in a row, as `serve_hits` answers them. Slices that become shorter, and what the loop needs in
+        // variables of its own: a tenth fewer instructions.
+        let (db, now) = (client.db, self.now);
+        let (mut rest, mut room) = (&self.scratch[..n], self.replies.room());
+        let (mut hits, mut left) = (0, room.len());
+        while let Some((key, behind)) = self.get_memo.get_at_start(rest) {
             let hash = self.hasher.hash(key);
-            let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
+            let Some(Content::Value(value)) = self.cache.get(db, key, hash, now) else {
                 break;
             };
-            let reply = value.reply();
-            if replies.len() + reply.len() > REPLIES_BYTES_MAX || value.shared().is_some() {
+            if value.shared().is_some() {
                 break;
             }
-            replies.extend_from_slice(reply);
+            let Some(room_behind) = value.write_reply(room) else {
+                break;
+            };
             if self.ghost.follows(hash) {
-                self.ghost.note(hash, self.now);
+                self.ghost.note(hash, now);
             }
-            at += used;
+            left = room_behind.len();
+            (room, rest) = (room_behind, behind);
             hits += 1;
         }
+        let at = n - rest.len();
+        self.replies.set_left(left);
         if hits > 0 {
             client.last = command::Place::GET;
         }
@@ -141,13 +143,16 @@ impl Engine {
     #[inline(never)]
     fn answer_http_hits(&mut self, ix: usize, n: usize) -> usize {
         let client = &mut self.clients[ix];
+        client.active = self.now;
         let bytes = &self.scratch[..n];
         let known = &mut self.known_heads[ix % KNOWN_HEADS];
-        let replies = &mut self.replies;
-        replies.clear();
-        let (mut at, mut hits, mut last) = (0, 0, 0);
+        let mut room = self.replies.room();
+        let (mut at, mut hits, mut last, mut left) = (0, 0, 0, room.len());
         loop {
             let rest = &bytes[at..];
+            if rest.is_empty() {
+                break;
+            }
             let Some((key, used)) = known.get_at_start(rest) else {
                 // What was studied is known the next time round.
                 match known.study(rest, &self.http_limits, &self.http_policy) {
@@ -164,24 +169,29 @@ impl Engine {
             let Some(facts) = Facts::from_tag(value.tag()) else {
                 break;
             };
-            if replies.len() + bytes.len() > REPLIES_BYTES_MAX || value.shared().is_some() {
+            if value.shared().is_some() {
                 break;
             }
             let hit = Hit {
                 value: bytes,
                 utf8: facts.utf8,
                 etag: facts.etag,
-                ttl_secs: value.deadline().since(self.now).as_secs(),
+                ttl_secs: ttl_secs(value.deadline(), self.now),
                 age_secs: self.now.since(value.stored_at()).as_secs(),
             };
-            hit::answer(replies, &self.hit_middle, &hit);
+            let Some(behind) = hit::write(room, &self.hit_middle, &hit) else {
+                break;
+            };
             if self.ghost.follows(hash) {
                 self.ghost.note(hash, self.now);
             }
+            left = behind.len();
+            room = behind;
             last = at;
             at += used;
             hits += 1;
         }
+        self.replies.set_left(left);
         if let (1.., Framing::Http(parser)) = (hits, &mut client.framing) {
             parser.skip_request();
         }

@@ -100,18 +100,20 @@ impl Engine {
         let since = self.toucher.before;
         let mut batch: BTreeMap<u32, Vec<Vec<u8>>> = BTreeMap::new();
         let (mut keys, mut bytes) = (0, 0);
-        let more = self.cache.visit_used(LOOKS_MAX, |db, key, stored_at| {
-            if stored_at >= since {
-                return ControlFlow::Continue(());
-            }
-            batch.entry(db).or_default().push(key.to_vec());
-            (keys, bytes) = (keys + 1, bytes + key.len());
-            if keys >= KEYS_MAX || bytes >= KEY_BYTES_MAX {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
+        let more = self
+            .cache
+            .visit_used(LOOKS_MAX, self.now, |db, key, stored_at| {
+                if stored_at >= since {
+                    return ControlFlow::Continue(());
+                }
+                batch.entry(db).or_default().push(key.to_vec());
+                (keys, bytes) = (keys + 1, bytes + key.len());
+                if keys >= KEYS_MAX || bytes >= KEY_BYTES_MAX {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
         for (db, keys) in batch {
             let pool = Pool {
                 version: Version::Resp2,

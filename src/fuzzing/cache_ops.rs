@@ -18,6 +18,9 @@ const TICK_US: u64 = 1024;
 /// The cache reckons ages modulo 50 days.
 const AGE_CHECKED: Duration = Duration::from_secs(40 * 86_400);
 
+/// The wheel comes by after each longer pause, so that it is never late by weeks, which costs entries.
+const AWAKE: Duration = Duration::from_secs(3600);
+
 #[derive(Debug, Clone, PartialEq)]
 enum Known {
     Value(Vec<u8>),
@@ -33,6 +36,23 @@ struct Entry {
     cost: usize,
     /// Where its counted reply lies, if it has one.
     shared: Option<usize>,
+}
+
+impl Entry {
+    fn cost_tagged(&self) -> usize {
+        let content = self.known.to_new();
+        Cache::cost(name(self.key).len(), &content, 1)
+    }
+}
+
+impl Known {
+    fn to_new(&self) -> NewContent<'_> {
+        match self {
+            Known::Value(value) => NewContent::Value(value),
+            Known::Missing => NewContent::Missing,
+            Known::TooLarge => NewContent::TooLarge,
+        }
+    }
 }
 
 /// The naive cache: most recently used first.
@@ -67,11 +87,10 @@ impl Model {
         if let (Some(address), Known::Value(value)) = (entry.shared, &entry.known)
             && self.is_held(address)
         {
-            // Of an entry with a large value, all stays but slot, index share, key and the box around them.
-            let key_len = name(entry.key).len();
-            let gone = Cache::cost(key_len, &NewContent::Missing) + 32;
             assert!(value.len() >= SHARED_VALUE_BYTES_MIN);
-            self.lent.push((address, entry.cost - gone));
+            let lent = Cache::cost_lent(value.len());
+            assert!(lent > value.len() && lent < entry.cost);
+            self.lent.push((address, lent));
         }
         entry
     }
@@ -96,6 +115,16 @@ impl Model {
             evicted += 1;
         }
         evicted
+    }
+
+    fn set_tag(&mut self, db: u32, key: u8, tag: u64) -> u32 {
+        let Some(at) = self.find(db, key) else {
+            return 0;
+        };
+        let entry = &mut self.entries[at];
+        entry.stamp.tag = tag;
+        entry.cost = entry.cost_tagged();
+        self.make_room()
     }
 
     fn put(&mut self, entry: Entry, now: Time) -> Stored {
@@ -181,7 +210,13 @@ pub fn run(data: &[u8]) {
                 }
                 assert_eq!(cache.remove_name(hash(key)), removed);
             }
-            9 => now = now + Duration::from_micros(u64::from(byte()) << (byte() % 40)),
+            9 => {
+                let passes = Duration::from_micros(u64::from(byte()) << (byte() % 40));
+                now = now + passes;
+                if passes > AWAKE {
+                    advance(&mut cache, &mut model, now, usize::MAX);
+                }
+            }
             10 | 11 => {
                 let budget = if op % 16 == 10 {
                     usize::MAX
@@ -198,6 +233,12 @@ pub fn run(data: &[u8]) {
                     cache.clear();
                 }
                 1 => cache = cache.clone(),
+                2 => {
+                    let (db, key) = which(byte());
+                    let tag = u64::from(byte());
+                    let evicted = cache.set_tag(db, &name(key), hash(key), tag);
+                    assert_eq!(evicted, model.set_tag(db, key, tag));
+                }
                 _ => {
                     model.limits = self::limits(byte());
                     assert_eq!(cache.set_limits(model.limits), model.make_room());
@@ -262,10 +303,10 @@ fn put(
 ) {
     const LENS: [usize; 8] = [
         0,
-        1,
         5,
         64,
-        100,
+        900,
+        970,
         SHARED_VALUE_BYTES_MIN - 1,
         SHARED_VALUE_BYTES_MIN,
         9000,
@@ -275,11 +316,7 @@ fn put(
         9 => Known::TooLarge,
         len => Known::Value(vec![tag; LENS[usize::from(len)]]),
     };
-    let content = match &known {
-        Known::Value(value) => NewContent::Value(value),
-        Known::Missing => NewContent::Missing,
-        Known::TooLarge => NewContent::TooLarge,
-    };
+    let content = known.to_new();
     let deadline = match time {
         0 => now,
         255 => Time::NEVER,
@@ -302,10 +339,10 @@ fn put(
         Some(Content::Value(value)) => value.shared().map(|reply| Arc::as_ptr(reply).addr()),
         _ => None,
     };
-    let cost = Cache::cost(name.len(), &content);
+    let cost = Cache::cost(name.len(), &content, u64::from(tag));
     let stamp = Stamp {
         stored_at,
-        deadline,
+        deadline: rounded(deadline, now),
         tag: u64::from(tag),
         ping: u16::from(time),
     };
@@ -323,6 +360,12 @@ fn put(
             now
         )
     );
+}
+
+/// As the cache keeps a deadline: rounded down, and no later than it can reckon.
+fn rounded(deadline: Time, now: Time) -> Time {
+    let tick = (deadline.micros() / TICK_US).min(now.micros() / TICK_US + (1 << 31));
+    Time::from_micros(tick * TICK_US)
 }
 
 fn advance(cache: &mut Cache, model: &mut Model, now: Time, budget: usize) {
@@ -370,7 +413,13 @@ fn known(content: Content<'_>) -> Known {
         Content::Value(value) => {
             let bytes = value.value();
             let reply = [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
-            assert_eq!(value.reply(), reply);
+            let mut written = Vec::new();
+            value.append_reply(&mut written);
+            assert_eq!(written, reply);
+            let mut room = vec![b'?'; reply.len() + 8];
+            assert_eq!(value.write_reply(&mut room).map(|left| left.len()), Some(8));
+            assert_eq!(room[..reply.len()], reply);
+            assert!(value.write_reply(&mut room[..reply.len() - 1]).is_none());
             assert_eq!(
                 value.shared().is_some(),
                 bytes.len() >= SHARED_VALUE_BYTES_MIN

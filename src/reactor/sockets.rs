@@ -107,9 +107,23 @@ impl Socket {
         }
     }
 
-    /// Remembers what the poll says.
-    #[inline]
+    /// Remembers what the poll says. Nearly always that there is something to read and room to write, and nothing else:
+    /// a fifth of the instructions then.
+    #[inline(always)]
     pub(super) fn note(&mut self, event: &Event) {
+        let is_plain = event.is_writable()
+            && event.is_readable()
+            && !event.is_error()
+            && !event.is_read_closed();
+        if is_plain && !self.flags.is(Flag::ENDED) {
+            self.flags.0 |= Flag::READABLE.0 | Flag::WRITABLE.0;
+            return;
+        }
+        self.note_each(event);
+    }
+
+    #[inline(never)]
+    fn note_each(&mut self, event: &Event) {
         let says = |says: bool, flag: Flag| if says { flag.0 } else { 0 };
         let readable = event.is_readable() || event.is_read_closed();
         let broken = event.is_error() || self.flags.is(Flag::ENDED) && event.is_write_closed();
@@ -250,6 +264,15 @@ impl Source {
         token.0 & ((1 << KIND_BITS) - 1) == KIND_CLIENT
     }
 
+    /// The place of the client whose socket it is, if it is one.
+    #[inline]
+    pub(super) const fn client(token: Token) -> Option<u32> {
+        match Source::is_client(token) {
+            true => Some((token.0 >> KIND_BITS) as u32),
+            false => None,
+        }
+    }
+
     #[inline]
     pub(super) const fn of(token: Token) -> Source {
         let value = token.0 >> KIND_BITS;
@@ -282,6 +305,8 @@ mod tests {
             assert_eq!(Source::of(a.token()), *a);
             let is_client = matches!(a, Source::Socket(Place::Client(_)));
             assert_eq!(Source::is_client(a.token()), is_client);
+            let client = Source::client(a.token()).map(|i| Source::Socket(Place::Client(i)));
+            assert_eq!(client, is_client.then_some(*a));
             assert!(all[..i].iter().all(|b| b.token() != a.token()));
         }
     }

@@ -17,7 +17,7 @@ impl Reactor {
     /// Serves the clients that the poll spoke of. Nothing has been opened since, so a place alone names its socket.
     pub(super) fn serve_straight(&mut self, events: &Events) {
         for event in events {
-            if let Source::Socket(Place::Client(index)) = Source::of(event.token()) {
+            if let Some(index) = Source::client(event.token()) {
                 self.serve_event(index, event);
             }
         }

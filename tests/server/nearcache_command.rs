@@ -162,7 +162,7 @@ fn redis_sees_whose_connections_they_are() {
             .into_iter()
             .map(|(_, name)| name)
             .collect();
-        ["inval", "fetch0", "link", "own"].iter().all(|kind| {
+        ["inval", "fetch", "link", "own"].iter().all(|kind| {
             names
                 .iter()
                 .any(|name| name.contains(&format!("{prefix}{kind}")))

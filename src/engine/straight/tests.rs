@@ -5,6 +5,7 @@ use super::super::Origin;
 use super::*;
 use crate::cache::{NewContent, Put};
 use crate::config::Config;
+use crate::engine::Port;
 use crate::time::Time;
 use std::io::IoSlice;
 use std::net::SocketAddr;

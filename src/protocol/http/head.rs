@@ -306,7 +306,7 @@ fn understand<'b>(
     for header in headers {
         let name = header.name.as_bytes();
         let value = header.value;
-        // The length tells most fields apart from those that matter, at the cost of one comparison.
+        // What is added here is added to `TELLING`. The length tells most fields apart from those that matter, at the cost of one comparison.
         match name.len() {
             4 if is_name(name, b"Host") => once(&mut host, value, Refusal::HostRepeated)?,
             6 if is_name(name, b"Origin") => once(&mut origin, value, Refusal::Repeated)?,
@@ -370,6 +370,28 @@ fn understand<'b>(
         framing,
         expects_continue,
     })
+}
+
+/// The fields that [`understand`] looks at. Whatever stands in another one, the request means the same.
+const TELLING: [&[u8]; 11] = [
+    b"Host",
+    b"Origin",
+    b"Pragma",
+    b"Expect",
+    b"Connection",
+    b"Cache-Control",
+    b"If-None-Match",
+    b"Authorization",
+    b"Content-Length",
+    b"Sec-Fetch-Site",
+    b"Transfer-Encoding",
+];
+
+/// Whether a field of this name can change what a request means.
+pub(super) fn is_telling(name: &[u8]) -> bool {
+    TELLING
+        .iter()
+        .any(|telling| telling.eq_ignore_ascii_case(name))
 }
 
 /// Whether `name` is `known`, in whatever case; the usual spelling costs one comparison of words.

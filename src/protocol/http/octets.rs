@@ -88,6 +88,27 @@ pub(super) fn first_control<const TAB: bool>(bytes: &[u8]) -> Option<usize> {
         .map(|at| behind + at)
 }
 
+/// Where the first byte is that is below 0x20, a tab too, or DEL: up to there all may stand in a field value. Eight bytes
+/// a step.
+#[inline]
+pub(super) fn first_unusual(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let del = word ^ (ONES * 0x7f);
+        // Both as in `first_control`: a borrow can spoil only bytes above a true hit.
+        let low = word.wrapping_sub(ONES * 0x20) & !word;
+        let hits = (low | del.wrapping_sub(ONES) & !del) & (ONES * 0x80);
+        if hits != 0 {
+            return Some(n * 8 + (hits.trailing_zeros() / 8) as usize);
+        }
+    }
+    let is_unusual = |&byte: &u8| byte < b' ' || byte == 0x7f;
+    let at = rest.iter().position(is_unusual)?;
+    Some(words.len() * 8 + at)
+}
+
 fn stops<const TAB: bool>(byte: u8) -> bool {
     byte < b' ' && (TAB || byte != b'\t')
 }
@@ -116,6 +137,20 @@ mod tests {
             assert_eq!(first_control::<true>(&bytes), expected, "{bytes:?}");
             let expected = bytes.iter().position(|&b| b < b' ' && b != b'\t');
             assert_eq!(first_control::<false>(&bytes), expected, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn first_unusual_finds_what_a_byte_loop_finds() {
+        for byte in 0..=255u8 {
+            for (len, at) in (0..20).flat_map(|len| (0..len).map(move |at| (len, at))) {
+                for fill in [b'a', 0x80, 0xff, b' ', 0x7e] {
+                    let mut bytes = vec![fill; len];
+                    bytes[at] = byte;
+                    let unusual = |&byte: &u8| byte < b' ' || byte == 0x7f;
+                    assert_eq!(first_unusual(&bytes), bytes.iter().position(unusual));
+                }
+            }
         }
     }
 

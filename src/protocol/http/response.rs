@@ -317,23 +317,48 @@ pub(super) fn append_field(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Nearly all numbers in heads are below 10,000: four digits are written at once, less the zeros in front.
+/// Numbers below this are written from a table.
+pub(super) const NUMBERS_MAX: u64 = 10_000;
+
+/// The digits of each, from the left. 40 KB, of which the lines of the few lengths and ages in use are in the caches.
+static NUMBERS: [[u8; 4]; NUMBERS_MAX as usize] = {
+    let mut numbers = [[b'0'; 4]; NUMBERS_MAX as usize];
+    let mut number = 0;
+    while number < numbers.len() {
+        let len = digits_of(number as u64);
+        let (mut at, mut rest) = (len, number);
+        while at > 0 {
+            at -= 1;
+            numbers[number][at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        number += 1;
+    }
+    numbers
+};
+
+/// How many digits a number below [`NUMBERS_MAX`] has.
+#[inline(always)]
+const fn digits_of(number: u64) -> usize {
+    1 + (number >= 10) as usize + (number >= 100) as usize + (number >= 1000) as usize
+}
+
+/// The digits of a number below [`NUMBERS_MAX`], and how many of them count.
+#[inline(always)]
+pub(super) fn short_number(number: u64) -> ([u8; 4], usize) {
+    (NUMBERS[number as usize], digits_of(number))
+}
+
+/// Nearly all numbers in heads are short.
 #[inline]
 pub(super) fn append_number(out: &mut Vec<u8>, number: u64) {
-    if number >= 10_000 {
+    if number >= NUMBERS_MAX {
         return append_long_number(out, number);
     }
-    let number = number as u32;
-    let digits = [
-        number / 1000,
-        number / 100 % 10,
-        number / 10 % 10,
-        number % 10,
-    ];
-    let zeros = usize::from(number < 1000) + usize::from(number < 100) + usize::from(number < 10);
-    let text = u32::from_le_bytes(digits.map(|digit| b'0' + digit as u8));
-    out.extend_from_slice(&(text >> (8 * zeros)).to_le_bytes());
-    out.truncate(out.len() - zeros);
+    let (digits, len) = short_number(number);
+    let end = out.len() + len;
+    out.extend_from_slice(&digits);
+    out.truncate(end);
 }
 
 #[cold]
@@ -354,21 +379,26 @@ fn append_long_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// The opaque part of an entity tag. Eight digits at a time: each nibble in a byte of its own becomes its digit, and 39
-/// more from ten on, where `a` follows `9`.
+/// Two digits for each byte.
+static PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < pairs.len() {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
+
+/// The opaque part of an entity tag: a load and a store for each byte of the hash.
+#[inline(always)]
 pub(super) fn hexadecimal(hash: u64) -> [u8; 16] {
-    let digits = |half: u32| {
-        let mut nibbles = u64::from(half);
-        nibbles = (nibbles | nibbles << 16) & 0x0000_ffff_0000_ffff;
-        nibbles = (nibbles | nibbles << 8) & 0x00ff_00ff_00ff_00ff;
-        nibbles = (nibbles | nibbles << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-        let letters = (nibbles + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
-        (nibbles + 0x3030_3030_3030_3030 + letters * 39).to_be_bytes()
-    };
-    let mut text = [0; 16];
-    text[..8].copy_from_slice(&digits((hash >> 32) as u32));
-    text[8..].copy_from_slice(&digits(hash as u32));
-    text
+    let mut text = [[0; 2]; 8];
+    for (pair, byte) in text.iter_mut().zip(hash.to_be_bytes()) {
+        *pair = PAIRS[usize::from(byte)];
+    }
+    *text.as_flattened().first_chunk().expect("eight pairs")
 }
 
 #[cfg(test)]

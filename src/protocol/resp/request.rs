@@ -23,6 +23,7 @@ use super::number::{self, Number};
 use super::{inline, look, write};
 use crate::protocol::Parse;
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 
 /// What a request may not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -558,6 +559,59 @@ pub fn get_at_start(buf: &[u8]) -> Option<(&[u8], usize)> {
         key_at::<{ GET_LENGTH_AT + 3 }>(buf, key_len)
     } else {
         long_key(buf)
+    }
+}
+
+/// [`get_at_start`] for GETs one after the other: the keys of an application have one length mostly, and then all that
+/// stands before the key is what stood there before. A third fewer instructions.
+#[derive(Debug, Clone, Default)]
+pub struct GetMemo {
+    /// The name and the length, from the ninth byte on.
+    second: u64,
+    third: u16,
+    /// What that length is.
+    key_len: usize,
+}
+
+impl GetMemo {
+    /// As [`get_at_start`], but with what is behind the request in place of its length.
+    #[inline(always)]
+    pub fn get_at_start<'b>(&mut self, buf: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
+        const FIRST: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
+        let head = buf.first_chunk::<GET_BYTES_MIN>()?;
+        let (first, second, third) = GetMemo::words(head);
+        let (at, key_len) = match first == FIRST && second == self.second && third == self.third {
+            true => (GET_LENGTH_AT + 4, self.key_len),
+            false => {
+                let place = self.find_and_remember(buf)?.get();
+                ((place & 0xff) as usize, (place >> 8) as usize)
+            }
+        };
+        let (key, behind) = buf.get(at..)?.split_at_checked(key_len)?;
+        let (end, behind) = behind.split_first_chunk()?;
+        (end == b"\r\n").then_some((key, behind))
+    }
+
+    fn words(head: &[u8; GET_BYTES_MIN]) -> (u64, u64, u16) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, _] = *head;
+        (
+            u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            u64::from_le_bytes([i, j, k, l, m, n, o, p]),
+            u16::from_le_bytes([q, r]),
+        )
+    }
+
+    /// Another length, or another spelling of the name. Where the key begins, and above 8 bits its length: one number, so
+    /// that nothing goes through memory.
+    #[inline(never)]
+    fn find_and_remember(&mut self, buf: &[u8]) -> Option<NonZeroU32> {
+        let (key, used) = get_at_start(buf)?;
+        // Only lengths of two digits leave the key where it is looked for.
+        if let (10..100, Some(head)) = (key.len(), buf.first_chunk()) {
+            (_, self.second, self.third) = GetMemo::words(head);
+            self.key_len = key.len();
+        }
+        NonZeroU32::new((used - 2 - key.len()) as u32 | (key.len() as u32) << 8)
     }
 }
 

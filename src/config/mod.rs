@@ -45,6 +45,16 @@ pub struct RedisUrl {
     pub password: Option<String>,
 }
 
+impl RedisUrl {
+    /// What a server said, without the password: one that does not know AUTH repeats what it was given.
+    pub fn without_password(&self, text: &str) -> String {
+        match &self.password {
+            Some(password) if !password.is_empty() => text.replace(password.as_str(), "***"),
+            Some(_) | None => text.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for RedisUrl {
     /// The URL with `***` for the password, whatever it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

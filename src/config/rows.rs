@@ -297,9 +297,8 @@ pub static ROWS: &[Row] = &[
                 }
             },
         },
-        "What a Redis client sees when Redis is lost while it owes a reply. close: the end of its connection, after \
-         which client libraries try again. error: an error reply. While Redis is known to be away it is always an \
-         error.",
+        "What a Redis client sees when Redis is lost while it owes a reply, or away when a command needs it. close: the \
+         end of its connection, after which client libraries try again as without a proxy. error: an error reply.",
     )),
     count(
         "OWN_LINKS_MAX",

@@ -376,7 +376,8 @@ impl Engine {
 
     /// What the reply to a client's command says of the connection it came by.
     fn heed(&mut self, id: ConnId, owed: &Owed, reply: &[u8]) {
-        if reply.starts_with(READ_ONLY) {
+        // A script that is promised to write nothing can say so too.
+        if owed.poison != Poison::Never && reply.starts_with(READ_ONLY) {
             self.upstream_is_read_only();
         }
         if owed.unit.is_some() && !ends_a_transaction(reply) {
@@ -548,7 +549,7 @@ impl Engine {
             // Where a part of the reply has left already, only the end of the connection can say that no more comes.
             let begun = begun || owed.unit.is_some_and(|unit| unit.passed);
             let cut = begun && owed.purpose == Purpose::Pass
-                || sent && self.config.upstream_lost == UpstreamLost::Close;
+                || self.config.upstream_lost == UpstreamLost::Close;
             if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(&text);
                 let status = if why == SILENT { 504 } else { 503 };

@@ -10,7 +10,7 @@ use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
-use crate::client::{Hold, HttpAsk, HttpWay, Render};
+use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
 use crate::config::{Coherence, UpstreamLost};
 use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter};
 use crate::prefix::Keep;
@@ -405,7 +405,7 @@ impl Engine {
         let slot = waiter.slot;
         match self.clients[ix].render(slot).cloned() {
             Some(Render::Http(ask)) => self.http_fetch_error(ix, Some(slot), &ask, error),
-            _ if matches!(error, FetchError::Lost(_))
+            _ if matches!(error, FetchError::Lost(_) | FetchError::Unreachable(_))
                 && self.config.upstream_lost == UpstreamLost::Close =>
             {
                 self.cut_client(ix, slot)
@@ -458,6 +458,11 @@ impl Engine {
         self.insight.note_fetch_error(error);
         match http {
             Some(ask) => self.http_fetch_error(ix, None, ask, error),
+            None if matches!(error, FetchError::Unreachable(_))
+                && self.config.upstream_lost == UpstreamLost::Close =>
+            {
+                self.finish_client(ix, CloseReason::UpstreamLost)
+            }
             None => self.clients[ix].reply_with(&mut self.pool, |out| {
                 write::error(out, error_text(error).as_bytes())
             }),

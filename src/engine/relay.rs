@@ -6,8 +6,8 @@ use super::clients::Handled;
 use super::read::{Freshness, Read};
 use super::switches::Rule;
 use super::{ConnId, Engine};
-use crate::client::{Hold, HttpAsk, HttpWay, Render};
-use crate::config::Coherence;
+use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
+use crate::config::{Coherence, UpstreamLost};
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch, Unit};
 use crate::prefix::Keep;
 use crate::protocol::resp::write::{self, Version};
@@ -69,9 +69,8 @@ impl Engine {
         road: Road,
         http: Option<&HttpAsk>,
     ) -> Handled {
-        if let Some(why) = self.upstream.away() {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.refuse_relay(ix, http, command.unit, &text);
+        if self.upstream.away().is_some() {
+            self.refuse_away(ix, http, command.unit);
             return Handled::Done;
         }
         if self.waits_for_own_fetch(ix, command.touch) {
@@ -332,6 +331,19 @@ impl Engine {
                 self.relayed_reads.insert(name.to_owned(), 1);
             }
         }
+    }
+
+    /// What needs Redis while it is away. A Redis client is closed behind the replies before it, as it could not have
+    /// connected to Redis itself: client libraries try again after that, while some give up for good on an error reply
+    /// (Celery's worker ends on one to its BRPOP).
+    pub(super) fn refuse_away(&mut self, ix: usize, http: Option<&HttpAsk>, unit: Option<Unit>) {
+        if http.is_none() && self.config.upstream_lost == UpstreamLost::Close {
+            self.stats.count(Counter::RelayErrors);
+            return self.finish_client(ix, CloseReason::UpstreamLost);
+        }
+        let why = self.upstream.away().unwrap_or_default();
+        let text = format!("ERR nearcache: Redis is not reachable: {why}");
+        self.refuse_relay(ix, http, unit, &text);
     }
 
     /// Answers a command that cannot be relayed, in the order of the client's replies.

@@ -29,6 +29,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// With a quarter of jitter on top this stays under 250 ms.
 const PAUSE_MAX: Duration = Duration::from_millis(190);
 
+/// Errors that say why nothing can be done for now: a script runs, the data are being loaded, a replica has no master.
+const BUSY: [&str; 3] = ["BUSY ", "LOADING ", "MASTERDOWN "];
+
 /// What is known of Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) enum Availability {
@@ -37,6 +40,8 @@ pub(super) enum Availability {
     Unknown,
     /// It answers.
     Up,
+    /// It answers even a PING with one of [`BUSY`].
+    Busy,
     /// The last attempt failed, for this reason.
     Away(String),
 }
@@ -100,7 +105,7 @@ impl Upstream {
     pub(super) fn away(&self) -> Option<&str> {
         match &self.availability {
             Availability::Away(why) => Some(why),
-            Availability::Unknown | Availability::Up => None,
+            Availability::Unknown | Availability::Up | Availability::Busy => None,
         }
     }
 
@@ -117,6 +122,7 @@ impl Upstream {
         match self.availability {
             Availability::Unknown => "connecting",
             Availability::Up => "up",
+            Availability::Busy => "busy",
             Availability::Away(_) => "away",
         }
     }
@@ -141,21 +147,36 @@ impl Engine {
         for timer in stopped.into_iter().flatten() {
             self.timers.cancel(timer);
         }
+        // Redis is there, and says itself what it thinks of each command: that a script runs, and can be killed.
+        let is_busy = BUSY.iter().any(|word| why.starts_with(word));
         if greeted {
-            self.upstream.availability = Availability::Unknown;
+            self.upstream.availability = if is_busy {
+                Availability::Busy
+            } else {
+                Availability::Unknown
+            };
             self.upstream.pause = Duration::ZERO;
             self.stats.count(Counter::UpstreamLost);
             self.note_event("lost", format!("Redis is lost: {why}"));
             self.log(LogLevel::Warn, format!("Redis is lost: {why}"));
             return self.connect_control();
         }
-        if !matches!(self.upstream.availability, Availability::Away(_)) {
+        let was = match self.upstream.availability {
+            Availability::Away(_) => !is_busy,
+            Availability::Busy => is_busy,
+            Availability::Unknown | Availability::Up => false,
+        };
+        if !was {
             self.log(
                 LogLevel::Warn,
                 format!("Redis is not reachable: {why}; trying again until it is"),
             );
         }
-        self.upstream.availability = Availability::Away(why.to_owned());
+        self.upstream.availability = if is_busy {
+            Availability::Busy
+        } else {
+            Availability::Away(why.to_owned())
+        };
         self.wake_waiting();
         let pause = (self.upstream.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         self.upstream.pause = pause;
@@ -171,7 +192,8 @@ impl Engine {
         match purpose {
             Purpose::Required if reply.starts_with(b"-") => {
                 let text = String::from_utf8_lossy(&reply[1..]);
-                return self.link_lost(id, text.trim_end());
+                let text = self.config.redis_url.without_password(text.trim_end());
+                return self.link_lost(id, &text);
             }
             Purpose::Resp3 if reply.starts_with(b"-") => {
                 self.upstream.speaks_resp3 = false;

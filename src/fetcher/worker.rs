@@ -185,7 +185,7 @@ impl Worker {
                 }
                 self.link = Link::Up(Box::new(upstream));
             }
-            Err(why) => self.go_away(why),
+            Err(why) => self.go_away(self.settings.url.without_password(&why)),
         }
     }
 

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 /// The last line of each record: a script that ends early has shown less than it should.
 const THE_END: &str = "the end: ";
+/// Of the proxy.
+const REDIS_TIMEOUT_MS: &str = "30000";
 /// Libraries wait long before they give up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Redis says that it is busy with a script as soon as the script has run for 1 ms, and makes debugging commands
@@ -155,7 +157,9 @@ impl Script {
 
     fn proxied(&self) -> Run {
         let mut redis = RedisServer::start_with(REDIS_OPTIONS);
-        let proxy = Proxy::tracking(&redis);
+        // On a busy machine a value of 48 MB takes a while.
+        let patient = Proxy::to(&redis).env("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS);
+        let proxy = patient.start_tracking();
         let mut run = self.run(&mut redis, proxy.resp_port);
         if run.failure.is_none() && self.hits && proxy.counter(info::HITS) == 0 {
             run.failure = Some("nothing was a hit".to_string());

@@ -14,9 +14,7 @@ const TOUCHED: &str = "nearcache_touched";
 fn blip(relay: &Relay, proxy: &Proxy, meanwhile: impl FnOnce()) {
     relay.refuse(true);
     relay.cut_all();
-    eventually("Redis is away", PATIENCE, || {
-        proxy.info()[info::STATE] == "away"
-    });
+    proxy.await_redis("away");
     meanwhile();
     relay.refuse(false);
     proxy.await_coherence("tracking");

@@ -1,7 +1,7 @@
 //! Redis away, slow, restarted, closing connections: clear errors at once, hits meanwhile, recovery without help.
 
 use crate::support::http::request_for;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
 use crate::support::relay::{Relay, Way};
 use crate::support::resp::{Reply, RespClient, encode, encode_line};
@@ -162,17 +162,88 @@ fn who_is_owed_a_reply_when_redis_dies_is_disconnected_as_by_redis_itself() {
         assert_eq!(client.bytes_until_closed(), expected, "{lines:?}");
     }
     assert_eq!(http.response().status, 503);
-    // Nobody owed this one anything, and while Redis is known to be away nobody is disconnected.
-    eventually("the proxy knows that Redis is away", PATIENCE, || {
-        idle.line("PING").is_own_error()
-    });
-    for line in ["GET cold", "INCR n", "INFO", "EVAL return(1) 0"] {
-        for client in [&mut idle, &mut proxy.resp()] {
-            assert!(client.line(line).is_own_error(), "{line}");
-        }
+    // Nobody owed this one anything.
+    proxy.await_redis("away");
+    assert!(matches!(idle.line("CLIENT ID"), Reply::Int(_)));
+    redis.boot();
+    proxy.await_redis("up");
+    assert_eq!(idle.line("INCR n"), Reply::Int(1));
+}
+
+/// All that needs Redis, and a transaction in one piece, which is owed three replies.
+const NEEDY: [&[&str]; 9] = [
+    &["GET cold"],
+    &["INCR n"],
+    &["INFO"],
+    &["EVAL return(1) 0"],
+    &["PING"],
+    &["BLPOP queue 0"],
+    &["SUBSCRIBE news"],
+    &["WATCH n"],
+    &["MULTI", "INCR n", "EXEC"],
+];
+
+#[test]
+fn who_asks_while_redis_is_away_is_disconnected_as_nobody_could_connect_to_redis() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    redis.kill();
+    proxy.await_redis("away");
+    for lines in NEEDY {
+        let mut client = proxy.resp();
+        let id = client.line("CLIENT ID");
+        assert!(matches!(id, Reply::Int(_)));
+        let asked = ["ECHO before"].iter().chain(lines).chain(&["ECHO behind"]);
+        let bytes: Vec<u8> = asked.flat_map(|line| encode_line(line)).collect();
+        client.send(&bytes);
+        let before = b"$6\r\nbefore\r\n";
+        assert_eq!(client.bytes_until_closed(), before, "{lines:?}");
     }
     redis.boot();
-    await_recovery(&mut idle, "INCR n", &Reply::Int(1));
+    proxy.await_redis("up");
+    assert_eq!(proxy.resp().line("INCR n"), Reply::Int(1));
+}
+
+#[test]
+fn who_prefers_errors_gets_one_for_each_command_while_redis_is_away() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).lost_is_an_error().start();
+    redis.kill();
+    proxy.await_redis("away");
+    for lines in NEEDY {
+        let mut client = proxy.resp();
+        let asked = lines.iter().chain(&["CLIENT GETNAME"]);
+        let bytes: Vec<u8> = asked.flat_map(|line| encode_line(line)).collect();
+        client.send(&bytes);
+        for line in lines {
+            assert!(client.reply().is_own_error(), "{line} of {lines:?}");
+        }
+        if lines[0] == "WATCH n" {
+            // What would be taken for replies to a part of a transaction must not follow.
+            assert_eq!(client.bytes_until_closed(), b"", "{lines:?}");
+        } else {
+            assert_eq!(client.reply(), Reply::NullBulk, "{lines:?}");
+        }
+    }
+}
+
+#[test]
+fn a_transaction_that_could_not_be_sent_gets_as_many_errors_as_it_has_commands() {
+    // Nobody listens there, and the proxy is told so only when it connects for this transaction.
+    let redis = RedisServer::start();
+    let relay = Relay::to(redis.port());
+    let proxy = Proxy::through(&relay).lost_is_an_error().start();
+    let mut client = proxy.resp();
+    relay.refuse(true);
+    client.send(
+        &["MULTI", "INCR n", "EXEC", "CLIENT GETNAME"]
+            .map(encode_line)
+            .concat(),
+    );
+    for _ in 0..3 {
+        assert!(client.reply().is_own_error());
+    }
+    assert_eq!(client.reply(), Reply::NullBulk);
 }
 
 #[test]
@@ -374,4 +445,35 @@ fn a_slow_connection_changes_no_reply() {
             );
         }
     }
+}
+
+#[test]
+fn while_a_script_runs_redis_says_so_itself_and_the_script_can_be_killed() {
+    let redis = RedisServer::start_with(&["--busy-reply-threshold", "1"]);
+    let proxy = Proxy::tracking(&redis);
+    let mut client = proxy.resp();
+    assert_eq!(client.line("SET k v"), Reply::ok());
+    let mut script = redis.client();
+    script.send(&encode(&["EVAL", "while true do end", "0"]));
+    proxy.await_redis("busy");
+    for line in ["SET k w", "HGETALL h", "GET cold"] {
+        let reply = client.line(line);
+        assert!(reply.error().starts_with("BUSY "), "{line}: {reply:?}");
+    }
+    assert_eq!(proxy.resp().line("SCRIPT KILL"), Reply::ok());
+    assert!(script.reply().error().contains("killed"));
+    proxy.await_redis("up");
+    assert_eq!(client.line("SET k w"), Reply::ok());
+}
+
+#[test]
+fn a_script_that_only_says_that_redis_is_read_only_changes_nothing() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::tracking(&redis);
+    let mut client = proxy.resp();
+    redis.call(&["SET", "k", "v"]);
+    let said = client.call(&["EVAL_RO", "return redis.error_reply('READONLY x')", "0"]);
+    assert!(said.error().starts_with("READONLY"), "{said:?}");
+    assert_eq!(client.line("GET k"), Reply::bulk("v"));
+    assert_eq!(proxy.counter(info::UPSTREAM_LOST), 0);
 }

@@ -386,6 +386,14 @@ impl Proxy {
             .collect()
     }
 
+    /// Waits until it knows that Redis is "up" or "away".
+    #[track_caller]
+    pub fn await_redis(&self, state: &str) {
+        eventually(&format!("Redis is {state}"), PATIENCE, || {
+            self.info()[info::STATE] == state
+        });
+    }
+
     /// One of its numbers.
     #[track_caller]
     pub fn counter(&self, name: &str) -> u64 {

@@ -119,9 +119,8 @@ impl Engine {
         request: &Request<'_>,
         judgement: Judgement,
     ) -> Handled {
-        if let Some(why) = self.upstream.away() {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.reply_error(ix, text.as_bytes());
+        if self.upstream.away().is_some() {
+            self.refuse_away(ix, None, None);
             return Handled::Done;
         }
         let handled = self.begin_own(ix, request, judgement);

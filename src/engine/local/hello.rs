@@ -115,9 +115,8 @@ impl Engine {
     pub(super) fn hello(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         // Who may not ask INFO has it from HELLO, or not at all.
         if self.upstream.version.is_none() && self.upstream.availability != Availability::Up {
-            if let Some(why) = self.upstream.away() {
-                let text = format!("ERR nearcache: Redis is not reachable: {why}");
-                self.reply_error(ix, text.as_bytes());
+            if self.upstream.away().is_some() {
+                self.refuse_away(ix, None, None);
                 return Handled::Done;
             }
             return self.hold_for_upstream(ix);

@@ -86,9 +86,8 @@ impl Engine {
 
     /// PING is answered here only while Redis answers.
     fn answer_ping(&mut self, ix: usize, request: &Request<'_>) {
-        if let Some(why) = self.upstream.away() {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            return self.reply_error(ix, text.as_bytes());
+        if self.upstream.away().is_some() {
+            return self.refuse_away(ix, None, None);
         }
         if request.argc() > 2 {
             return self.reply_error(ix, b"ERR wrong number of arguments for 'ping' command");

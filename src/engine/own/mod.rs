@@ -73,14 +73,15 @@ impl Engine {
         if self.waits_to_move(ix) {
             return Err(Handled::Held);
         }
-        if let Some(why) = self.upstream.away() {
-            let text = format!("ERR nearcache: Redis is not reachable: {why}");
-            self.refuse_own(ix, way, &text, CloseReason::UpstreamLost);
+        if self.upstream.away().is_some() {
+            self.refuse_away(ix, None, None);
+            self.finish_unless_harmless(ix, way, CloseReason::UpstreamLost);
             return Err(Handled::Done);
         }
         let Some(link) = self.claim_link(ix) else {
-            let text = "ERR nearcache: too many connections to Redis";
-            self.refuse_own(ix, way, text, CloseReason::LinksExhausted);
+            self.stats.count(Counter::RelayErrors);
+            self.reply_error(ix, b"ERR nearcache: too many connections to Redis");
+            self.finish_unless_harmless(ix, way, CloseReason::LinksExhausted);
             return Err(Handled::Done);
         };
         self.clients[ix].own = Some(link);
@@ -89,9 +90,7 @@ impl Engine {
     }
 
     /// What begins a transaction must not fail and let go on what was meant to be part of it: the client is closed.
-    fn refuse_own(&mut self, ix: usize, way: Option<Way>, text: &str, reason: CloseReason) {
-        self.stats.count(Counter::RelayErrors);
-        self.reply_error(ix, text.as_bytes());
+    fn finish_unless_harmless(&mut self, ix: usize, way: Option<Way>, reason: CloseReason) {
         let harmless = [
             StateKind::Blocking,
             StateKind::Subscribe,

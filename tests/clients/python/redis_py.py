@@ -17,7 +17,6 @@ FLAVOUR = redis.asyncio if IS_ASYNC else redis
 MEGABYTE = bytes(range(256)) * 4096
 # The library retries by itself; this is for what comes behind its last try.
 RECOVERY_TRIES = 400
-AWAY = "the proxy says that Redis is away"
 
 
 async def use(result):
@@ -41,12 +40,7 @@ async def outcome(call):
     except redis.ConnectionError:
         return "ConnectionError"
     except redis.RedisError as error:
-        return AWAY if is_away(error) else error
-
-
-def is_away(error):
-    """The proxy's own word for what a client of Redis itself learns from a connection that is refused."""
-    return isinstance(error, redis.ResponseError) and "nearcache: Redis is not reachable" in str(error)
+        return error
 
 
 async def twice(label, call):
@@ -282,9 +276,6 @@ async def recovered(label, r):
             return
         except redis.ConnectionError:
             pass
-        except redis.ResponseError as error:
-            if not is_away(error):
-                raise
         await asyncio.sleep(0.05)
     record(label, "never")
 

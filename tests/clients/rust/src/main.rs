@@ -11,7 +11,6 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use std::io::{Write, stdin, stdout};
 use std::time::Duration;
 
-const AWAY: &str = "nearcache: Redis is not reachable";
 const RECOVERY_TRIES: usize = 400;
 
 fn record(label: &str, value: &str) {
@@ -110,13 +109,8 @@ fn shown(result: Result<Value, RedisError>) -> String {
         Err(error) if error.is_connection_dropped() || error.is_connection_refusal() => {
             "the connection is lost".to_string()
         }
-        Err(error) if is_away(&error) => "the proxy says that Redis is away".to_string(),
         Err(error) => format!("{:?}: {error}", error.kind()),
     }
-}
-
-fn is_away(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(_)) && error.to_string().contains(AWAY)
 }
 
 async fn ask(link: &mut Link, text: &str) {
@@ -333,7 +327,6 @@ async fn recovered(link: &mut Link, label: &str) {
         }
         match result {
             Ok(_) => return record(label, &shown(result)),
-            Err(error) if is_away(&error) => {}
             Err(error) if matches!(error.kind(), ErrorKind::Server(_)) => {
                 return record(label, &error.to_string());
             }

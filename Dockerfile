@@ -15,9 +15,11 @@ USER 10001:10001
 # Inside a container loopback is the container's own: listen on all of its addresses and let the publisher choose.
 ENV NEARCACHE_BIND=0.0.0.0 \
     NEARCACHE_DRAIN_SECS=30 \
+    NEARCACHE_ADMIN_BIND=0.0.0.0 \
     NEARCACHE_HTTP_PORT=6000 \
-    NEARCACHE_RESP_PORT=6380
-EXPOSE 6000 6380
+    NEARCACHE_RESP_PORT=6380 \
+    NEARCACHE_ADMIN_PORT=6390
+EXPOSE 6000 6380 6390
 STOPSIGNAL SIGTERM
 # Healthy is a proxy that answers. Whether Redis is there is another question (INFO nearcache): while it is away, PING
 # gets an error of the proxy's own (with a password in REDIS_URL: one that asks for it), and starting the container anew

@@ -42,6 +42,16 @@ host_for_people() {
     esac
 }
 
+# host_of_admin: how the admin port is reached from here.
+host_of_admin() {
+    local first; first=$(value ADMIN_BIND); first=${first%%,*}
+    case $first in
+    localhost | 0.0.0.0 | ::) say localhost ;;
+    *:*) say "[$first]" ;;
+    *) say "$first" ;;
+    esac
+}
+
 # own_pid: the pid of the running proxy of this checkout, or nothing. The pid file alone proves nothing: pids are reused.
 own_pid() {
     local pid exe
@@ -183,6 +193,7 @@ lines() {
         if [ "$http" = off ]; then say "  redis-cli $where get name"; fi
     fi
     if [ "$http" != off ]; then say "  curl '$(host_for_people):$http/get?key=name'"; fi
+    if [ "$(value ADMIN_PORT)" != off ]; then say "  dashboard: http://$(host_of_admin):$(value ADMIN_PORT)/"; fi
     have redis-cli || say "  (redis-cli is not installed here: apt-get install redis-tools)"
     have curl || say "  (curl is not installed here: apt-get install curl)"
 }
@@ -207,6 +218,14 @@ prepare() {
         refuse_taken HTTP_PORT
     fi
     refuse_taken RESP_PORT
+    # Another instance has the usual admin port: this one can do without. A port that somebody chose is wanted.
+    http=$(value ADMIN_PORT)
+    if [ "$http" != off ] && ! ours "$http" && taken "$http"; then
+        if [ "$(origin ADMIN_PORT)" != default ]; then refuse_taken ADMIN_PORT; fi
+        say "dashboard: port $http is taken by $(owner_of "$http"), so this instance has none (ADMIN_PORT=$((http + 1000)) make $ACTION gives it one)"
+        export NEARCACHE_ADMIN_PORT=off
+        SETTINGS=$(settings 2>/dev/null) || exit 1
+    fi
     stop_proxy
     ensure_redis
 }
@@ -267,7 +286,7 @@ status() {
     fi
     SETTINGS=$(cat "$SETTINGS_FILE"); HOST=$(host_of_bind)
     resp=$(value RESP_PORT); http=$(value HTTP_PORT)
-    say "nearcache runs: pid $pid, HTTP $http, RESP $resp, upstream $(value REDIS_URL), log $(log=$(value LOG_FILE); say "${log:-on the terminal}")"
+    say "nearcache runs: pid $pid, HTTP $http, RESP $resp, admin $(value ADMIN_PORT), upstream $(value REDIS_URL), log $(log=$(value LOG_FILE); say "${log:-on the terminal}")"
     if ! answer_all "$pid"; then say "but not every port answers"; return 1; fi
     if [ "$resp" = off ]; then return; fi
     text=$(info "$resp") || { say "but INFO nearcache is not answered"; return 1; }

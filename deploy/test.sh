@@ -118,6 +118,31 @@ fuzz_all() {
     for target in $targets; do stage "fuzz $target for $FUZZ_SECONDS s" fuzz_quietly "$target" "$FUZZ_SECONDS"; done
 }
 
+# deployment: what is in deploy/ for others' tools, checked with these where they can be had.
+deployment() {
+    if ! have promtool && [ "${CI:-}" = true ] && can_install; then install_packages prometheus; fi
+    if have promtool; then
+        promtool check rules deploy/prometheus/alerts.yml
+        promtool test rules deploy/prometheus/alerts_test.yml
+    else
+        say "!! SKIPPED: alert rules and /metrics were not checked, promtool is not installed (apt-get install prometheus)"
+        NOT_TESTED="$NOT_TESTED  !! not tested: alert rules and /metrics: no promtool
+"
+    fi
+    if have systemd-analyze; then
+        # It wants the program to be there; ours is not installed.
+        mkdir -p target/systemd
+        sed 's|/usr/local/bin/nearcache|/bin/true|' deploy/systemd/nearcache.service >target/systemd/nearcache.service
+        cp deploy/systemd/nearcache.socket target/systemd/
+        systemd-analyze verify target/systemd/nearcache.service target/systemd/nearcache.socket
+    else
+        say "!! SKIPPED: the systemd units were not verified, systemd-analyze is not installed"
+    fi
+    python3 -c 'import json; json.load(open("deploy/grafana/nearcache.json"))'
+    have chromium || have chromium-browser || have google-chrome || NOT_TESTED="$NOT_TESTED  !! not tested: the dashboard in a browser: no Chromium (apt-get install chromium)
+"
+}
+
 # compose: whether the classic docker-compose takes our file with our env file. It needs no engine for that.
 compose() {
     local cmd=''
@@ -132,7 +157,7 @@ compose() {
     # The caller's own settings are meant for a proxy outside of a container.
     # shellcheck disable=SC2086 # words are meant
     mkdir -p target
-    env -u HTTP_PORT -u RESP_PORT -u FLASK_RUN_PORT $cmd --env-file env.local config >target/compose.yml
+    env -u HTTP_PORT -u RESP_PORT -u ADMIN_PORT -u FLASK_RUN_PORT $cmd --env-file env.local config >target/compose.yml
     say "docker-compose.yml is valid with env.local ($($cmd version --short))"
 }
 
@@ -175,6 +200,7 @@ all)
     clients
     stage 'soak for 120 s' soak 120
     stage compose compose
+    stage deployment deployment
     stage fuzzing fuzz_all
     stage 'cost of a hit' icount
     say "== all stages passed in $SECONDS s:"

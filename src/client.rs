@@ -167,6 +167,8 @@ pub struct Extras {
     pub no_touch: bool,
     /// The address it was accepted on, where that is not its own host's at the port that is configured.
     pub local: Option<SocketAddr>,
+    /// It has said the ADMIN_PASSWORD.
+    pub admin: bool,
     /// The HELLO whose credentials Redis is being asked about.
     pub hello: Option<HelloRest>,
 }
@@ -274,6 +276,8 @@ pub struct Client {
     pub own: Option<ConnId>,
     /// Relayed commands outstanding.
     pub relayed: u32,
+    /// Since when Redis has had the only relayed command of it, and which that is.
+    pub relay_began: Option<(Time, Place)>,
     /// How many of those touch everything.
     pub relayed_all: u32,
     /// Slots that wait for a fetch.
@@ -327,7 +331,7 @@ impl Client {
             db,
             inbox: Buffer::default(),
             framing: match port {
-                Port::Http => Framing::Http(Box::default()),
+                Port::Http | Port::Admin => Framing::Http(Box::default()),
                 Port::Resp => Framing::Resp(None),
             },
             outbox: Outbox::default(),
@@ -335,6 +339,7 @@ impl Client {
             link: None,
             own: None,
             relayed: 0,
+            relay_began: None,
             relayed_all: 0,
             fetching: 0,
             mute: Mute::Off,

@@ -36,7 +36,7 @@
 //!
 //! Core: [`engine`] (the decisions), [`client`], [`link`], [`session`] (what one of them is in the middle of), [`tracking`] (the invalidation link), [`fetch`] (misses in
 //! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
-//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`secret`], [`time`], [`config`], [`stats`]. [`fuzzing`] holds the bodies of the fuzz targets.
+//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`secret`], [`time`], [`config`], [`stats`], [`insight`] (what an operator wants to know). [`fuzzing`] holds the bodies of the fuzz targets.
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -51,6 +51,7 @@ pub mod fetcher;
 pub mod fuzzing;
 pub mod hash;
 pub mod helper;
+pub mod insight;
 pub mod link;
 pub mod outbox;
 pub mod prefix;

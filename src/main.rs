@@ -7,7 +7,6 @@
 use nearcache::config::args::Args;
 use nearcache::config::text;
 use nearcache::config::{Config, Loaded, LogLevel, Sources};
-use nearcache::engine::Port;
 use nearcache::helper::Helper;
 use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
@@ -108,6 +107,7 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
     let config = loaded.config.clone();
     let wanted = config
         .max_clients
+        .saturating_add(config.admin_clients_max)
         .saturating_add(config.links_max)
         .saturating_add(config.own_links_max)
         .saturating_add(DESCRIPTORS_RESERVED);
@@ -136,11 +136,7 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         std::process::id()
     );
     for (port, address) in reactor.addresses() {
-        let name = match port {
-            Port::Http => "http",
-            Port::Resp => "resp",
-        };
-        text.push_str(&format!(" {name}={address}"));
+        text.push_str(&format!(" {}={address}", port.name()));
     }
     log.log(LogLevel::Info, text);
     let ended = reactor

@@ -298,6 +298,53 @@ fn cvt(rc: libc::c_int) -> io::Result<libc::c_int> {
     }
 }
 
+/// The listening sockets that a service manager passes to this process (`sd_listen_fds`: `LISTEN_PID` is ours, `LISTEN_FDS`
+/// of them from descriptor 3 on), ready to be used without blocking, with their addresses. Empty from the second call on.
+///
+/// # Errors
+/// When one of them is no TCP socket.
+pub fn inherited_listeners() -> io::Result<Vec<(TcpListener, SocketAddr)>> {
+    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    const FIRST: libc::c_int = 3;
+    const MOST: libc::c_int = 64;
+    let number = |key: &str| std::env::var(key).ok()?.parse::<libc::c_int>().ok();
+    let ours = number("LISTEN_PID") == libc::c_int::try_from(std::process::id()).ok();
+    let count = number("LISTEN_FDS").filter(|_| ours).unwrap_or(0);
+    if count <= 0 || TAKEN.swap(true, std::sync::atomic::Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
+    let mut sockets = Vec::new();
+    for fd in FIRST..FIRST + count.min(MOST) {
+        // SAFETY: the variables say that this descriptor was opened for us, and `TAKEN` that nobody else has taken it.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let socket = TcpListener::from(socket);
+        let address = socket.local_addr()?;
+        socket.set_nonblocking(true)?;
+        sockets.push((socket, address));
+    }
+    Ok(sockets)
+}
+
+/// The name of this machine, read once, without what a connection's name may not hold.
+pub fn host_name() -> &'static str {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .or_else(|_| std::env::var("HOSTNAME"))
+            .unwrap_or_default();
+        let name: String = name
+            .chars()
+            .filter(char::is_ascii_graphic)
+            .take(64)
+            .collect();
+        if name.is_empty() {
+            "localhost".to_owned()
+        } else {
+            name
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

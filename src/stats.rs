@@ -59,6 +59,8 @@ pub enum Counter {
     #[allow(missing_docs)]
     FlushesMismatch,
     #[allow(missing_docs)]
+    FlushesAsked,
+    #[allow(missing_docs)]
     TooLarge,
     #[allow(missing_docs)]
     Queued,
@@ -134,7 +136,7 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::Hits,
         "hits",
-        "cacheable reads answered from memory",
+        "cacheable reads answered from memory; each is a command that Redis did not get",
     ),
     row(
         Counter::OtherHits,
@@ -144,12 +146,12 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::Misses,
         "misses",
-        "cacheable reads that started a fetch",
+        "cacheable reads that started a fetch; if there are many see the hot keys by misses, then CACHE_TTL_SECS and CACHE_CAPACITY",
     ),
     row(
         Counter::Joined,
         "joined",
-        "cacheable reads that joined a fetch under way",
+        "cacheable reads that joined a fetch under way; many at once are a stampede that Redis was spared",
     ),
     row(
         Counter::FetchedAhead,
@@ -159,12 +161,12 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::Relayed,
         "relayed",
-        "commands passed through to Redis on a link",
+        "commands passed through to Redis on a link; what cannot be helped by a cache",
     ),
     row(
         Counter::RelayedReads,
         "relayed_reads",
-        "relayed commands that only read keys",
+        "relayed commands that only read keys; by command in relayed_reads_by_command",
     ),
     row(
         Counter::Local,
@@ -174,7 +176,7 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::FetchErrors,
         "fetch_errors",
-        "fetches that brought an error",
+        "fetches that brought an error; should not grow, see the reasons",
     ),
     row(
         Counter::FetchVoided,
@@ -184,13 +186,17 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::RelayErrors,
         "relay_errors",
-        "relayed commands answered with an error of the proxy's own",
+        "relayed commands answered with an error of the proxy's own; should not grow, Redis is away or a limit is reached",
     ),
-    row(Counter::Evictions, "evictions", "entries dropped for room"),
+    row(
+        Counter::Evictions,
+        "evictions",
+        "entries dropped for room; steady growth with a low hit ratio asks for more CACHE_CAPACITY or CACHE_MAX_BYTES",
+    ),
     row(
         Counter::Expirations,
         "expirations",
-        "entries freed because their time was over",
+        "entries freed because their time was over; many with few invalidations allow a longer CACHE_TTL_SECS",
     ),
     row(
         Counter::Invalidations,
@@ -253,19 +259,24 @@ pub const ROWS: &[Row] = &[
         "of these, because a checked hit was not what Redis has",
     ),
     row(
+        Counter::FlushesAsked,
+        "flushes_asked",
+        "of these, because an operator asked for it",
+    ),
+    row(
         Counter::TooLarge,
         "too_large",
-        "values passed on but too large to keep",
+        "values passed on but too large to keep; see CACHE_MAX_VALUE_BYTES",
     ),
     row(
         Counter::Queued,
         "queued",
-        "requests that waited because of MAX_CONCURRENT_REQUESTS",
+        "requests that waited because of MAX_CONCURRENT_REQUESTS; growth means that Redis is too slow for the load",
     ),
     row(
         Counter::QueueTimeouts,
         "queue_timeouts",
-        "requests that waited for QUEUE_WAIT_MS and got an error",
+        "requests that waited for QUEUE_WAIT_MS and got an error; should be zero",
     ),
     row(
         Counter::ClientsOpened,
@@ -280,7 +291,7 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::ClientsRefused,
         "clients_refused",
-        "client connections refused because of MAX_CLIENTS",
+        "client connections refused because of MAX_CLIENTS or ADMIN_CLIENTS_MAX; should be zero",
     ),
     row(
         Counter::ProtocolErrors,
@@ -290,7 +301,7 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::OutboxOverflows,
         "outbox_overflows",
-        "client connections closed because replies piled up",
+        "client connections closed because replies piled up; clients that do not read what they ask for",
     ),
     row(
         Counter::ClientsPaused,
@@ -315,12 +326,12 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::LinksLost,
         "links_lost",
-        "connections to Redis that failed or were closed by it",
+        "connections to Redis that failed or were closed by it; growth is the network, a time-out or a failing Redis",
     ),
     row(
         Counter::UpstreamLost,
         "upstream_lost",
-        "times Redis went away",
+        "times Redis went away; each empties the cache",
     ),
     row(
         Counter::Pushes,

@@ -84,6 +84,7 @@ fn an_idle_client_takes_less_than_it_may() {
         now: Time::from_millis(1),
         unix_secs: 1_800_000_000,
         pid: 1,
+        host: "here",
     };
     let mut engine = Engine::new(config, origin);
     let open = |engine: &mut Engine, n: usize| {

@@ -30,8 +30,9 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "buffer", "cache", "client", "command", "config", "fetch", "hash", "link", "outbox",
-            "prefix", "protocol", "secret", "session", "stats", "time", "tracking", "wheel",
+            "buffer", "cache", "client", "command", "config", "fetch", "hash", "insight", "link",
+            "outbox", "prefix", "protocol", "secret", "session", "stats", "time", "tracking",
+            "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
@@ -43,8 +44,9 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("helper", &["config"]),
+    ("insight", &["hash", "time"]),
     ("link", &["engine", "outbox", "protocol", "session", "time"]),
-    ("main", &["config", "engine", "helper", "reactor", "socket"]),
+    ("main", &["config", "helper", "reactor", "socket"]),
     ("protocol", &["fuzzing", "secret"]),
     (
         "reactor",

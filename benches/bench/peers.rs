@@ -221,6 +221,7 @@ fn spawn_nearcache(
     // The caller's own settings are meant for another instance than this one.
     command.env_clear().env("PATH", path).current_dir(&dir.0);
     command.env("NEARCACHE_RESP_PORT", resp_port.to_string());
+    command.env("NEARCACHE_ADMIN_PORT", "off");
     command.env("NEARCACHE_HTTP_PORT", http_port.to_string());
     command.env("NEARCACHE_BIND", "127.0.0.1");
     command.env("NEARCACHE_CACHE_TTL_SECS", "1h");

@@ -136,6 +136,7 @@ impl Proxy {
         let path = std::env::var_os("PATH").unwrap_or_default();
         command.env_clear().env("PATH", path).current_dir(&dir.0);
         command.env("NEARCACHE_RESP_PORT", resp_port.to_string());
+        command.env("NEARCACHE_ADMIN_PORT", "off");
         command.env("NEARCACHE_HTTP_PORT", http_port.to_string());
         command.env("NEARCACHE_BIND", "127.0.0.1");
         command.env(

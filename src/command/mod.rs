@@ -144,6 +144,8 @@ pub enum LocalCommand {
     ClientNoTouch,
     /// CLIENT REPLY.
     ClientReply,
+    /// NEARCACHE, which only the proxy knows.
+    Nearcache,
 }
 
 /// The state that makes a call need a link of its own.

@@ -57,11 +57,12 @@ pub(super) fn judge(row: &Row) -> (Policy, Keys) {
 }
 
 /// Commands that Redis may not list and we have a say in all the same.
-pub(super) const SPOKEN_FOR: [(&str, i64); 6] = [
+pub(super) const SPOKEN_FOR: [(&str, i64); 7] = [
     // Redis before 7 knows it without listing it.
     ("quit", -1),
     ("post", -1),
     ("host:", -1),
+    ("nearcache", -1),
     ("client|setinfo", 4),
     ("client|no-touch", 3),
     ("client|maint_notifications", -2),
@@ -120,6 +121,7 @@ fn named(name: &str) -> Option<Policy> {
         "client|no-evict" => local(ClientNoEvict),
         "client|no-touch" => local(ClientNoTouch),
         "client|reply" => local(ClientReply),
+        "nearcache" => local(Nearcache),
         "client|maint_notifications" => policy(Nothing, Way::Refuse(Refusal::MaintNotifications)),
         "post" | "host:" => policy(Nothing, Way::Refuse(Refusal::CrossProtocol)),
         // About the tracking of the asking connection: none on a shared link, and a client that has some is on its own.

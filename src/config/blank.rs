@@ -1,7 +1,7 @@
 //! Every field of the configuration before any row has stored into it.
 #![forbid(unsafe_code)]
 
-use super::{ClientAuth, Coherence, Config, LogLevel, RedisUrl, UpstreamLost};
+use super::{ClientAuth, Coherence, Config, LogLevel, ReadyRequires, RedisUrl, UpstreamLost};
 use std::time::Duration;
 
 impl Config {
@@ -17,6 +17,13 @@ impl Config {
         Config {
             http_port: None,
             resp_port: None,
+            admin_port: None,
+            admin_bind: Vec::new(),
+            admin_clients_max: 0,
+            admin_password: None,
+            admin_allowed_hosts: Vec::new(),
+            ready_requires: ReadyRequires::Nothing,
+            slow_relay: Duration::ZERO,
             bind: Vec::new(),
             redis_url,
             coherence: Coherence::Tracking,

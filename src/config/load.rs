@@ -235,7 +235,7 @@ fn find(name: &str) -> Option<(&'static Row, Form)> {
 }
 
 /// The message about a name that no row has.
-fn unknown(written: &str) -> String {
+pub(super) fn unknown(written: &str) -> String {
     let prefix = if written.starts_with(PREFIX) {
         PREFIX
     } else {
@@ -425,29 +425,31 @@ fn agree(
         let given = keys.iter().find_map(|key| winners.get(key));
         given.map_or(String::new(), |given| given.place.clone())
     };
-    match (config.http_port, config.resp_port) {
-        (None, None) => {
-            let message = "HTTP_PORT and RESP_PORT are both off: nobody could connect; give one of them a port";
+    if (config.http_port, config.resp_port) == (None, None) {
+        let message =
+            "HTTP_PORT and RESP_PORT are both off: nobody could connect; give one of them a port";
+        errors.push(ConfigError {
+            place: place(&["RESP_PORT", "HTTP_PORT"]),
+            message: message.to_string(),
+        });
+    }
+    let ports = [
+        ("HTTP_PORT", config.http_port, &config.bind),
+        ("RESP_PORT", config.resp_port, &config.bind),
+        ("ADMIN_PORT", config.admin_port, &config.admin_bind),
+    ];
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        let ((one, port, _), (other, same, _)) = (ports[one], ports[other]);
+        if let (Some(port), true) = (port, port == same) {
+            let message = format!("{one} and {other} are both {port}; give each its own");
             errors.push(ConfigError {
-                place: place(&["RESP_PORT", "HTTP_PORT"]),
-                message: message.to_string(),
-            });
-        }
-        (Some(http), Some(resp)) if http == resp => {
-            let message = format!("HTTP_PORT and RESP_PORT are both {http}; give each its own");
-            errors.push(ConfigError {
-                place: place(&["RESP_PORT", "HTTP_PORT"]),
+                place: place(&[other, one]),
                 message,
             });
         }
-        _ => {}
     }
-    for (name, port) in [
-        ("RESP_PORT", config.resp_port),
-        ("HTTP_PORT", config.http_port),
-    ] {
-        if port == Some(config.redis_url.port) && is_own_host(&config.redis_url.host, &config.bind)
-        {
+    for (name, port, bind) in ports {
+        if port == Some(config.redis_url.port) && is_own_host(&config.redis_url.host, bind) {
             let message = format!(
                 "REDIS_URL is {}: this proxy itself ({name}); name the Redis behind it",
                 config.redis_url
@@ -578,6 +580,7 @@ mod tests {
                 Kind::Addresses(_) => "127.0.0.9",
                 Kind::Url(_) => "redis://elsewhere",
                 Kind::Path(_) => "/tmp/elsewhere",
+                Kind::Secret(_) => "sesame",
                 Kind::Header(_) => "private",
                 Kind::Origins(_) => "https://elsewhere",
                 Kind::Hosts(_) => "elsewhere",

@@ -106,6 +106,39 @@ pub enum ClientAuth {
     None,
 }
 
+/// What must be there before `/readyz` says that clients should come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadyRequires {
+    /// Only the process itself.
+    Nothing,
+    /// Redis.
+    Redis,
+    /// Redis, and that it tells of changes.
+    Tracking,
+}
+
+/// Something that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text from being printed.
+    pub fn new(text: &str) -> Secret {
+        Secret(text.to_owned())
+    }
+
+    /// The text, to be compared.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// How loud the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -125,6 +158,15 @@ pub enum LogLevel {
 pub struct Config {
     pub http_port: Option<u16>,
     pub resp_port: Option<u16>,
+    pub admin_port: Option<u16>,
+    /// Addresses the admin port listens on.
+    pub admin_bind: Vec<String>,
+    pub admin_clients_max: usize,
+    pub admin_password: Option<Secret>,
+    /// Names that the admin port may be called by, beside IP addresses and `localhost`.
+    pub admin_allowed_hosts: Vec<String>,
+    pub ready_requires: ReadyRequires,
+    pub slow_relay: Duration,
     /// Addresses the data ports listen on: `localhost` (both families) or IP addresses.
     pub bind: Vec<String>,
     pub redis_url: RedisUrl,

@@ -6,7 +6,7 @@
 
 use super::rows::row;
 use super::value::apply;
-use super::{Config, Loaded};
+use super::{Config, Loaded, Setting};
 use std::fmt;
 
 /// A key that is set to something else than it was.
@@ -49,8 +49,10 @@ impl Loaded {
     pub fn take_reloadable(&mut self, read: &Loaded) -> Vec<Change> {
         let mut changes = Vec::new();
         let url_differs = self.config.redis_url != read.config.redis_url;
+        let password_differs = self.config.admin_password != read.config.admin_password;
         for (running, new) in self.settings.iter_mut().zip(&read.settings) {
-            let masked = running.name == "REDIS_URL" && url_differs;
+            let masked = running.name == "REDIS_URL" && url_differs
+                || running.name == "ADMIN_PASSWORD" && password_differs;
             if running.shown == new.shown && !masked {
                 continue;
             }
@@ -71,7 +73,54 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// Takes over one setting that was made with [`Config::with`].
+    pub fn take_setting(&mut self, setting: &Setting) {
+        let Some(row) = row(setting.name) else { return };
+        if apply(row, &setting.shown, None, &mut self.config).is_ok()
+            && let Some(old) = self
+                .settings
+                .iter_mut()
+                .find(|old| old.name == setting.name)
+        {
+            old.clone_from(setting);
+        }
+    }
+}
+
 impl Config {
+    /// The same with another value of one key, which a running process can take, and how it is shown.
+    ///
+    /// # Errors
+    /// One line: there is no such key, it needs a restart, or the value does not fit it or another one.
+    pub fn with(&self, name: &str, value: &str) -> Result<(Config, Setting), String> {
+        let name = name.to_ascii_uppercase();
+        let Some(row) = row(&name) else {
+            return Err(super::load::unknown(&name));
+        };
+        if !row.reloadable {
+            return Err(format!("{} cannot be changed while running", row.name));
+        }
+        if value == "auto" {
+            return Err(format!("{}: auto is for the start; say how much", row.name));
+        }
+        let mut config = self.clone();
+        let shown = apply(row, value, None, &mut config)?;
+        let largest = config.cache_max_value_bytes.max(config.cache_max_key_bytes);
+        if largest > config.cache_max_bytes {
+            return Err(
+                "CACHE_MAX_VALUE_BYTES and CACHE_MAX_KEY_BYTES cannot be more than CACHE_MAX_BYTES"
+                    .to_owned(),
+            );
+        }
+        let setting = Setting {
+            name: row.name,
+            shown,
+            origin: "an operator, while running".to_owned(),
+        };
+        Ok((config, setting))
+    }
+
     /// Whether `other` keeps other keys, or some of them for a shorter time: what is kept already may not be.
     pub fn keeps_less_than(&self, other: &Config) -> bool {
         self.cache_prefixes != other.cache_prefixes

@@ -3,7 +3,7 @@
 //! It knows no key: [`super::rows`] does. The functions here keep a row to what is particular of it.
 #![forbid(unsafe_code)]
 
-use super::{Coherence, Config, LogLevel, RedisUrl};
+use super::{Coherence, Config, LogLevel, RedisUrl, Secret};
 use crate::prefix::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +65,8 @@ pub enum Kind {
     Addresses(fn(&mut Config, Vec<String>)),
     /// Where Redis is. A secret: it may hold a password.
     Url(fn(&mut Config, RedisUrl)),
+    /// Something that is never printed, or nothing.
+    Secret(fn(&mut Config, Option<Secret>)),
     /// The name of a file that holds the value of another key, for secrets.
     FileOf(&'static str),
     /// The name of a file, or nothing.
@@ -266,6 +268,6 @@ pub(super) const fn live(row: Row) -> Row {
 impl Row {
     /// Whether its value may hold a secret and is never printed as it came.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Url(_))
+        matches!(self.kind, Kind::Url(_) | Kind::Secret(_))
     }
 }

@@ -7,7 +7,7 @@
 use super::row::{
     GIB, KIB, Kind, MIB, MS, Row, ZERO, count, live, millis, other, port, secs, share, size,
 };
-use super::{ClientAuth, UpstreamLost};
+use super::{ClientAuth, ReadyRequires, UpstreamLost};
 
 /// Every key.
 pub static ROWS: &[Row] = &[
@@ -33,6 +33,68 @@ pub static ROWS: &[Row] = &[
         "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a password in REDIS_URL whoever \
          reaches these ports reads and writes Redis.",
     ),
+    port(
+        "ADMIN_PORT",
+        "6390",
+        |c, v| c.admin_port = v,
+        "Where the dashboard, /metrics, /healthz and /readyz are, for people and their tools.",
+    ),
+    other(
+        "ADMIN_BIND",
+        "localhost",
+        Kind::Addresses(|c, v| c.admin_bind = v),
+        "Addresses the admin port listens on. It shows names of keys, never values; whoever reaches it from elsewhere \
+         changes nothing without ADMIN_PASSWORD.",
+    ),
+    other(
+        "ADMIN_PASSWORD",
+        "",
+        Kind::Secret(|c, v| c.admin_password = v),
+        "What the admin port wants for all but /metrics, /healthz and /readyz (Basic with the user admin, or Bearer), and \
+         NEARCACHE AUTH for commands that change something. Without one changes are taken from this machine only.",
+    ),
+    other(
+        "ADMIN_PASSWORD_FILE",
+        "",
+        Kind::FileOf("ADMIN_PASSWORD"),
+        "A file whose first line is the ADMIN_PASSWORD.",
+    ),
+    other(
+        "ADMIN_ALLOWED_HOSTS",
+        "",
+        Kind::Hosts(|c, v| c.admin_allowed_hosts = v),
+        "Names by which the admin port may be called beside localhost and IP addresses, as in HTTP_ALLOWED_HOSTS. \
+         /metrics, /healthz and /readyz answer under any.",
+    ),
+    count(
+        "ADMIN_CLIENTS_MAX",
+        "64",
+        (1, 10_000),
+        |c, v| c.admin_clients_max = v,
+        "Connections to the admin port at the same time. They do not count as clients.",
+    ),
+    live(other(
+        "READY_REQUIRES",
+        "nothing",
+        Kind::Choice {
+            words: &["nothing", "redis", "redis,tracking"],
+            set: |c, word| {
+                c.ready_requires = match word {
+                    "redis" => ReadyRequires::Redis,
+                    "redis,tracking" => ReadyRequires::Tracking,
+                    _ => ReadyRequires::Nothing,
+                }
+            },
+        },
+        "What /readyz wants beside a process that listens and is not shutting down. Not Redis by default: when Redis goes \
+         away every proxy would become unready at once, and applications that could go on would be cut off.",
+    )),
+    live(millis(
+        "SLOW_RELAY_MS",
+        "100",
+        |c, v| c.slow_relay = v,
+        "A relayed command that takes this long is remembered with its client (NEARCACHE SLOWLOG, dashboard).",
+    )),
     other(
         "REDIS_URL",
         "redis://127.0.0.1:6379/0",

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::row::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, RedisUrl, fraction, web};
+use super::{Coherence, Config, LogLevel, RedisUrl, Secret, fraction, web};
 use crate::prefix::{Keep, Rule};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -103,6 +103,10 @@ pub fn apply(
             let shown = url.to_string();
             set(config, url);
             Ok(shown)
+        }
+        Kind::Secret(set) => {
+            set(config, (!text.is_empty()).then(|| Secret::new(text)));
+            Ok(if text.is_empty() { "" } else { "***" }.to_string())
         }
         Kind::FileOf(_) => Ok(text.to_string()),
         Kind::Path(set) => {
@@ -218,6 +222,7 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Fraction(_) => "a number from 0 to 1 with at most six decimals".to_string(),
         Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
         Kind::Url(_) => "redis://[user][:password@]host[:port][/database]".to_string(),
+        Kind::Secret(_) => "any text, or nothing".to_string(),
         Kind::FileOf(key) => format!("the name of a file whose first line is the {key}"),
         Kind::Path(_) => "the name of a file".to_string(),
         Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),

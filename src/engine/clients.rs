@@ -45,8 +45,20 @@ impl Engine {
     /// A client was accepted on `port`. `peer` is its address, for CLIENT LIST and the log. `None`: it is one too many;
     /// write what [`Engine::refusal`] says (best effort) and close.
     pub fn open(&mut self, port: Port, peer: SocketAddr) -> Option<ConnId> {
-        if self.clients.len() >= self.config.max_clients {
+        let is_admin = port == Port::Admin;
+        let (now_open, most) = match is_admin {
+            true => (self.admin_clients, self.config.admin_clients_max),
+            false => (self.data_clients(), self.config.max_clients),
+        };
+        if now_open >= most {
             self.stats.count(Counter::ClientsRefused);
+            self.note_event(
+                "limit",
+                format!(
+                    "a client was refused on port {}: {most} are open",
+                    port.name()
+                ),
+            );
             return None;
         }
         let entry = self.clients.vacant_entry();
@@ -70,10 +82,18 @@ impl Engine {
             db,
             self.now,
         ));
-        // An HTTP client says its password with each request.
-        self.clients[index].authenticated = port == Port::Http || !self.demands_password();
-        self.stats.count(Counter::ClientsOpened);
-        if port == Port::Http {
+        // An HTTP client says its password with each request. One of the admin port reads no data, so it must not be
+        // taken for one whose reads may be hits.
+        self.clients[index].authenticated = match port {
+            Port::Http => true,
+            Port::Resp => !self.demands_password(),
+            Port::Admin => false,
+        };
+        match is_admin {
+            true => self.admin_clients += 1,
+            false => self.stats.count(Counter::ClientsOpened),
+        }
+        if port != Port::Resp {
             let first = self
                 .config
                 .http_head_timeout
@@ -81,6 +101,11 @@ impl Engine {
             self.clients[index].timer = Some(self.timers.set(self.now + first, Timer::Client(id)));
         }
         Some(id)
+    }
+
+    /// Clients of the data ports.
+    pub(super) fn data_clients(&self) -> usize {
+        self.clients.len() - self.admin_clients
     }
 
     /// The address on which a client was accepted, for CLIENT LIST.
@@ -98,6 +123,7 @@ impl Engine {
             let port = match client.port {
                 Port::Http => self.config.http_port,
                 Port::Resp => self.config.resp_port,
+                Port::Admin => self.config.admin_port,
             };
             SocketAddr::new(client.peer.addr().ip(), port.unwrap_or(0))
         };
@@ -108,7 +134,7 @@ impl Engine {
     /// What a client that cannot be taken is told before its socket is closed.
     pub fn refusal(&self, port: Port) -> &'static [u8] {
         match port {
-            Port::Http => REFUSAL_HTTP,
+            Port::Http | Port::Admin => REFUSAL_HTTP,
             Port::Resp => REFUSAL_RESP,
         }
     }
@@ -131,7 +157,7 @@ impl Engine {
         let client = &self.clients[ix];
         if client.is_at_rest() && self.may_hit(client) {
             self.receiving = match client.port {
-                Port::Http => Receiving::StraightHttp,
+                Port::Http | Port::Admin => Receiving::StraightHttp,
                 Port::Resp => Receiving::Straight,
             };
             return &mut self.scratch;
@@ -213,7 +239,7 @@ impl Engine {
     fn inbox_limit(&self, ix: usize) -> usize {
         let largest = match self.clients[ix].port {
             Port::Resp => self.config.request_bytes_max,
-            Port::Http => self.http_limits.message_bytes_max(),
+            Port::Http | Port::Admin => self.http_limits.message_bytes_max(),
         };
         largest + READ_BYTES
     }
@@ -247,7 +273,7 @@ impl Engine {
         let mut budget = COMMANDS_PER_TURN;
         let used = match self.clients[ix].port {
             Port::Resp => self.serve_resp(ix, bytes, &mut budget),
-            Port::Http => self.serve_http(ix, bytes, &mut budget),
+            Port::Http | Port::Admin => self.serve_http(ix, bytes, &mut budget),
         };
         if let Some(ix) = self.open_client(id) {
             if self.clients[ix].admitted {
@@ -463,7 +489,11 @@ impl Engine {
         client.owed.clear(&mut self.pool);
         self.resume_link(client.link, 0);
         self.outputs.push_back(Output::Close(client.id));
-        self.stats.count(Counter::ClientsClosed);
+        self.insight.note_close(reason);
+        match client.port {
+            Port::Admin => self.admin_clients -= 1,
+            Port::Http | Port::Resp => self.stats.count(Counter::ClientsClosed),
+        }
         if reason == CloseReason::OutboxOverflow {
             self.stats.count(Counter::OutboxOverflows);
         }

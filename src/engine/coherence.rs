@@ -324,6 +324,7 @@ impl Engine {
             Pushed::Key(key) => {
                 let hash = self.hasher.hash(key);
                 self.stats.count(Counter::Pushes);
+                self.note_pushed(key, hash);
                 // What a script has written is not known: its pushes come while its reply is held.
                 let own = self.measures.is_own(hash, self.now) || !self.barriers.waiting.is_empty();
                 let (counter, cause) = if own {

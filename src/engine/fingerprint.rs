@@ -247,6 +247,7 @@ mod tests {
             now: Time::from_millis(1),
             unix_secs: 0,
             pid: 1,
+            host: "here",
         };
         let mut engine = Engine::new(Config::default(), origin);
         while engine.poll_output().is_some() {}

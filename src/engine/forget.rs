@@ -18,6 +18,8 @@ pub(super) enum Cause {
     Foreign,
     /// It was read beside the fetches (rule L5). It need not have changed.
     Get,
+    /// An operator said so.
+    Asked,
 }
 
 impl Cause {
@@ -49,6 +51,8 @@ pub(super) enum Flush {
     Server,
     /// A hit was found to be wrong.
     Mismatch,
+    /// An operator said so.
+    Asked,
 }
 
 impl Flush {
@@ -57,6 +61,21 @@ impl Flush {
         match poison {
             Poison::Barrier => Flush::Barrier,
             _ => Flush::Command,
+        }
+    }
+
+    /// The reason in words.
+    fn words(self) -> &'static str {
+        match self {
+            Flush::Down => "the connection on which Redis tells of changes was lost",
+            Flush::Up => "Redis was asked to tell of changes",
+            Flush::Pushed => "Redis said that anything may have changed (FLUSHALL, FLUSHDB)",
+            Flush::Command => "a command that may change anything",
+            Flush::Barrier => "a script's changes could not be waited for",
+            Flush::Switch => "the mode or what may be kept was changed",
+            Flush::Server => "Redis is another process",
+            Flush::Mismatch => "a checked hit was wrong",
+            Flush::Asked => "an operator asked for it",
         }
     }
 
@@ -70,6 +89,7 @@ impl Flush {
             Flush::Switch => Counter::FlushesSwitch,
             Flush::Server => Counter::FlushesServer,
             Flush::Mismatch => Counter::FlushesMismatch,
+            Flush::Asked => Counter::FlushesAsked,
         }
     }
 }
@@ -90,7 +110,7 @@ impl Engine {
             _ if !self.switches.holds(Rule::PoisonEntry) => 0,
             // That a value is too large is no answer to anybody: it stays known until the value may be another one.
             Cause::Get => self.cache.remove_readable(hash),
-            Cause::Own | Cause::Foreign => self.cache.remove_name(hash),
+            Cause::Own | Cause::Foreign | Cause::Asked => self.cache.remove_name(hash),
         };
         if self.switches.holds(Rule::PoisonStale) {
             self.aside.remove_name(hash);
@@ -99,11 +119,15 @@ impl Engine {
             self.fetches.forget_name(hash);
         }
         self.verify.explain(hash);
+        self.ghost.forget(hash);
+        if removed > 0 {
+            self.insight.note_forgotten(hash, cause, self.now);
+        }
         self.stats.add(Counter::Invalidations, removed as u64);
         let by = match cause {
             Cause::Own => Counter::InvalidationsOwn,
             Cause::Foreign => Counter::InvalidationsForeign,
-            Cause::Get => return,
+            Cause::Get | Cause::Asked => return,
         };
         self.stats.add(by, removed as u64);
     }
@@ -121,5 +145,10 @@ impl Engine {
         self.verify.explain_all();
         self.stats.count(Counter::Flushes);
         self.stats.count(why.counter());
+        self.ghost.forget_all();
+        self.note_event(
+            "flush",
+            format!("everything kept was dropped: {}", why.words()),
+        );
     }
 }

@@ -1,10 +1,10 @@
 //! Requests of HTTP clients: `/get?key=` is a read like any other, written as HTTP.
 #![forbid(unsafe_code)]
 
-use super::Engine;
 use super::clients::Handled;
 use super::coherence::Stale;
 use super::read::{Freshness, SHARED_BYTES_MIN, error_text};
+use super::{Engine, Port};
 use crate::cache::Content;
 use crate::client::{Client, CloseReason, Framing, HttpAsk, HttpWay, State};
 use crate::fetch::FetchError;
@@ -115,6 +115,9 @@ impl Engine {
     }
 
     fn handle_http(&mut self, ix: usize, request: &Request<'_>, message: &[u8]) -> Handled {
+        if self.clients[ix].port == Port::Admin {
+            return self.handle_admin(ix, request);
+        }
         let mut scratch = std::mem::take(&mut self.http_key);
         let policy = std::mem::take(&mut self.http_policy);
         let routed = route(request, &policy, &mut scratch);
@@ -156,7 +159,7 @@ impl Engine {
         handled
     }
 
-    fn answer_refusal(&mut self, ix: usize, refusal: Refusal, manner: Manner) {
+    pub(super) fn answer_refusal(&mut self, ix: usize, refusal: Refusal, manner: Manner) {
         let (paper, pool, client) = self.paper(ix);
         let envelope = paper.envelope(manner);
         client.reply_with(pool, |out| {

@@ -95,7 +95,7 @@ impl Engine {
         } else {
             "link"
         };
-        let name = format!("nearcache:{}:{kind}{ix}", self.pid);
+        let name = format!("nearcache:{}:{}:{kind}{ix}", self.host, self.pid);
         self.ask(
             ix,
             Purpose::Ignored,
@@ -114,7 +114,7 @@ impl Engine {
         } else {
             self.ask(ix, Purpose::Hello, &[b"HELLO"]);
         }
-        let name = format!("nearcache:{}:inval", self.pid);
+        let name = format!("nearcache:{}:{}:inval", self.host, self.pid);
         self.ask(
             ix,
             Purpose::Ignored,
@@ -443,6 +443,7 @@ impl Engine {
             }
         }
         if let Some(ix) = self.client_index(client) {
+            self.relay_ends(ix);
             let client = &mut self.clients[ix];
             client.relayed -= 1;
             if owed.touch == Touch::All {

@@ -10,12 +10,10 @@
 //! It never changes what is answered. Costs: O(1) per write, push and PONG; a few KiB of memory.
 #![forbid(unsafe_code)]
 
+use crate::insight::latency::Latency;
 use crate::time::Time;
-use hdrhistogram::Histogram;
 use std::time::Duration;
 
-/// What takes longer counts as this.
-const LONGEST: Duration = Duration::from_secs(60);
 /// A write whose push has not come by then will not be told of (it changed nothing): watch another.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pushes remembered, to know of a write at its reply that its push was first.
@@ -29,8 +27,8 @@ const OWN_PLACES: usize = 1024;
 /// All that is measured.
 #[derive(Debug, Clone)]
 pub(super) struct Measures {
-    lag: Histogram<u32>,
-    ping: Histogram<u32>,
+    lag: Latency,
+    ping: Latency,
     watched: Option<(u64, Time)>,
     recent: [(u64, Time); RECENT],
     next_recent: usize,
@@ -40,14 +38,9 @@ pub(super) struct Measures {
 
 impl Default for Measures {
     fn default() -> Measures {
-        let longest = LONGEST.as_micros() as u64;
-        let histogram = || {
-            Histogram::new_with_bounds(1, longest, 2)
-                .expect("1 to a minute in two digits is a valid range")
-        };
         Measures {
-            lag: histogram(),
-            ping: histogram(),
+            lag: Latency::default(),
+            ping: Latency::default(),
             watched: None,
             recent: [(0, Time::ZERO); RECENT],
             next_recent: 0,
@@ -77,7 +70,7 @@ impl Measures {
                 && (now.since(*at) < Duration::from_millis(1) || noted == hash && *at >= sent_at)
         };
         if self.recent.iter().any(pushed_just_now) {
-            self.lag.saturating_record(0);
+            self.lag.record(Duration::ZERO);
             return;
         }
         if self
@@ -93,8 +86,7 @@ impl Measures {
         if let Some((watched, since)) = self.watched
             && watched == hash
         {
-            self.lag
-                .saturating_record(now.since(since).as_micros() as u64);
+            self.lag.record(now.since(since));
             self.watched = None;
         }
         self.recent[self.next_recent] = (hash, now);
@@ -103,20 +95,30 @@ impl Measures {
 
     /// A heartbeat that was sent at `sent_at` is answered.
     pub(super) fn pong(&mut self, sent_at: Time, now: Time) {
-        self.ping
-            .saturating_record(now.since(sent_at).as_micros() as u64);
+        self.ping.record(now.since(sent_at));
+    }
+
+    /// The lags measured.
+    pub(super) fn lag(&self) -> &Latency {
+        &self.lag
+    }
+
+    /// The times of the heartbeats.
+    pub(super) fn ping(&self) -> &Latency {
+        &self.ping
     }
 
     /// Name and value of each figure, times in microseconds.
     pub(super) fn rows(&self) -> impl Iterator<Item = (String, u64)> {
         [("invalidation_lag", &self.lag), ("ping", &self.ping)]
             .into_iter()
-            .flat_map(|(name, histogram)| {
+            .flat_map(|(name, latency)| {
+                let us = |took: Duration| took.as_micros() as u64;
                 [
-                    (format!("{name}_count"), histogram.len()),
-                    (format!("{name}_us_p50"), histogram.value_at_quantile(0.5)),
-                    (format!("{name}_us_p99"), histogram.value_at_quantile(0.99)),
-                    (format!("{name}_us_max"), histogram.max()),
+                    (format!("{name}_count"), latency.count()),
+                    (format!("{name}_us_p50"), us(latency.quantile(0.5))),
+                    (format!("{name}_us_p99"), us(latency.quantile(0.99))),
+                    (format!("{name}_us_max"), us(latency.max())),
                 ]
             })
     }

@@ -14,6 +14,7 @@
 //! commands that count, and the admissions given out. [`Engine::check`] walks all of them.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod admission;
 mod aside;
 mod budget;
@@ -22,6 +23,7 @@ mod coherence;
 mod fingerprint;
 mod forget;
 mod http;
+mod insight;
 mod kept;
 mod links;
 mod local;
@@ -47,9 +49,10 @@ use crate::buffer;
 use crate::cache::{Cache, Limits};
 use crate::client::Client;
 use crate::command::table::Table;
-use crate::config::{Coherence, Config, LogLevel};
+use crate::config::{Coherence, Config, LogLevel, Setting};
 use crate::fetch::{Completion, Fetches, Job};
 use crate::hash::{KeyHasher, PrehashedMap};
+use crate::insight::ghost::Ghost;
 use crate::link::{self, Link};
 use crate::outbox;
 use crate::prefix::Prefixes;
@@ -61,6 +64,7 @@ use admission::Admission;
 use aside::Aside;
 pub use clients::Drained;
 use coherence::Barriers;
+use insight::Insight;
 use measure::Measures;
 use own::OwnLinks;
 use slab::Slab;
@@ -112,6 +116,19 @@ pub enum Port {
     Http,
     /// The Redis protocol.
     Resp,
+    /// HTTP/1, for whoever runs the proxy.
+    Admin,
+}
+
+impl Port {
+    /// One word for people and figures.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Port::Http => "http",
+            Port::Resp => "resp",
+            Port::Admin => "admin",
+        }
+    }
 }
 
 /// What the shell must do next. Drained with [`Engine::poll_output`] after every other call.
@@ -138,6 +155,8 @@ pub enum Output {
     Close(ConnId),
     /// Something worth a log line, said once.
     Log(LogLevel, String),
+    /// An operator has changed this setting; it is in force here already.
+    Set(Setting),
 }
 
 /// What a time-bound call left undone.
@@ -160,6 +179,8 @@ pub struct Origin {
     pub unix_secs: u64,
     /// The process id, for upstream connection names and `INFO`.
     pub pid: u32,
+    /// The name of this machine, for upstream connection names.
+    pub host: &'static str,
 }
 
 /// How many of a client's outstanding commands touch a key (by the hash of its name).
@@ -177,6 +198,9 @@ pub struct Engine {
     request_limits: RequestLimits,
     http_limits: crate::protocol::http::Limits,
     http_policy: crate::protocol::http::route::Policy,
+    admin_policy: crate::protocol::http::admin::AdminPolicy,
+    /// Every key of the configuration as it may be shown.
+    settings: Vec<Setting>,
     /// Which keys may be kept.
     prefixes: Prefixes,
     now: Time,
@@ -184,6 +208,7 @@ pub struct Engine {
     unix_secs: u64,
     date: [u8; 29],
     pid: u32,
+    host: &'static str,
     /// State of the jitter's generator.
     random: u64,
     cache: Cache,
@@ -193,6 +218,8 @@ pub struct Engine {
     clients: Slab<Client>,
     client_generations: Vec<u32>,
     clients_opened: u64,
+    /// Clients of the admin port, which are bounded and counted by themselves.
+    admin_clients: usize,
     links: Slab<Link>,
     link_generations: Vec<u32>,
     /// The shared links, by the clients they serve.
@@ -213,6 +240,13 @@ pub struct Engine {
     /// At DOWN: when it was last known what has changed.
     known_since: Time,
     verify: Verify,
+    /// The number of hits at which the next one is sampled, by `verify` or `insight`.
+    sample_due: u64,
+    /// Apart, because nothing that is often done looks at it.
+    insight: Box<Insight>,
+    /// A sampled hit is about to be written: the shell is asked for the time.
+    is_timing: bool,
+    ghost: Ghost,
     warm: Warm,
     toucher: Toucher,
     table: Table,
@@ -274,12 +308,15 @@ impl Engine {
             },
             http_limits: crate::protocol::http::Limits::DEFAULT,
             http_policy: local::http_policy(&config),
+            admin_policy: admin::admin_policy(&config),
+            settings: Vec::new(),
             prefixes: Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes),
             now: origin.now,
             started: origin.now,
             unix_secs: origin.unix_secs,
             date: crate::protocol::http::response::date(origin.unix_secs),
             pid: origin.pid,
+            host: origin.host,
             random: origin.seed[0],
             cache: Cache::new(limits, origin.now),
             fetches: Fetches::default(),
@@ -287,6 +324,7 @@ impl Engine {
             clients: Slab::new(),
             client_generations: Vec::new(),
             clients_opened: 0,
+            admin_clients: 0,
             links: Slab::new(),
             link_generations: Vec::new(),
             pools: BTreeMap::new(),
@@ -302,6 +340,10 @@ impl Engine {
             strain: budget::Strain::default(),
             known_since: origin.now,
             verify: Verify::new(),
+            sample_due: 0,
+            insight: Box::new(Insight::new(origin.seed[1])),
+            is_timing: false,
+            ghost: Ghost::default(),
             warm: Warm::default(),
             toucher: Toucher::new(origin.now),
             table: Table::builtin(),

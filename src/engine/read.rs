@@ -57,14 +57,17 @@ impl Engine {
     /// A GET of one key. Rule L5 has been looked at before: nothing outstanding of this client touches the key.
     pub(super) fn read(&mut self, ix: usize, read: Read<'_>) -> Handled {
         let db = self.clients[ix].db;
+        if self.ghost.follows(read.hash) {
+            self.ghost.note(read.hash, self.now);
+        }
         if read.freshness == Freshness::Cached {
             let usable = self.now < self.hits_until;
             match self.cache.get(db, read.key, read.hash, self.now) {
                 Some(Content::TooLarge) => return self.relay_read(ix, read, Length::Long),
                 Some(_) if usable => {
                     self.stats.count(Counter::Hits);
-                    if self.stats.get(Counter::Hits) >= self.verify.due {
-                        self.check_hit(db, read.key, read.hash);
+                    if self.stats.get(Counter::Hits) >= self.sample_due {
+                        self.sample_hit(db, read.key, read.hash);
                     }
                     self.answer_hit(ix, &read);
                     return Handled::Done;
@@ -166,6 +169,7 @@ impl Engine {
         };
         let waiter = self.owe_fetch(ix, read.hash, read.http);
         self.begin_fetch(name, vec![waiter]);
+        self.note_miss(name.db, name.key, name.hash);
         self.stats.count(Counter::Misses);
         Handled::Done
     }
@@ -232,6 +236,9 @@ impl Engine {
         let waiters = std::mem::take(&mut flight.waiters);
         match result {
             Ok(fetched) => {
+                if !waiters.is_empty() {
+                    self.insight.miss.record(self.now.since(flight.dispatched));
+                }
                 // Rule L18: what waits aside is older than what was just read.
                 if self.switches.holds(Rule::SuccessDropsStale) {
                     self.aside.remove(flight.db, &flight.key, flight.hash);
@@ -252,6 +259,7 @@ impl Engine {
             }
             Err(error) => {
                 self.stats.count(Counter::FetchErrors);
+                self.insight.note_fetch_error(&error);
                 let stale = self.stale_instead(&error, flight.db, &flight.key, flight.hash);
                 for waiter in waiters {
                     match &stale {
@@ -307,6 +315,7 @@ impl Engine {
             ping: self.tracking.newest_sent() as u16,
         };
         let stored = self.cache.put(put, self.now);
+        self.ghost.fetched(flight.hash, deadline);
         if self.cache.bytes() + self.aside.bytes_lapsed() > self.cache.limits().bytes_max {
             self.aside.clear_lapsed();
         }
@@ -446,6 +455,7 @@ impl Engine {
     /// Answers a read that cannot even be begun, in the order of the client's replies.
     fn answer_error_now(&mut self, ix: usize, http: Option<&HttpAsk>, error: &FetchError) {
         self.stats.count(Counter::FetchErrors);
+        self.insight.note_fetch_error(error);
         match http {
             Some(ask) => self.http_fetch_error(ix, None, ask, error),
             None if matches!(error, FetchError::Unreachable(_))

@@ -239,6 +239,7 @@ impl Engine {
         });
         link.outbox.append(command.frame, &mut self.pool);
         self.stats.count(Counter::Relayed);
+        self.relay_begins(ix);
         self.flush_link(link_ix);
     }
 

@@ -149,7 +149,7 @@ impl Engine {
             return 0;
         }
         let client = &mut self.clients[ix];
-        let (mut at, mut hits, mut last) = (0, 0, 0);
+        let (mut at, mut hits) = (0, 0);
         while *budget > hits {
             let Some((key, used)) = get_at_start(&bytes[at..]) else {
                 break;
@@ -165,7 +165,9 @@ impl Engine {
                 None => client.reply_with(&mut self.pool, |out| value.append_reply(out)),
                 Some(shared) => client.reply_shared(shared, 0..shared.len(), &mut self.pool),
             }
-            last = at;
+            if self.ghost.follows(hash) {
+                self.ghost.note(hash, self.now);
+            }
             at += used;
             hits += 1;
         }
@@ -174,8 +176,8 @@ impl Engine {
         }
         *budget -= hits;
         self.stats.add(Counter::Hits, hits as u64);
-        if self.stats.get(Counter::Hits) >= self.verify.due {
-            self.check_last_hit(ix, &bytes[last..at]);
+        if self.stats.get(Counter::Hits) >= self.sample_due {
+            self.sample_of_row(ix, &bytes[..at], hits as u64);
         }
         at
     }

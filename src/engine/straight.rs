@@ -18,7 +18,6 @@ use crate::client::{Client, Framing, Mute};
 use crate::command;
 use crate::protocol::http::KnownHead;
 use crate::protocol::http::hit::{self, Hit};
-use crate::protocol::resp::request::get_at_start;
 use crate::stats::Counter;
 
 /// How many known heads are kept: more HTTP clients than this share them, 1 KiB each at most. Clients of one program
@@ -120,6 +119,9 @@ impl Engine {
             let Some(room_behind) = value.write_reply(room) else {
                 break;
             };
+            if self.ghost.follows(hash) {
+                self.ghost.note(hash, now);
+            }
             left = room_behind.len();
             (room, rest) = (room_behind, behind);
             hits += 1;
@@ -131,23 +133,11 @@ impl Engine {
         }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
-        if self.stats.get(Counter::Hits) >= self.verify.due {
-            self.check_last_of(ix, at);
+        if self.stats.get(Counter::Hits) >= self.sample_due {
+            let bytes = self.scratch[..at].to_vec();
+            self.sample_of_row(ix, &bytes, hits);
         }
         at
-    }
-
-    /// Compares the last of the GETs that the first `end` bytes of the scratch are.
-    #[cold]
-    fn check_last_of(&mut self, ix: usize, end: usize) {
-        let mut last = &self.scratch[..end];
-        while let Some((_, used)) = get_at_start(last) {
-            if used == last.len() {
-                let last = last.to_vec();
-                return self.check_last_hit(ix, &last);
-            }
-            last = &last[used..];
-        }
     }
 
     /// The same for HTTP: requests that differ from one that was understood in nothing but the key.
@@ -193,6 +183,9 @@ impl Engine {
             let Some(behind) = hit::write(room, &self.hit_middle, &hit) else {
                 break;
             };
+            if self.ghost.follows(hash) {
+                self.ghost.note(hash, self.now);
+            }
             left = behind.len();
             room = behind;
             last = at;
@@ -205,11 +198,11 @@ impl Engine {
         }
         self.stats.add(Counter::Hits, hits);
         self.stats.add(Counter::BytesIn, at as u64);
-        if self.stats.get(Counter::Hits) >= self.verify.due
+        if self.stats.get(Counter::Hits) >= self.sample_due
             && let Some((key, _)) = known.get_at_start(&self.scratch[last..at])
         {
             let (db, key) = (self.clients[ix].db, key.to_vec());
-            self.check_hit(db, &key, self.hasher.hash(&key));
+            self.sample_hit(db, &key, self.hasher.hash(&key));
         }
         at
     }

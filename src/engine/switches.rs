@@ -138,6 +138,8 @@ impl Engine {
         self.scratch = vec![0; 4096];
         self.pool.drop_spare();
         self.inbox_pool.drop_spare();
+        self.insight.hold_little();
+        self.ghost = crate::insight::ghost::Ghost::none();
     }
 
     /// With rule L16 turned off: an own command poisons its keys in the database of `REDIS_URL` only.

@@ -157,6 +157,7 @@ impl Engine {
             };
             self.upstream.pause = Duration::ZERO;
             self.stats.count(Counter::UpstreamLost);
+            self.note_event("lost", format!("Redis is lost: {why}"));
             self.log(LogLevel::Warn, format!("Redis is lost: {why}"));
             return self.connect_control();
         }

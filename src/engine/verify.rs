@@ -10,8 +10,7 @@
 //!
 //! A relayed GET of the key explains a difference too, though it need not: that errs on the quiet side.
 //!
-//! Costs: on the hit path one comparison for a row of hits, with a counter that is there anyway: whoever else comes to
-//! sample hits makes `due` the least of what is due. At most [`CHECKS_PER_SEC`] checks begin in a
+//! Costs: on the hit path one comparison for a row of hits, shared with whoever else samples hits (`insight.rs`). At most [`CHECKS_PER_SEC`] checks begin in a
 //! second, of values up to [`VALUE_BYTES_MAX`]; a verdict needs no PING of its own, it waits for the next heartbeats.
 #![forbid(unsafe_code)]
 
@@ -21,7 +20,6 @@ use super::{Engine, Output};
 use crate::cache::Content;
 use crate::config::{Coherence, LogLevel};
 use crate::fetch::{Completion, FetchId, Job};
-use crate::protocol::resp::request::get_at_start;
 use crate::stats::Counter;
 use crate::time::Time;
 use crate::tracking::State;
@@ -120,11 +118,12 @@ impl Engine {
         let ppm = self.config.verify_sample_ppm;
         if ppm == 0 {
             self.verify.due = u64::MAX;
-            return;
+            return self.plan_samples();
         }
         let mean = u64::from(MILLION / ppm.min(MILLION));
         let gap = 1 + self.random() % (2 * mean - 1);
         self.verify.due = self.stats.get(Counter::Hits) + gap;
+        self.plan_samples();
     }
 
     /// The sampled hit: this is about to be answered from memory.
@@ -165,15 +164,6 @@ impl Engine {
             key: key.to_vec(),
             dispatched: self.now,
         }));
-    }
-
-    /// A row of hits has passed the one to be sampled: its last GET is taken instead, if the row had any.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn check_last_hit(&mut self, ix: usize, last: &[u8]) {
-        if let Some((key, _)) = get_at_start(last) {
-            self.check_hit(self.clients[ix].db, key, self.hasher.hash(key));
-        }
     }
 
     /// Redis's answer to a check.

@@ -58,6 +58,8 @@ struct Settings {
     timeout: Duration,
     connect_timeout: Duration,
     batch_max: usize,
+    /// What the workers' connections are called, before their numbers.
+    name: String,
 }
 
 impl Fetcher {
@@ -73,6 +75,11 @@ impl Fetcher {
             timeout: config.redis_timeout,
             connect_timeout: config.redis_connect_timeout,
             batch_max: config.fetch_batch_max.max(1),
+            name: format!(
+                "nearcache:{}:{}:fetch",
+                socket::host_name(),
+                std::process::id()
+            ),
         };
         let completions = Arc::new(Completions {
             list: Mutex::default(),

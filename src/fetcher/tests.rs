@@ -69,7 +69,7 @@ impl Server {
             .unwrap();
         let ids = list
             .lines()
-            .filter(|line| line.contains("name=nearcache:fetch"));
+            .filter(|line| line.contains("name=nearcache:") && line.contains(":fetch"));
         let ids: Vec<&str> = ids
             .map(|line| line.split(' ').next().unwrap().strip_prefix("id=").unwrap())
             .collect();

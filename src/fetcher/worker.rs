@@ -171,7 +171,10 @@ impl Worker {
     }
 
     fn connect(&mut self) {
-        match Upstream::connect(&self.settings, format!("nearcache:fetch{}", self.index)) {
+        match Upstream::connect(
+            &self.settings,
+            format!("{}{}", self.settings.name, self.index),
+        ) {
             Ok(upstream) => {
                 self.queue.open();
                 if matches!(self.link, Link::Away { .. }) {

@@ -20,6 +20,7 @@ impl Reactor {
             self.drain
         );
         self.log.log(LogLevel::Info, text);
+        self.notify.stopping();
         let closing = CLOSING_TIME.min(self.drain * 2 / 5);
         self.serve_until = Some(self.now + self.drain.saturating_sub(closing));
         self.drain_until = Some(self.now + self.drain.saturating_sub(DRAIN_RESERVE));

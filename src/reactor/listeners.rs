@@ -62,13 +62,29 @@ impl Listeners {
     /// One line that names the port, its key and, where that can be found out, the process that has it.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Listeners, String> {
         let ports = [
-            (Port::Http, "HTTP_PORT", config.http_port),
-            (Port::Resp, "RESP_PORT", config.resp_port),
+            (Port::Http, "HTTP_PORT", config.http_port, &config.bind),
+            (Port::Resp, "RESP_PORT", config.resp_port, &config.bind),
+            (
+                Port::Admin,
+                "ADMIN_PORT",
+                config.admin_port,
+                &config.admin_bind,
+            ),
         ];
+        let mut inherited = socket::inherited_listeners()
+            .map_err(|e| format!("cannot take the sockets of the service manager: {e}"))?;
         let mut listeners = Listeners::default();
-        for (port, key, number) in ports {
+        for (port, key, number, binds) in ports {
             let Some(number) = number else { continue };
-            for bind in &config.bind {
+            // What the service manager holds open for this port is used as it is, and nothing else is opened for it.
+            let (given, rest) = inherited
+                .into_iter()
+                .partition(|(_, address): &(_, SocketAddr)| address.port() == number);
+            inherited = rest;
+            if listeners.take(given, port, registry)? {
+                continue;
+            }
+            for bind in binds {
                 listeners
                     .bind_name(bind, port, number, registry)
                     .map_err(|(address, e)| {
@@ -81,7 +97,27 @@ impl Listeners {
                     })?;
             }
         }
+        if let Some((_, address)) = inherited.first() {
+            return Err(format!(
+                "the service manager passed a socket on {address}, which is none of HTTP_PORT, RESP_PORT and ADMIN_PORT"
+            ));
+        }
         Ok(listeners)
+    }
+
+    /// Takes sockets that were open already; says whether there was one.
+    fn take(
+        &mut self,
+        given: Vec<(std::net::TcpListener, SocketAddr)>,
+        port: Port,
+        registry: &Registry,
+    ) -> Result<bool, String> {
+        let any = !given.is_empty();
+        for (socket, address) in given {
+            self.add(TcpListener::from_std(socket), address, port, registry)
+                .map_err(|e| format!("cannot use the passed socket on {address}: {e}"))?;
+        }
+        Ok(any)
     }
 
     fn bind_name(
@@ -126,8 +162,19 @@ impl Listeners {
         port: Port,
         registry: &Registry,
     ) -> io::Result<SocketAddr> {
-        let mut socket = TcpListener::from_std(socket::listen(address)?);
+        let socket = TcpListener::from_std(socket::listen(address)?);
         let address = socket.local_addr()?;
+        self.add(socket, address, port, registry)?;
+        Ok(address)
+    }
+
+    fn add(
+        &mut self,
+        mut socket: TcpListener,
+        address: SocketAddr,
+        port: Port,
+        registry: &Registry,
+    ) -> io::Result<()> {
         let token = Source::Listener(self.list.len()).token();
         registry.register(&mut socket, token, Interest::READABLE)?;
         self.list.push(Listener {
@@ -136,7 +183,7 @@ impl Listeners {
             address,
             ready: false,
         });
-        Ok(address)
+        Ok(())
     }
 
     /// Where clients are taken.
@@ -233,6 +280,7 @@ mod tests {
         Config {
             http_port: any,
             resp_port: any,
+            admin_port: None,
             bind: vec![bind.to_owned()],
             ..Config::default()
         }

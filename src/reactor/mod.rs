@@ -25,6 +25,7 @@ mod connecting;
 mod dialer;
 mod drain;
 mod listeners;
+mod notify;
 mod owner;
 pub mod reload;
 mod signals;
@@ -44,6 +45,7 @@ use listeners::{Accepted, Listeners};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
+use notify::Notify;
 use signals::{Asked, Signals};
 use sockets::{Flag, Socket, Sockets, Source, Stage};
 use std::collections::VecDeque;
@@ -109,6 +111,7 @@ pub struct Reactor {
     drain_until: Option<Time>,
     waker: Arc<Waker>,
     reloader: Option<reload::Reloader>,
+    notify: Notify,
 }
 
 impl Reactor {
@@ -132,6 +135,7 @@ impl Reactor {
             now,
             unix_secs: wall.unix_secs(now),
             pid: std::process::id(),
+            host: socket::host_name(),
         };
         Ok(Reactor {
             poll,
@@ -142,6 +146,7 @@ impl Reactor {
             signals: None,
             waker,
             reloader: None,
+            notify: Notify::from_environment(now),
             dialer,
             sockets: Sockets::default(),
             ready_links: VecDeque::new(),
@@ -179,6 +184,7 @@ impl Reactor {
     /// Only when waiting for events fails, which no load and no peer can cause.
     pub fn run(mut self) -> io::Result<Ended> {
         self.handle_outputs();
+        self.notify.ready();
         let mut events = Events::with_capacity(EVENTS_MAX);
         let ended = loop {
             self.turn(&mut events)?;
@@ -198,6 +204,7 @@ impl Reactor {
             result => result?,
         }
         self.now = socket::now();
+        self.notify.beat(self.now);
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events(events);
@@ -248,6 +255,7 @@ impl Reactor {
             self.engine.next_deadline(),
             self.listeners.next_deadline(),
             self.serve_until,
+            self.notify.next_deadline(),
             self.drain_until,
         ];
         // `now` is this turn's beginning, so a wait may end late by the length of the turn. Nothing that has to be exact
@@ -516,7 +524,7 @@ impl Reactor {
         }
         let keepalive = match port {
             // HTTP has an idle time-out of its own.
-            Port::Http => None,
+            Port::Http | Port::Admin => None,
             Port::Resp => Some(socket::KEEPALIVE_CLIENT),
         };
         let token = Source::Socket(id.place).token();
@@ -580,6 +588,7 @@ impl Reactor {
                 Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
                 Output::Log(level, text) => self.log.log(level, text),
+                Output::Set(setting) => self.take_setting(&setting),
             }
         }
     }

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use crate::config::{Loaded, LogLevel};
+use crate::config::{Loaded, LogLevel, Setting};
 use crate::helper;
 use mio::Waker;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,7 +76,18 @@ impl Reactor {
     /// SIGHUP reads the configuration anew with `reader`; `running` is the one in force.
     pub fn reload_with(&mut self, reader: Reader, running: Loaded) {
         let (waker, helper) = (self.waker.clone(), self.log.clone());
+        self.engine.show_settings(&running.settings);
         self.reloader = Some(Reloader::new(reader, running, waker, helper));
+    }
+
+    /// The engine has put this in force: what is read at the next reload is compared with it.
+    pub(super) fn take_setting(&mut self, setting: &Setting) {
+        let Some(reloader) = &mut self.reloader else {
+            return;
+        };
+        reloader.running.take_setting(setting);
+        self.drain = reloader.running.config.drain;
+        self.log.set_level(reloader.running.config.log_level);
     }
 
     pub(super) fn ask_for_reload(&mut self) {
@@ -116,7 +127,9 @@ impl Reactor {
         let config = reloader.running.config.clone();
         let level = config.log_level;
         (self.drain, self.drain_accept) = (config.drain, config.drain_accept);
+        let settings = reloader.running.settings.clone();
         self.engine.reload(config);
+        self.engine.show_settings(&settings);
         self.handle_outputs();
         // What changes is said as long as either level would have it said.
         self.log.set_level(level.max(level_before));

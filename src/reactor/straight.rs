@@ -8,6 +8,7 @@
 use super::Reactor;
 use super::sockets::{Flag, Source, Stage};
 use crate::engine::{AtOnce, ConnId, Place};
+use crate::socket;
 use mio::Events;
 use mio::event::Event;
 use std::io;
@@ -65,6 +66,9 @@ impl Reactor {
                 Ok(sent) if sent == replies.len() => self.engine.sent_at_once(id, sent),
                 written => self.keep_unwritten(id, written),
             },
+        }
+        if self.engine.is_timing() {
+            self.engine.timed(socket::now());
         }
         if more {
             self.list(place);

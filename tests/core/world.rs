@@ -118,6 +118,7 @@ impl World {
             now: START,
             unix_secs: 1_800_000_000,
             pid: 7,
+            host: "here",
         };
         let mut world = World {
             engine: Engine::new(config, origin),
@@ -577,7 +578,7 @@ impl World {
                 },
                 Output::Log(_, text) => self.tell("engine logs", &text, b""),
                 Output::Renew => self.renewals += 1,
-                Output::Recovered => {}
+                Output::Recovered | Output::Set(_) => {}
             }
         }
     }

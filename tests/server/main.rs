@@ -29,7 +29,9 @@
 mod support;
 
 mod abuse;
+mod admin;
 mod auth;
+mod browser;
 mod budgets;
 mod buffers;
 mod client_command;
@@ -57,6 +59,7 @@ mod http_tools;
 mod kept;
 mod large;
 mod limits;
+mod nearcache_command;
 mod oracle;
 mod outages;
 mod own_blocking;
@@ -68,6 +71,7 @@ mod pipelining;
 mod refusals;
 mod reload;
 mod script;
+mod service_manager;
 mod session;
 mod shutdown;
 mod soak;

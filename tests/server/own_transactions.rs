@@ -458,12 +458,10 @@ fn transactions_in_one_piece_of_many_clients_do_not_mix() {
 #[test]
 fn each_command_of_a_transaction_in_one_piece_has_its_error_while_redis_is_away() {
     let mut redis = RedisServer::start();
-    let proxy = Proxy::start(&redis);
+    let proxy = Proxy::to(&redis).lost_is_an_error().start();
     let mut client = proxy.resp();
     redis.kill();
-    eventually("it is known", PATIENCE, || {
-        proxy.resp().line("PING").is_own_error()
-    });
+    proxy.await_redis("away");
     let unit = ["MULTI", "INCR n", "GET n", "EXEC", "ECHO x"].map(encode_line);
     for _ in 0..3 {
         client.send(&unit.concat());

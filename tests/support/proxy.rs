@@ -75,6 +75,9 @@ pub struct ProxyBuilder {
     http_key: &'static str,
     http_is_off: bool,
     resp_is_off: bool,
+    with_admin: bool,
+    admin_port: Option<u16>,
+    inherited: Option<std::sync::Arc<std::net::TcpListener>>,
     shell_prefix: Option<String>,
     password: Option<&'static str>,
     config_file: Option<String>,
@@ -89,6 +92,8 @@ pub struct Proxy {
     pub http_port: u16,
     /// Where it speaks RESP.
     pub resp_port: u16,
+    /// Where its operator looks, if it was started with an admin port.
+    pub admin_port: u16,
     /// What a client must say first.
     password: Option<&'static str>,
     directory: Scratch,
@@ -157,6 +162,26 @@ impl ProxyBuilder {
         self
     }
 
+    /// With an admin port, which tests do without otherwise.
+    pub fn with_admin(mut self) -> ProxyBuilder {
+        self.with_admin = true;
+        self
+    }
+
+    /// With its admin port here.
+    pub fn with_admin_on(mut self, port: u16) -> ProxyBuilder {
+        self.admin_port = Some(port);
+        self.with_admin()
+    }
+
+    /// It is passed this socket as a service manager does.
+    pub fn inheriting(mut self, socket: &std::sync::Arc<std::net::TcpListener>) -> ProxyBuilder {
+        self.inherited = Some(std::sync::Arc::clone(socket));
+        self.after_shell(
+            "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS",
+        )
+    }
+
     /// Runs shell code first, in the process that becomes the proxy (`ulimit -n 64`).
     pub fn after_shell(mut self, code: &str) -> ProxyBuilder {
         self.shell_prefix = Some(code.to_string());
@@ -183,6 +208,7 @@ impl ProxyBuilder {
         let directory = Scratch::new("proxy");
         let http_port = self.http_port.unwrap_or_else(free_port);
         let resp_port = self.resp_port.unwrap_or_else(free_port);
+        let admin_port = self.admin_port.unwrap_or_else(free_port);
         let binary = env!("CARGO_BIN_EXE_nearcache");
         let mut command = match &self.shell_prefix {
             None => Command::new(binary),
@@ -208,9 +234,14 @@ impl ProxyBuilder {
         );
         command
             .env(self.http_key, port_or_off(http_port, self.http_is_off))
-            .env("RESP_PORT", port_or_off(resp_port, self.resp_is_off));
+            .env("RESP_PORT", port_or_off(resp_port, self.resp_is_off))
+            .env("ADMIN_PORT", port_or_off(admin_port, !self.with_admin));
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
         command.current_dir(directory.path()).stdin(Stdio::null());
+        if let Some(socket) = &self.inherited {
+            let socket = socket.try_clone().expect("a socket can be doubled");
+            command.stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)));
+        }
         let log = File::create(directory.path().join("stderr"))
             .expect("our own directory can be written");
         command
@@ -222,6 +253,7 @@ impl ProxyBuilder {
             running: true,
             http_port,
             resp_port,
+            admin_port,
             password: self.password,
             directory,
         };
@@ -316,6 +348,9 @@ impl Proxy {
             http_key: "HTTP_PORT",
             http_is_off: false,
             resp_is_off: false,
+            with_admin: false,
+            admin_port: None,
+            inherited: None,
             shell_prefix: None,
             password: None,
             config_file: None,
@@ -332,6 +367,12 @@ impl Proxy {
     #[track_caller]
     pub fn http(&self) -> HttpClient {
         HttpClient::connect(self.http_port)
+    }
+
+    /// A new connection to the admin port.
+    #[track_caller]
+    pub fn admin(&self) -> HttpClient {
+        HttpClient::connect(self.admin_port)
     }
 
     /// The section `# Nearcache` of INFO.

@@ -1,7 +1,7 @@
 //! What the proxy answers itself: who the client is, what the connection is, and how the proxy is doing.
 //!
 //! Here is which command is answered by what; `hello.rs`, `auth.rs`, `select.rs`, `client_command.rs`,
-//! `client_list.rs` and `info.rs` do it.
+//! `client_list.rs`, `info.rs` and `nearcache.rs` do it.
 #![forbid(unsafe_code)]
 
 mod auth;
@@ -9,6 +9,7 @@ mod client_command;
 mod client_list;
 mod hello;
 mod info;
+mod nearcache;
 mod select;
 
 use super::Engine;
@@ -77,6 +78,7 @@ impl Engine {
             LocalCommand::ClientList => self.client_list(ix, request),
             LocalCommand::ClientKill => self.client_kill(ix, request),
             LocalCommand::ClientUnblock => return self.client_unblock(ix, request),
+            LocalCommand::Nearcache => self.nearcache(ix, request),
             LocalCommand::Info => debug_assert!(false, "INFO goes upstream"),
         }
         Handled::Done
@@ -105,6 +107,9 @@ impl Engine {
         client.db = self.config.redis_url.db;
         client.mute = Mute::Off;
         client.authenticated = !demands_password;
+        if let Some(extras) = &mut client.extras {
+            extras.admin = false;
+        }
         // The names of the library stay: it is still the one behind the connection.
         client.set_name(None);
         client.reply(b"+RESET\r\n", &mut self.pool);

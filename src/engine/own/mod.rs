@@ -181,7 +181,7 @@ impl Engine {
         if self.own_of(link).session.name == name {
             return;
         }
-        let ours = format!("nearcache:{}:own{link}", self.pid);
+        let ours = format!("nearcache:{}:{}:own{link}", self.host, self.pid);
         let shown = name.as_deref().unwrap_or(ours.as_bytes()).to_vec();
         self.ask(link, Purpose::Ignored, &[b"CLIENT", b"SETNAME", &shown]);
         self.own_of(link).session.name = name;
@@ -471,6 +471,7 @@ fn place(command: LocalCommand, not_here: bool) -> Place {
         | LocalCommand::ClientUnblock
         | LocalCommand::ClientNoEvict
         | LocalCommand::ClientNoTouch
-        | LocalCommand::ClientReply => Place::HereInTurn,
+        | LocalCommand::ClientReply
+        | LocalCommand::Nearcache => Place::HereInTurn,
     }
 }

@@ -26,6 +26,7 @@ impl Bench {
             now: Time::from_millis(1),
             unix_secs: 0,
             pid: 1,
+            host: "here",
         };
         let mut bench = Bench {
             engine: Engine::new(config, origin),

@@ -27,6 +27,7 @@ fn engine_of(config: Config) -> Engine {
         now,
         unix_secs: 0,
         pid: 1,
+        host: "here",
     };
     let mut engine = Engine::new(config, origin);
     engine.hits_until = now + Duration::from_secs(60);

@@ -177,6 +177,7 @@ impl World {
             now: START,
             unix_secs: 1_800_000_000,
             pid: 7,
+            host: "here",
         };
         let mut world = World {
             engine: Engine::new(config(choice), origin),
@@ -507,7 +508,7 @@ impl World {
                         self.wires.remove(&id).expect("a link is closed once");
                     }
                 },
-                Output::Renew | Output::Recovered | Output::Log(..) => {}
+                Output::Renew | Output::Recovered | Output::Log(..) | Output::Set(_) => {}
             }
         }
     }

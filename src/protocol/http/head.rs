@@ -23,7 +23,9 @@ pub enum Method {
     Options,
     /// CONNECT, which alone names a host and a port and no path.
     Connect,
-    /// Another method that HTTP servers know: POST, PUT, DELETE, TRACE, PATCH.
+    /// POST.
+    Post,
+    /// Another method that HTTP servers know: PUT, DELETE, TRACE, PATCH.
     Known,
     /// A token nobody has told us of.
     Unknown,
@@ -221,7 +223,8 @@ fn method_of(line: &[u8]) -> Result<(Method, usize), Refusal> {
         b"HEAD" => Method::Head,
         b"OPTIONS" => Method::Options,
         b"CONNECT" => Method::Connect,
-        b"POST" | b"PUT" | b"DELETE" | b"TRACE" | b"PATCH" => Method::Known,
+        b"POST" => Method::Post,
+        b"PUT" | b"DELETE" | b"TRACE" | b"PATCH" => Method::Known,
         token if octets::all(token, octets::TOKEN) => Method::Unknown,
         _ => return Err(Refusal::RequestLine),
     };

@@ -12,12 +12,14 @@
 //! comes later than the head); chunk framing once; content never.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 mod body;
 pub mod credentials;
 mod head;
 pub mod hit;
 mod known;
 mod octets;
+pub mod page;
 pub mod query;
 mod refusal;
 pub mod response;

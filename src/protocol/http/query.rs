@@ -47,7 +47,7 @@ fn value_of_key(parameter: &[u8]) -> Option<&[u8]> {
 }
 
 /// The bytes that `encoded` stands for, up to the first wrong escape.
-fn decoded(encoded: &[u8]) -> impl Iterator<Item = Result<u8, Refusal>> {
+pub(super) fn decoded(encoded: &[u8]) -> impl Iterator<Item = Result<u8, Refusal>> {
     let digit = |byte: &u8| char::from(*byte).to_digit(16);
     let mut rest = encoded;
     std::iter::from_fn(move || {

@@ -84,7 +84,7 @@ impl Policy {
         })
     }
 
-    fn grant(&self, request: &Request) -> Result<Grant, Refusal> {
+    fn grant_for(&self, request: &Request) -> Result<Grant, Refusal> {
         let Some(origin) = request.origin else {
             // Navigations and images of other sites carry no Origin, but newer browsers say where they come from.
             return match request.sec_fetch_site {
@@ -104,6 +104,11 @@ impl Policy {
                 .ok_or(Refusal::ForeignOrigin),
         }
     }
+}
+
+/// By which right the page that sends the request may read the answer, if it may.
+pub fn grant(request: &Request, policy: &Policy) -> Result<Grant, Refusal> {
+    policy.grant_for(request)
 }
 
 /// Whether `origin` is the one that the request itself went to. The scheme is not compared: something in front of us may
@@ -174,7 +179,7 @@ pub fn manner(request: &Request, policy: &Policy) -> Option<Manner> {
         version: request.version,
         keep_alive: request.keep_alive,
         head_only: request.method == Method::Head,
-        grant: policy.grant(request).ok()?,
+        grant: policy.grant_for(request).ok()?,
     })
 }
 
@@ -206,7 +211,7 @@ fn key_of<'a>(
     if !policy.allows_host(request.host) {
         return Err(Refusal::ForeignHost);
     }
-    *grant = policy.grant(request)?;
+    *grant = policy.grant_for(request)?;
     if let Some(credentials) = &policy.credentials
         && !credentials.are_in(request.authorization)
     {

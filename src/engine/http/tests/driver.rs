@@ -95,6 +95,7 @@ impl Driver {
             now: START,
             unix_secs: UNIX_SECS,
             pid: 1,
+            host: "here",
         };
         let mut engine = Engine::new(config, origin);
         let open = |engine: &mut Engine| {
@@ -246,7 +247,7 @@ impl Driver {
                 Output::Close(id) if id == self.client => self.end = End::Closed,
                 Output::Close(id) => drop(self.replies.remove(&id)),
                 Output::Log(_, line) => self.log.push(line),
-                Output::Renew | Output::Recovered => {}
+                Output::Renew | Output::Recovered | Output::Set(_) => {}
             }
         }
         any

@@ -1,0 +1,143 @@
+//! What an operator may change while the proxy runs, by POST or by `NEARCACHE` with admin rights.
+//!
+//! Every change is logged. A setting that is changed here is in force until the next start or reload: it is written
+//! nowhere. Costs: forgetting by prefix walks all entries, some 50 ns each.
+#![forbid(unsafe_code)]
+
+use crate::config::{Coherence, LogLevel, Setting};
+use crate::engine::forget::{Cause, Flush};
+use crate::engine::{Engine, Output};
+use crate::protocol::http::admin::Parameter;
+
+/// What is to be forgotten.
+#[derive(Debug)]
+pub(in crate::engine) enum What<'a> {
+    /// All that is kept.
+    Everything,
+    /// These keys, in every database.
+    Keys(Vec<&'a [u8]>),
+    /// Keys that begin with this.
+    Prefix(&'a [u8]),
+}
+
+impl Engine {
+    pub(super) fn flush_as_asked(&mut self, parameters: &[Parameter]) -> Result<String, String> {
+        let of = |wanted: &str| {
+            let named = parameters
+                .iter()
+                .filter(move |(name, _)| name == wanted.as_bytes());
+            named.map(|(_, value)| value.as_slice()).collect::<Vec<_>>()
+        };
+        let (keys, prefixes) = (of("key"), of("prefix"));
+        let what = match (&keys[..], &prefixes[..]) {
+            _ if keys.len() + prefixes.len() != parameters.len() => {
+                return Err(
+                    "want ?key=name (one or more), or ?prefix=begin, or nothing for everything"
+                        .to_owned(),
+                );
+            }
+            ([], []) => What::Everything,
+            ([], [prefix]) => What::Prefix(prefix),
+            (_, []) => What::Keys(keys),
+            _ => return Err("want keys or one prefix, not both".to_owned()),
+        };
+        let dropped = self.forget_as_asked(&what);
+        Ok(format!("dropped {dropped} entries"))
+    }
+
+    /// Forgets, and says how many entries that were.
+    pub(in crate::engine) fn forget_as_asked(&mut self, what: &What<'_>) -> usize {
+        let before = self.cache.len();
+        let words = match what {
+            What::Everything => {
+                self.poison_all(Flush::Asked);
+                "everything".to_owned()
+            }
+            What::Keys(keys) => {
+                for key in keys {
+                    self.poison_name(self.hasher.hash(key), Cause::Asked);
+                }
+                format!("{} keys", keys.len())
+            }
+            What::Prefix(prefix) => {
+                let entries = self.cache.iter_recent().map(|(_, key)| key);
+                let marks = self
+                    .fetches
+                    .iter_by_age()
+                    .map(|(_, flight, _)| flight.key.as_slice());
+                let hashes: Vec<u64> = entries
+                    .chain(marks)
+                    .filter(|key| key.starts_with(prefix))
+                    .map(|key| self.hasher.hash(key))
+                    .collect();
+                for hash in hashes {
+                    self.poison_name(hash, Cause::Asked);
+                }
+                "a prefix".to_owned()
+            }
+        };
+        let dropped = before - self.cache.len();
+        self.log(
+            LogLevel::Warn,
+            format!("admin: asked to forget {words}: entries={dropped}"),
+        );
+        self.note_event(
+            "forgotten",
+            format!("asked to forget {words}: {dropped} entries"),
+        );
+        dropped
+    }
+
+    pub(super) fn coherence_as_asked(
+        &mut self,
+        parameters: &[Parameter],
+    ) -> Result<String, String> {
+        match parameters {
+            [(name, mode)] if name == b"mode" => self.set_coherence_as_asked(mode),
+            _ => Err("want ?mode=tracking, ?mode=ttl or ?mode=off".to_owned()),
+        }
+    }
+
+    /// Goes over to the mode of this name.
+    pub(in crate::engine) fn set_coherence_as_asked(
+        &mut self,
+        mode: &[u8],
+    ) -> Result<String, String> {
+        let mode = match mode.to_ascii_lowercase().as_slice() {
+            b"tracking" => Coherence::Tracking,
+            b"ttl" => Coherence::Ttl,
+            b"off" => Coherence::Off,
+            _ => return Err("want tracking, ttl or off".to_owned()),
+        };
+        self.set_coherence(mode);
+        Ok(self.coherence_name().to_owned())
+    }
+
+    pub(super) fn config_as_asked(&mut self, parameters: &[Parameter]) -> Result<String, String> {
+        let [(name, value)] = parameters else {
+            return Err("want one setting: ?LOG_LEVEL=debug".to_owned());
+        };
+        let name = String::from_utf8_lossy(name);
+        let value = String::from_utf8_lossy(value);
+        self.set_config_as_asked(&name, &value)
+    }
+
+    /// Takes another value of a key that a running process can change.
+    pub(in crate::engine) fn set_config_as_asked(
+        &mut self,
+        name: &str,
+        value: &str,
+    ) -> Result<String, String> {
+        let (config, setting) = self.config.with(name, value)?;
+        let line = format!("{}={}", setting.name, setting.shown);
+        self.log(LogLevel::Warn, format!("admin: asked to set {line}"));
+        self.note_event("setting", line.clone());
+        self.reload(config);
+        let same = |old: &&mut Setting| old.name == setting.name;
+        if let Some(old) = self.settings.iter_mut().find(same) {
+            old.clone_from(&setting);
+        }
+        self.outputs.push_back(Output::Set(setting));
+        Ok(line)
+    }
+}

@@ -1,0 +1,357 @@
+//! What the engine notes for the operator beside its counters: samples of hits, durations, who is hot, what happened.
+//!
+//! It never changes what is answered. The hit path pays one comparison with a counter that is there anyway
+//! ([`Engine::sample_due`], shared with the checks of `verify.rs`) and one of the key's hash (`insight/ghost.rs`); whatever
+//! else is done here is done for samples, misses, relayed commands and changes, which cost far more by themselves.
+//!
+//! Samples of hits are drawn so that there are some hundred to a thousand in a second, however many hits there are; each
+//! stands for as many reads as lie between two.
+#![forbid(unsafe_code)]
+
+use super::Engine;
+use super::forget::Cause;
+use crate::cache::Content;
+use crate::client::{CloseReason, Hold};
+use crate::command::Place;
+use crate::fetch::FetchError;
+use crate::insight::events::Events;
+use crate::insight::hot::HotKeys;
+use crate::insight::latency::Latency;
+use crate::protocol::resp::request::get_at_start;
+use crate::stats::Counter;
+use crate::time::Time;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// Samples that come faster than this are drawn half as often.
+const SAMPLES_APART_MIN: Duration = Duration::from_millis(1);
+/// Samples that come slower than this are drawn twice as often.
+const SAMPLES_APART_MAX: Duration = Duration::from_millis(10);
+/// However many hits there are.
+const ONE_IN_MAX: u64 = 1 << 16;
+/// One pushed key in so many counts as many for the keys that change most.
+const CHANGES_ONE_IN: u64 = 8;
+/// Changes remembered, by key, for EXPLAIN; a later one takes the place.
+const FORGOTTEN_PLACES: usize = 1024;
+/// Slow commands remembered.
+const SLOW_MAX: usize = 128;
+
+/// What is noted.
+#[derive(Debug, Clone)]
+pub(super) struct Insight {
+    /// From the turn in which a hit was read to its reply's being written. Sampled.
+    pub(super) hit: Latency,
+    /// From dispatch to completion of a fetch.
+    pub(super) miss: Latency,
+    /// From dispatch to the reply of a relayed command whose client had nothing else outstanding.
+    pub(super) relay: Latency,
+    /// By reason.
+    pub(super) fetch_errors: BTreeMap<&'static str, u64>,
+    /// By reason.
+    pub(super) closes: BTreeMap<&'static str, u64>,
+    pub(super) events: Events,
+    pub(super) slow: VecDeque<Slow>,
+    slow_numbered: u64,
+    pub(super) reads: HotKeys,
+    pub(super) misses: HotKeys,
+    pub(super) bytes: HotKeys,
+    pub(super) changes: HotKeys,
+    /// The number of hits at which the next is sampled.
+    due: u64,
+    /// One hit in so many is sampled.
+    one_in: u64,
+    sampled_at: Time,
+    /// State of a generator of its own, so that sampling moves no other draw.
+    random: u64,
+    forgotten: Vec<Forgotten>,
+    /// Notes counts and nothing that takes room.
+    is_quiet: bool,
+}
+
+/// A relayed command that took long.
+#[derive(Debug, Clone)]
+pub(super) struct Slow {
+    pub(super) number: u64,
+    pub(super) unix_secs: u64,
+    pub(super) took: Duration,
+    pub(super) command: String,
+    pub(super) client: u64,
+    pub(super) peer: std::net::SocketAddr,
+    pub(super) name: Box<[u8]>,
+}
+
+/// Why a key was last forgotten.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Forgotten {
+    hash: u64,
+    pub(super) at: Time,
+    pub(super) cause: Cause,
+}
+
+impl Insight {
+    pub(super) fn new(seed: u64) -> Insight {
+        Insight {
+            hit: Latency::default(),
+            miss: Latency::default(),
+            relay: Latency::default(),
+            fetch_errors: BTreeMap::new(),
+            closes: BTreeMap::new(),
+            events: Events::default(),
+            slow: VecDeque::new(),
+            slow_numbered: 0,
+            reads: HotKeys::default(),
+            misses: HotKeys::default(),
+            bytes: HotKeys::default(),
+            changes: HotKeys::default(),
+            due: 1,
+            one_in: 1,
+            sampled_at: Time::ZERO,
+            random: seed | 1,
+            forgotten: Vec::new(),
+            is_quiet: false,
+        }
+    }
+
+    /// Remembers no keys, for searches that clone the engine a million times.
+    pub(super) fn hold_little(&mut self) {
+        self.is_quiet = true;
+    }
+
+    /// xorshift64 (Marsaglia 2003).
+    fn random(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    /// A key is forgotten.
+    pub(super) fn note_forgotten(&mut self, hash: u64, cause: Cause, at: Time) {
+        if self.is_quiet {
+            return;
+        }
+        if self.forgotten.is_empty() {
+            let never = Forgotten {
+                hash: 0,
+                at: Time::ZERO,
+                cause,
+            };
+            self.forgotten = vec![never; FORGOTTEN_PLACES];
+        }
+        self.forgotten[hash as usize % FORGOTTEN_PLACES] = Forgotten { hash, at, cause };
+    }
+
+    /// When the key was last forgotten by itself, as far as that is remembered.
+    pub(super) fn forgotten(&self, hash: u64) -> Option<Forgotten> {
+        let found = self.forgotten.get(hash as usize % FORGOTTEN_PLACES)?;
+        (found.hash == hash && found.at > Time::ZERO).then_some(*found)
+    }
+
+    pub(super) fn note_close(&mut self, reason: CloseReason) {
+        *self.closes.entry(reason.name()).or_default() += 1;
+    }
+
+    pub(super) fn note_fetch_error(&mut self, error: &FetchError) {
+        let reason = match error {
+            FetchError::Upstream(_) => "redis_said_so",
+            FetchError::Unreachable(_) => "unreachable",
+            FetchError::Lost(_) => "connection_lost",
+            FetchError::TimedOut => "timed_out",
+            FetchError::QueueFull => "queue_full",
+            FetchError::WorkerLost => "worker_lost",
+        };
+        *self.fetch_errors.entry(reason).or_default() += 1;
+    }
+}
+
+impl Engine {
+    /// The next sample of a hit is the one that is due first, whoever wants it.
+    pub(super) fn plan_samples(&mut self) {
+        self.sample_due = self.verify.due.min(self.insight.due);
+    }
+
+    /// A row of `hits` canonical GETs was answered from `bytes`, and one of them is due.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn sample_of_row(&mut self, ix: usize, bytes: &[u8], hits: u64) {
+        let before = self.stats.get(Counter::Hits) - hits;
+        let mut skip = self.sample_due.saturating_sub(before + 1);
+        let mut at = 0;
+        while let Some((key, used)) = bytes.get(at..).and_then(get_at_start) {
+            if skip == 0 {
+                return self.sample_hit(self.clients[ix].db, key, self.hasher.hash(key));
+            }
+            skip -= 1;
+            at += used;
+        }
+        self.plan_samples();
+    }
+
+    /// A hit that is due: it is about to be answered, or was just now.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn sample_hit(&mut self, db: u32, key: &[u8], hash: u64) {
+        let hits = self.stats.get(Counter::Hits);
+        if hits >= self.verify.due {
+            self.check_hit(db, key, hash);
+        }
+        if hits >= self.insight.due {
+            self.look_at_hit(db, key, hash);
+        }
+        self.plan_samples();
+    }
+
+    fn look_at_hit(&mut self, db: u32, key: &[u8], hash: u64) {
+        let value_bytes = match self.cache.peek(db, key, hash, self.now) {
+            Some(Content::Value(value)) => value.value().len(),
+            _ => 0,
+        };
+        let (now, insight) = (self.now, &mut self.insight);
+        let weight = insight.one_in;
+        if !insight.is_quiet {
+            insight.reads.note(db, key, hash, weight, now);
+            let bytes = weight.saturating_mul(value_bytes as u64);
+            insight.bytes.note(db, key, hash, bytes, now);
+        }
+        self.is_timing = true;
+        let apart = now.since(insight.sampled_at);
+        insight.sampled_at = now;
+        if apart < SAMPLES_APART_MIN {
+            insight.one_in = (weight * 2).min(ONE_IN_MAX);
+        } else if apart > SAMPLES_APART_MAX {
+            insight.one_in = (weight / 2).max(1);
+        }
+        // One in so many on average, and no two in step with a client's pipeline.
+        let gap = 1 + insight.random() % (2 * insight.one_in - 1);
+        insight.due = self.stats.get(Counter::Hits) + gap;
+    }
+
+    /// Whether a sampled hit was among what is written now: then say with [`Engine::timed`] when that was done.
+    #[inline(always)]
+    pub fn is_timing(&self) -> bool {
+        self.is_timing
+    }
+
+    /// The sampled hit was written.
+    #[cold]
+    pub fn timed(&mut self, written: Time) {
+        self.is_timing = false;
+        self.insight.hit.record(written.since(self.now));
+    }
+
+    /// A miss: a read that started a fetch.
+    pub(super) fn note_miss(&mut self, db: u32, key: &[u8], hash: u64) {
+        if self.insight.is_quiet {
+            return;
+        }
+        let now = self.now;
+        self.insight.misses.note(db, key, hash, 1, now);
+        self.insight.reads.note(db, key, hash, 1, now);
+    }
+
+    /// Redis tells of a change of this key.
+    pub(super) fn note_pushed(&mut self, key: &[u8], hash: u64) {
+        if self.insight.is_quiet {
+            return;
+        }
+        if self
+            .stats
+            .get(Counter::Pushes)
+            .is_multiple_of(CHANGES_ONE_IN)
+        {
+            let now = self.now;
+            let db = self.config.redis_url.db;
+            self.insight
+                .changes
+                .note(db, key, hash, CHANGES_ONE_IN, now);
+        }
+    }
+
+    /// A command of this client was sent to Redis on a shared link.
+    pub(super) fn relay_begins(&mut self, ix: usize) {
+        let client = &mut self.clients[ix];
+        client.relay_began = (client.relayed == 1).then_some((self.now, client.last));
+    }
+
+    /// The reply to it has come.
+    pub(super) fn relay_ends(&mut self, ix: usize) {
+        let Some((began, command)) = self.clients[ix].relay_began.take() else {
+            return;
+        };
+        let took = self.now.since(began);
+        self.insight.relay.record(took);
+        if took >= self.config.slow_relay {
+            self.note_slow(ix, took, command);
+        }
+    }
+
+    #[cold]
+    fn note_slow(&mut self, ix: usize, took: Duration, command: Place) {
+        let client = &self.clients[ix];
+        let insight = &mut self.insight;
+        if insight.slow.len() == SLOW_MAX {
+            insight.slow.pop_front();
+        }
+        insight.slow.push_back(Slow {
+            number: insight.slow_numbered,
+            unix_secs: self.unix_secs,
+            took,
+            command: self.table.name_at(command).unwrap_or("unknown").to_owned(),
+            client: client.number,
+            peer: client.peer.addr(),
+            name: client.name().unwrap_or_default().into(),
+        });
+        insight.slow_numbered += 1;
+    }
+
+    /// Something happened that the dashboard shows.
+    pub(super) fn note_event(&mut self, kind: &'static str, text: String) {
+        if self.insight.is_quiet {
+            return;
+        }
+        let (now, unix_secs) = (self.now, self.unix_secs);
+        self.insight.events.note(now, unix_secs, kind, text);
+    }
+
+    /// How many reads the ghost list has seen or passed over.
+    pub(super) fn reads_followed(&self) -> u64 {
+        let get = |counter| self.stats.get(counter);
+        (get(Counter::Hits) - get(Counter::OtherHits)) + get(Counter::Misses) + get(Counter::Joined)
+    }
+
+    /// How many clients of each port are in each state.
+    pub(super) fn clients_by_state(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let mut counts = BTreeMap::new();
+        for (_, client) in &self.clients {
+            let state = match (client.state, client.hold) {
+                (crate::client::State::Open, Hold::None) if client.own.is_some() => "own_link",
+                (crate::client::State::Open, Hold::None) => "open",
+                (crate::client::State::Open, Hold::Limit) => "queued",
+                (crate::client::State::Open, Hold::Outbox) => "not_reading",
+                (crate::client::State::Open, _) => "waiting",
+                _ => "closing",
+            };
+            *counts.entry((client.port.name(), state)).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How many links of each kind are in each state.
+    pub(super) fn links_by_role(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let mut counts = BTreeMap::new();
+        for (_, link) in &self.links {
+            let role = match link.role {
+                crate::link::Role::Control => "invalidation",
+                crate::link::Role::Shared(_) => "shared",
+                crate::link::Role::OneShot(_) => "one_shot",
+                crate::link::Role::Own(_) => "own",
+            };
+            let state = match link.state {
+                crate::link::State::Up => "up",
+                _ => "connecting",
+            };
+            *counts.entry((role, state)).or_default() += 1;
+        }
+        counts
+    }
+}

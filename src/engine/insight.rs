@@ -4,7 +4,7 @@
 //! ([`Engine::sample_due`], shared with the checks of `verify.rs`) and one of the key's hash (`insight/ghost.rs`); whatever
 //! else is done here is done for samples, misses, relayed commands and changes, which cost far more by themselves.
 //!
-//! Samples of hits are drawn so that there are some hundred to a thousand in a second, however many hits there are; each
+//! Samples of hits are drawn so that there are ten to fifty in a second, however many hits there are; each
 //! stands for as many reads as lie between two.
 #![forbid(unsafe_code)]
 
@@ -23,10 +23,13 @@ use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// Samples that come faster than this are drawn half as often.
-const SAMPLES_APART_MIN: Duration = Duration::from_millis(1);
-/// Samples that come slower than this are drawn twice as often.
-const SAMPLES_APART_MAX: Duration = Duration::from_millis(10);
+/// Samples that come faster than this are drawn less often. One costs as much as three hits, so that fifty in a second
+/// are nothing even to a slow machine.
+const SAMPLES_APART_MIN: Duration = Duration::from_millis(20);
+/// Samples that come slower than this are drawn more often.
+const SAMPLES_APART_MAX: Duration = Duration::from_millis(100);
+/// By how much at a time, as a part of what it was: a burst is to be seen by more samples than a handful.
+const STEP: u64 = 8;
 /// However many hits there are.
 const ONE_IN_MAX: u64 = 1 << 16;
 /// One pushed key in so many counts as many for the keys that change most.
@@ -217,9 +220,9 @@ impl Engine {
         let apart = now.since(insight.sampled_at);
         insight.sampled_at = now;
         if apart < SAMPLES_APART_MIN {
-            insight.one_in = (weight * 2).min(ONE_IN_MAX);
+            insight.one_in = (weight + weight / STEP + 1).min(ONE_IN_MAX);
         } else if apart > SAMPLES_APART_MAX {
-            insight.one_in = (weight / 2).max(1);
+            insight.one_in = (weight - weight / STEP).saturating_sub(1).max(1);
         }
         // One in so many on average, and no two in step with a client's pipeline.
         let gap = 1 + insight.random() % (2 * insight.one_in - 1);

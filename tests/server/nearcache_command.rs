@@ -137,7 +137,9 @@ fn with_a_password_changes_want_it_and_reset_ends_the_rights() {
     assert_eq!(config[1], Reply::bulk("***"));
     client.line("RESET");
     error(&mut client, "NEARCACHE FLUSH", "NOPERM ");
-    assert!(proxy.stderr().contains("admin: wrong password client="));
+    eventually("the attempt is logged", PATIENCE, || {
+        proxy.stderr().contains("admin: wrong password client=")
+    });
     assert!(!proxy.stderr().contains("opensesam"));
     let open = Proxy::start(&redis);
     error(

@@ -276,8 +276,10 @@ pub struct Client {
     pub own: Option<ConnId>,
     /// Relayed commands outstanding.
     pub relayed: u32,
-    /// Since when Redis has had the only relayed command of it, and which that is.
-    pub relay_began: Option<(Time, Place)>,
+    /// Since when Redis has had the only relayed command of it; never, if there is no such command.
+    pub relay_began: Time,
+    /// Which that is.
+    pub relay_place: Place,
     /// How many of those touch everything.
     pub relayed_all: u32,
     /// Slots that wait for a fetch.
@@ -302,8 +304,6 @@ pub struct Client {
     pub head_since: Time,
     /// The timer that watches it.
     pub timer: Option<u32>,
-    /// Its timer in the queue of the concurrency limit.
-    pub queue_timer: Option<u32>,
 }
 
 impl Client {
@@ -339,7 +339,8 @@ impl Client {
             link: None,
             own: None,
             relayed: 0,
-            relay_began: None,
+            relay_began: Time::NEVER,
+            relay_place: Place::UNKNOWN,
             relayed_all: 0,
             fetching: 0,
             mute: Mute::Off,
@@ -352,7 +353,6 @@ impl Client {
             active: now,
             head_since: Time::NEVER,
             timer: None,
-            queue_timer: None,
         }
     }
 

@@ -295,6 +295,11 @@ impl Spec {
         matches!(self.keys, Keys::None | Keys::First)
     }
 
+    /// Whether it is a write if it says STORE anywhere.
+    pub fn may_store(&self) -> bool {
+        self.policy.depends == Depends::OnStore
+    }
+
     /// Redis's flags.
     pub fn flags(&self) -> Flags {
         self.flags

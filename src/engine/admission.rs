@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 pub(super) struct Admission {
     in_flight: usize,
     max: usize,
-    queue: VecDeque<ConnId>,
+    queue: VecDeque<(ConnId, u32)>,
 }
 
 /// What a client that wants a place is told.
@@ -56,12 +56,12 @@ impl Admission {
 
     /// Who waits, longest first.
     pub(super) fn queue(&self) -> impl Iterator<Item = ConnId> {
-        self.queue.iter().copied()
+        self.queue.iter().map(|(client, _)| *client)
     }
 
     /// Whether this client waits.
     pub(super) fn is_queued(&self, id: ConnId) -> bool {
-        self.queue.contains(&id)
+        self.queue().any(|client| client == id)
     }
 }
 
@@ -86,8 +86,7 @@ impl Engine {
         let timer = self
             .timers
             .set(self.now + self.config.queue_wait, Timer::Queue(id));
-        client.queue_timer = Some(timer);
-        self.admission.queue.push_back(id);
+        self.admission.queue.push_back((id, timer));
         self.stats.count(Counter::Queued);
         Admit::Queued
     }
@@ -108,32 +107,23 @@ impl Engine {
     /// Gives free places to those that wait longest.
     pub(super) fn admit_waiting(&mut self) {
         while self.admission.in_flight < self.admission.max {
-            let Some(id) = self.admission.queue.pop_front() else {
+            let Some((id, timer)) = self.admission.queue.pop_front() else {
                 return;
             };
+            self.timers.cancel(timer);
             let ix = self
                 .client_index(id)
                 .expect("a client that is closed leaves the queue");
             self.admission.in_flight += 1;
-            let client = &mut self.clients[ix];
-            client.admitted = true;
-            if let Some(timer) = client.queue_timer.take() {
-                self.timers.cancel(timer);
-            }
+            self.clients[ix].admitted = true;
             self.unhold(ix, Hold::Limit);
         }
     }
 
     /// The client needs no place any more, whether it holds one or waits for one.
     pub(super) fn leave_admission(&mut self, ix: usize) {
-        let client = &mut self.clients[ix];
-        if let Some(timer) = client.queue_timer.take() {
+        if let Some(timer) = self.leave_queue(ix) {
             self.timers.cancel(timer);
-        }
-        if client.hold == Hold::Limit {
-            client.hold = Hold::None;
-            let id = client.id;
-            self.admission.queue.retain(|waiting| *waiting != id);
         }
         if self.clients[ix].admitted {
             self.clients[ix].admitted = false;
@@ -141,12 +131,26 @@ impl Engine {
         }
     }
 
+    /// The client waits for no place any more. Returns the timer that it waited with.
+    fn leave_queue(&mut self, ix: usize) -> Option<u32> {
+        let client = &mut self.clients[ix];
+        if client.hold != Hold::Limit {
+            return None;
+        }
+        client.hold = Hold::None;
+        let id = client.id;
+        let queue = &mut self.admission.queue;
+        let at = queue.iter().position(|(waiting, _)| *waiting == id)?;
+        queue.remove(at).map(|(_, timer)| timer)
+    }
+
     /// The client at the front of its patience: its command gets an error, the next one takes its turn.
     pub(super) fn queue_timer_fired(&mut self, id: ConnId) {
         let Some(ix) = self.client_index(id) else {
             return;
         };
-        self.clients[ix].queue_timer = None;
+        // Its timer is the one that has fired.
+        self.leave_queue(ix);
         self.leave_admission(ix);
         self.stats.count(Counter::QueueTimeouts);
         self.clients[ix].waited_in_vain = true;

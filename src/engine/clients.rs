@@ -369,12 +369,12 @@ impl Engine {
         if client.outbox.is_empty() {
             client.flush_listed = false;
         }
-        let (link, bytes_owed) = (client.link, client.bytes_owed());
+        let (link, bytes_to_send) = (client.link, client.outbox.len());
         if client.hold == Hold::Outbox || client.state != State::Open {
             self.client_changed(ix);
         }
         if link.is_some() {
-            self.resume_link(link, bytes_owed);
+            self.resume_link(link, bytes_to_send);
         }
         self.buffers_shrank();
     }

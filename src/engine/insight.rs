@@ -273,14 +273,20 @@ impl Engine {
     /// A command of this client was sent to Redis on a shared link.
     pub(super) fn relay_begins(&mut self, ix: usize) {
         let client = &mut self.clients[ix];
-        client.relay_began = (client.relayed == 1).then_some((self.now, client.last));
+        (client.relay_began, client.relay_place) = match client.relayed {
+            1 => (self.now, client.last),
+            _ => (Time::NEVER, Place::UNKNOWN),
+        };
     }
 
     /// The reply to it has come.
     pub(super) fn relay_ends(&mut self, ix: usize) {
-        let Some((began, command)) = self.clients[ix].relay_began.take() else {
+        let client = &mut self.clients[ix];
+        let (began, command) = (client.relay_began, client.relay_place);
+        if began == Time::NEVER {
             return;
-        };
+        }
+        client.relay_began = Time::NEVER;
         let took = self.now.since(began);
         self.insight.relay.record(took);
         if took >= self.config.slow_relay {

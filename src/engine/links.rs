@@ -26,6 +26,16 @@ const READ_ONLY: &[u8] = b"-READONLY";
 const SILENT: &str = "Redis has been silent for too long";
 const OUTCOME_UNKNOWN: &str = "ERR nearcache: the connection to Redis was lost; whether the command was executed is not known";
 
+/// What has come of the reply that a link owed first when it was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    Nothing,
+    /// A part of it.
+    Reply,
+    /// A part of a value whose length an HTTP client knows already.
+    Body,
+}
+
 impl Engine {
     /// The place of a link in its table, unless the id is stale.
     pub(super) fn link_index(&self, id: ConnId) -> Option<usize> {
@@ -503,6 +513,7 @@ impl Engine {
         }
         let role = self.links[ix].role;
         let begun = self.links[ix].reply_begun;
+        let is_in_body = self.links[ix].value_left.is_some();
         let greeted = self.links[ix].state == State::Up;
         // Commands go out right behind the handshake, so from the connection on they may have been executed.
         let sent = self.links[ix].state != State::Connecting;
@@ -516,7 +527,12 @@ impl Engine {
             self.tracking_down();
         }
         for (at, owed) in owed.drain(..).enumerate() {
-            self.lost_command(&owed, &mut touched, (why, sent), at == 0 && begun, is_own);
+            let passed = match (at, begun) {
+                (0, true) if is_in_body => Passed::Body,
+                (0, true) => Passed::Reply,
+                _ => Passed::Nothing,
+            };
+            self.lost_command(&owed, &mut touched, (why, sent), passed, is_own);
         }
         if let Some(client) = owner {
             self.own_link_lost(client);
@@ -531,7 +547,7 @@ impl Engine {
         owed: &Owed,
         touched: &mut VecDeque<u64>,
         (why, sent): (&str, bool),
-        begun: bool,
+        passed: Passed,
         is_own: bool,
     ) {
         let Some((client, slot)) = owed.to else {
@@ -551,10 +567,12 @@ impl Engine {
         };
         if let Some(ix) = self.client_index(client) {
             // Where a part of the reply has left already, only the end of the connection can say that no more comes.
-            let begun = begun || owed.unit.is_some_and(|unit| unit.passed);
+            let begun = passed != Passed::Nothing || owed.unit.is_some_and(|unit| unit.passed);
             let cut = begun && owed.purpose == Purpose::Pass
                 || self.config.upstream_lost == UpstreamLost::Close;
-            if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {
+            if passed == Passed::Body {
+                self.cut_client(ix, slot);
+            } else if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {
                 let body = text.strip_prefix("ERR nearcache: ").unwrap_or(&text);
                 let status = if why == SILENT { 504 } else { 503 };
                 self.http_error(ix, slot, &ask, status, body.as_bytes());

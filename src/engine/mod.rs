@@ -599,16 +599,14 @@ impl Engine {
         use crate::stats::Counter;
         let live = |opened, closed| self.stats.get(opened) - self.stats.get(closed);
         let clients = live(Counter::ClientsOpened, Counter::ClientsClosed);
-        assert_eq!(clients, self.clients.len() as u64, "clients");
+        assert_eq!(clients, self.data_clients() as u64, "clients");
         let links = live(Counter::LinksOpened, Counter::LinksClosed);
         assert_eq!(links, self.links.len() as u64, "links");
-        let of_client = |client: &Client| [client.timer, client.queue_timer];
-        let of_clients = self
-            .clients
-            .iter()
-            .flat_map(|(_, client)| of_client(client));
+        let of_clients = self.clients.iter().map(|(_, client)| client.timer);
         let of_links = self.links.iter().map(|(_, link)| link.timer);
-        let timed = of_clients.chain(of_links).flatten().count() + self.fetches.len();
+        let timed = of_clients.chain(of_links).flatten().count()
+            + self.fetches.len()
+            + self.admission.waiting();
         // Those of the engine itself: reconnect or heartbeat, tracking, touching, buffers.
         let own = self.timers.len().checked_sub(timed);
         assert!(own.is_some_and(|own| own <= 5), "{own:?} timers of nobody");

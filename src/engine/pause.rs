@@ -4,7 +4,8 @@
 //! else goes there, and once those that went before are answered it is the client's alone. Until then it is read on, and
 //! a client that is owed more than `OUTBOX_MAX_BYTES` meanwhile is closed. What comes without being asked for
 //! (messages) cannot be held back and is bounded by the outbox alone.
-//! Invariant: a paused link has a client that is sent something, and when enough of that has left the link is read again.
+//! Invariant: a paused link has a client with a long outbox, and when enough of that has left the link is read again. What
+//! waits for the reply on that very link does not count: it leaves behind it.
 //! Costs: one comparison per read of a link; a walk over what a link owes per read while a client of it is behind.
 #![forbid(unsafe_code)]
 
@@ -38,7 +39,8 @@ impl Engine {
     fn reader_behind(&self, link: usize) -> Option<ConnId> {
         let (client, _) = self.links[link].owed.front()?.to?;
         let ix = self.client_index(client)?;
-        (self.clients[ix].bytes_owed() >= OUTBOX_HIGH_BYTES).then_some(client)
+        // Not what waits behind this very reply: it cannot leave before it.
+        (self.clients[ix].outbox.len() >= OUTBOX_HIGH_BYTES).then_some(client)
     }
 
     #[cold]
@@ -67,12 +69,12 @@ impl Engine {
     }
 
     /// The client has read, or is gone: its link is read again if it was paused.
-    pub(super) fn resume_link(&mut self, link: Option<ConnId>, bytes_owed: usize) {
+    pub(super) fn resume_link(&mut self, link: Option<ConnId>, bytes_to_send: usize) {
         let Some(ix) = link.and_then(|link| self.link_index(link)) else {
             return;
         };
         let link = &mut self.links[ix];
-        if link.paused && bytes_owed < OUTBOX_LOW_BYTES {
+        if link.paused && bytes_to_send < OUTBOX_LOW_BYTES {
             link.paused = false;
             // It was not silent: nobody listened.
             link.heard = self.now;

@@ -101,11 +101,11 @@ impl Engine {
                 Parse::Bad(error) => *error == RequestError::RequestTooBig,
                 Parse::Done(_) => false,
             };
-            if is_long {
+            if is_long && !parser.is_kept_whole {
                 match self.begin_upload(ix, &bytes[at..]) {
                     Begun::Yes => return at,
                     Begun::Held => break,
-                    Begun::No => {}
+                    Begun::No => parser.is_kept_whole = true,
                 }
             }
             match parsed {

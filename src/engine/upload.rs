@@ -59,7 +59,8 @@ impl Engine {
         if !self.clients[ix].authenticated || !bytes.starts_with(b"*") {
             return Begun::No;
         }
-        let short_bytes_max = self.config.cache_max_key_bytes;
+        // Words like STORE and BLOCK are looked for in it.
+        let short_bytes_max = self.config.cache_max_key_bytes.max(64);
         let mut head = RequestStream::new(short_bytes_max);
         let most = bytes.len().min(HEAD_BYTES);
         let (_, parsed) = head.feed(&bytes[..most], &self.request_limits, |_| ());
@@ -146,6 +147,10 @@ impl Engine {
         let (scope, poison) = match judgement {
             Judgement { way: Way::Get, .. } if is_seen => (Scope::Keys, Poison::AfterGet),
             Judgement { effect, .. } if !is_seen => match effect {
+                // What makes it a write may stand behind the cut.
+                Effect::None | Effect::Read if self.table.find(request.args()).may_store() => {
+                    (Scope::All, Poison::Always)
+                }
                 Effect::None | Effect::Read => (Scope::All, Poison::Never),
                 Effect::Write | Effect::Everything => (Scope::All, Poison::Always),
             },

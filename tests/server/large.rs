@@ -263,3 +263,46 @@ fn that_a_value_is_too_large_stays_known_until_it_may_be_another() {
     eventually("its change is known", PATIENCE, || misses(&small, 1) == 1);
     assert_eq!(misses(&small, 3), 0, "it is kept");
 }
+
+#[test]
+fn a_value_that_breaks_off_over_http_ends_its_connection_and_nothing_is_put_behind_it() {
+    let (mut redis, proxy) = start();
+    let mut client = connect(proxy.http_port);
+    client
+        .write_all(&request_for("GET", "large"))
+        .expect("it is read");
+    assert!(take_http_head(&mut client).starts_with("HTTP/1.1 200 "));
+    take(&mut client, 1 << 20, |_| 0);
+    redis.kill();
+    let mut rest = Vec::new();
+    // The end may be that of a connection with something unread.
+    let _ = client.read_to_end(&mut rest);
+    assert!(
+        rest.len() < VALUE_BYTES - (1 << 20),
+        "Redis died long before"
+    );
+    assert!(rest.iter().all(|byte| *byte == 0), "something else follows");
+}
+
+#[test]
+fn hits_that_wait_behind_a_reply_do_not_keep_it_from_being_read() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::tracking(&redis);
+    let mut client = proxy.resp();
+    let value = "v".repeat(1000);
+    redis.call(&["SET", "k", &value]);
+    redis.call(&["HSET", "h", "f", "w"]);
+    for _ in 0..2 {
+        assert_eq!(client.line("GET k"), Reply::bulk(&*value));
+        assert_eq!(client.line("HLEN h"), Reply::Int(1));
+    }
+    // More than is kept for a client, all of it in the way of a reply that is still to come.
+    const HITS: usize = 1500;
+    let hits = encode_line("GET k").repeat(HITS);
+    client.send(&[encode_line("HGETALL h"), hits].concat());
+    let pair = vec![Reply::bulk("f"), Reply::bulk("w")];
+    assert_eq!(client.reply(), Reply::Array(pair));
+    for _ in 0..HITS {
+        assert_eq!(client.reply(), Reply::bulk(&*value));
+    }
+}

@@ -119,6 +119,13 @@ impl Engine {
                 self.refuse_away(ix, None, None);
                 return Handled::Done;
             }
+            if self.upstream.availability == Availability::Busy {
+                self.reply_error(
+                    ix,
+                    b"ERR nearcache: Redis is busy and has not said its version yet",
+                );
+                return Handled::Done;
+            }
             return self.hold_for_upstream(ix);
         }
         match read(request) {

@@ -262,6 +262,8 @@ pub struct RequestParser {
     args_at: u8,
     /// Some byte of the frame is not the CR or LF it should be.
     sloppy: bool,
+    /// For the caller: the request under way is waited for, however long it gets. Forgotten with the request.
+    pub is_kept_whole: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -564,13 +566,24 @@ pub fn get_at_start(buf: &[u8]) -> Option<(&[u8], usize)> {
 
 /// [`get_at_start`] for GETs one after the other: the keys of an application have one length mostly, and then all that
 /// stands before the key is what stood there before. A third fewer instructions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct GetMemo {
     /// The name and the length, from the ninth byte on.
     second: u64,
     third: u16,
     /// What that length is.
     key_len: usize,
+}
+
+impl Default for GetMemo {
+    /// Nothing is remembered: where a line ends there is no byte like these.
+    fn default() -> GetMemo {
+        GetMemo {
+            second: 0,
+            third: 1,
+            key_len: 0,
+        }
+    }
 }
 
 impl GetMemo {

@@ -27,6 +27,7 @@ mod insight;
 mod kept;
 mod links;
 mod local;
+mod loss;
 mod measure;
 mod own;
 mod pass;

@@ -462,6 +462,9 @@ impl Engine {
         if let Some(timer) = client.timer {
             self.timers.cancel(timer);
         }
+        if let Some(timer) = client.extras.as_ref().and_then(|extras| extras.penalty) {
+            self.timers.cancel(timer);
+        }
         client.inbox.discard(&mut self.inbox_pool);
         client.outbox.clear(&mut self.pool);
         self.resume_link(client.link, 0);
@@ -529,7 +532,11 @@ impl Engine {
                 Some(ix) if self.waits_upstream(ix) => {
                     self.close_client(ix, CloseReason::Shutdown);
                 }
-                _ => self.after_serving(id),
+                Some(ix) => {
+                    self.unhold(ix, Hold::Penalty);
+                    self.after_serving(id);
+                }
+                None => {}
             }
         }
     }

@@ -19,6 +19,7 @@ mod admission;
 mod aside;
 mod clients;
 mod coherence;
+mod doors;
 mod fingerprint;
 mod forget;
 mod http;
@@ -603,6 +604,7 @@ impl Engine {
             Timer::Client(id) => self.client_timer_fired(id),
             Timer::Queue(id) => self.queue_timer_fired(id),
             Timer::Link(id) => self.link_timer_fired(id),
+            Timer::Penalty(id) => self.penalty_ends(id),
             Timer::Reconnect => self.connect_control(),
             Timer::Heartbeat => self.heartbeat(),
             Timer::TrackingRetry => self.retry_tracking(),

@@ -5,8 +5,8 @@
 //! looking for those that may stay would take a walk over all, and until its end a hit could be one that may not be.
 #![forbid(unsafe_code)]
 
-use super::Engine;
 use super::forget::Flush;
+use super::{Engine, local};
 use crate::cache::Limits;
 use crate::config::Config;
 use crate::prefix::Prefixes;
@@ -17,6 +17,9 @@ impl Engine {
     pub fn reload(&mut self, config: Config) {
         let keeps_less = config.keeps_less_than(&self.config);
         self.config = config;
+        // The password may be another one, and what was remembered of heads is of no use where there is one now.
+        self.http_policy = local::http_policy(&self.config);
+        self.known_heads.fill(Default::default());
         let config = &self.config;
         let limits = Limits {
             keys_max: config.cache_capacity,

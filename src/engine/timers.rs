@@ -24,6 +24,8 @@ pub(super) enum Timer {
     Heartbeat,
     /// Time to ask again for what Redis refused.
     TrackingRetry,
+    /// The end of a client's wait after wrong passwords.
+    Penalty(ConnId),
     /// Time to report to Redis what is in use.
     Touch,
 }

@@ -13,6 +13,8 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin nearcache
 COPY --from=build /src/target/release/nearcache /usr/local/bin/nearcache
 USER 10001:10001
 # Inside a container loopback is the container's own: listen on all of its addresses and let the publisher choose.
+# It does not start without CLIENT_PASSWORD (or CLIENT_PASSWORD_FILE, or a password in REDIS_URL) unless
+# ALLOW_UNAUTHENTICATED=yes says that the ports are published to nobody who should not use them.
 ENV NEARCACHE_BIND=0.0.0.0 \
     NEARCACHE_DRAIN_SECS=30 \
     NEARCACHE_ADMIN_BIND=0.0.0.0 \

@@ -102,6 +102,8 @@ pub enum Hold {
     Link,
     /// What Redis is has to be known first (HELLO).
     Upstream,
+    /// It has said wrong passwords: a timer ends this.
+    Penalty,
 }
 
 /// How a reply to a cacheable read is written, as it was when the command was handled.
@@ -171,6 +173,10 @@ pub struct Extras {
     pub admin: bool,
     /// The HELLO whose credentials Redis is being asked about.
     pub hello: Option<HelloRest>,
+    /// Wrong passwords it has said.
+    pub auth_failures: u32,
+    /// The timer that ends its [`Hold::Penalty`].
+    pub penalty: Option<u32>,
 }
 
 /// An address, in half the room where it is one of IPv4.

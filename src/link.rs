@@ -61,6 +61,8 @@ pub enum Purpose {
     Login,
     /// What is not done inside a transaction: Redis has refused what stood for it, and the client is told why.
     Refused,
+    /// What DENY_COMMANDS names inside a transaction: as above.
+    Denied,
     /// A step of the handshake that must succeed.
     Required,
     /// A step of the handshake whose answer does not matter.

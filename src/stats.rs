@@ -75,6 +75,10 @@ pub enum Counter {
     #[allow(missing_docs)]
     ProtocolErrors,
     #[allow(missing_docs)]
+    AuthFailures,
+    #[allow(missing_docs)]
+    CommandsDenied,
+    #[allow(missing_docs)]
     OutboxOverflows,
     #[allow(missing_docs)]
     ClientsPaused,
@@ -297,6 +301,16 @@ pub const ROWS: &[Row] = &[
         Counter::ProtocolErrors,
         "protocol_errors",
         "client connections closed for breaking their protocol",
+    ),
+    row(
+        Counter::AuthFailures,
+        "auth_failures",
+        "wrong passwords that clients said, by AUTH, HELLO or HTTP",
+    ),
+    row(
+        Counter::CommandsDenied,
+        "commands_denied",
+        "commands refused because of DENY_COMMANDS",
     ),
     row(
         Counter::OutboxOverflows,

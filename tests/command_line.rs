@@ -177,6 +177,7 @@ fn what_cannot_be_bound_or_written_is_named_and_the_exit_code_is_1() {
         &[],
         &[
             ("BIND", "192.0.2.1"),
+            ("ALLOW_UNAUTHENTICATED", "yes"),
             ("HTTP_PORT", "off"),
             ("RESP_PORT", "7"),
         ],

@@ -397,7 +397,8 @@ fn this_proxy_is_refused_as_its_own_upstream() {
             "environment: REDIS_URL is {url}: this proxy itself ({name}); name the Redis behind it"
         )
     };
-    let check = |env: &[&str], url: &str, name: &str| refused("", env, &[&itself(url, name)]);
+    let open = "ALLOW_UNAUTHENTICATED=yes\n";
+    let check = |env: &[&str], url: &str, name: &str| refused(open, env, &[&itself(url, name)]);
     check(
         &["REDIS_URL=redis://127.0.0.1:6380"],
         "redis://127.0.0.1:6380/0",
@@ -427,7 +428,7 @@ fn this_proxy_is_refused_as_its_own_upstream() {
     );
     // Another machine, or an address nobody of ours listens on, may well have a Redis there.
     loaded("", &["REDIS_URL=redis://db:6380"]);
-    loaded("", &["BIND=10.0.0.7", "REDIS_URL=redis://127.0.0.1:6380"]);
+    loaded(open, &["BIND=10.0.0.7", "REDIS_URL=redis://127.0.0.1:6380"]);
     loaded("", &["RESP_PORT=off", "REDIS_URL=redis://127.0.0.1:6380"]);
 }
 

@@ -109,6 +109,15 @@ impl Index {
         }
     }
 
+    /// Entries in the longest chain, for tests.
+    #[cfg(test)]
+    pub(super) fn longest_chain(&self, table: &Table) -> usize {
+        let length = |&first: &u32| {
+            std::iter::successors(table.get(first), |head| table.get(head.chain())).count()
+        };
+        self.heads.iter().map(length).max().unwrap_or(0)
+    }
+
     /// The buckets, for whoever frees them.
     pub(super) fn into_heads(self) -> Vec<u32> {
         self.heads
@@ -137,5 +146,65 @@ impl Index {
             assert_eq!(id, NONE, "the chain of bucket {bucket} leads nowhere");
         }
         assert_eq!(seen, len, "entries chained");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cache::{Cache, Limits, NewContent, Put};
+    use crate::hash::KeyHasher;
+    use crate::time::Time;
+
+    const START: Time = Time::from_millis(1);
+    const LATER: Time = Time::from_millis(60_000);
+
+    /// FNV-1a, which is what one would attack: it has no key.
+    fn unkeyed(key: &[u8]) -> u64 {
+        key.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+
+    #[test]
+    fn keys_chosen_to_collide_share_no_chain_under_a_keyed_hash() {
+        const KEYS: usize = 2000;
+        let keyed = KeyHasher::new([1, 2, 3, 4]);
+        let limits = Limits {
+            keys_max: 10_000,
+            bytes_max: 1 << 24,
+        };
+        let longest = |keys: &[String], hash: &dyn Fn(&[u8]) -> u64| {
+            let mut cache = Cache::new(limits, START);
+            for key in keys {
+                let put = Put {
+                    db: 0,
+                    key: key.as_bytes(),
+                    hash: hash(key.as_bytes()),
+                    content: NewContent::Value(b"v"),
+                    stored_at: START,
+                    deadline: LATER,
+                    tag: 0,
+                    ping: 0,
+                };
+                cache.put(put, START);
+            }
+            assert_eq!(cache.len(), keys.len());
+            cache.check();
+            cache.index.longest_chain(&cache.table)
+        };
+        let all = (0_u64..).map(|n| format!("key:{n}"));
+        let hostile: Vec<String> = all
+            .clone()
+            .filter(|key| unkeyed(key.as_bytes()).trailing_zeros() >= 11)
+            .take(KEYS)
+            .collect();
+        let harmless: Vec<String> = all.take(KEYS).collect();
+        assert_eq!(longest(&hostile, &unkeyed), KEYS, "the attack is one");
+        let (hostile, harmless) = (
+            longest(&hostile, &|key| keyed.hash(key)),
+            longest(&harmless, &|key| keyed.hash(key)),
+        );
+        // 2000 entries in as many buckets at random: the fullest has 7 or so.
+        assert!(hostile <= 12 && harmless <= 12, "{hostile}, {harmless}");
     }
 }

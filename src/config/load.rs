@@ -460,6 +460,12 @@ fn agree(
             });
         }
     }
+    if let Some(message) = config.unguarded() {
+        errors.push(ConfigError {
+            place: place(&["BIND", "CLIENT_AUTH"]),
+            message,
+        });
+    }
     // A part cannot be larger than its whole. A default yields quietly, a value somebody set is refused.
     let parts: [Part; 4] = [
         (
@@ -581,6 +587,7 @@ mod tests {
                 Kind::Url(_) => "redis://elsewhere",
                 Kind::Path(_) => "/tmp/elsewhere",
                 Kind::Secret(_) => "sesame",
+                Kind::Commands(_) => "flushall,config|set",
                 Kind::Header(_) => "private",
                 Kind::Origins(_) => "https://elsewhere",
                 Kind::Hosts(_) => "elsewhere",

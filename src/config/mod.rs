@@ -16,6 +16,7 @@
 
 pub mod args;
 mod blank;
+mod doors;
 mod fraction;
 pub mod load;
 pub mod reload;
@@ -198,6 +199,11 @@ pub struct Config {
     pub links_max: usize,
     pub upstream_lost: UpstreamLost,
     pub client_auth: ClientAuth,
+    pub client_password: Option<Secret>,
+    pub allow_unauthenticated: bool,
+    pub auth_delay: Duration,
+    /// What no client may call, in lower case: a command, or `container|subcommand`.
+    pub deny_commands: Vec<String>,
     pub own_links_max: usize,
     pub link_idle: Duration,
     pub shared_request_bytes_max: usize,

@@ -49,16 +49,28 @@ impl Loaded {
     pub fn take_reloadable(&mut self, read: &Loaded) -> Vec<Change> {
         let mut changes = Vec::new();
         let url_differs = self.config.redis_url != read.config.redis_url;
-        let password_differs = self.config.admin_password != read.config.admin_password;
+        let password = &read.config.client_password;
+        let password_differs = self.config.client_password != *password;
+        let admins_differs = self.config.admin_password != read.config.admin_password;
         for (running, new) in self.settings.iter_mut().zip(&read.settings) {
+            let is_password = running.name == "CLIENT_PASSWORD";
             let masked = running.name == "REDIS_URL" && url_differs
-                || running.name == "ADMIN_PASSWORD" && password_differs;
+                || running.name == "ADMIN_PASSWORD" && admins_differs
+                || is_password && password_differs;
             if running.shown == new.shown && !masked {
                 continue;
             }
             let row = row(running.name).expect("settings are made from rows");
             // What was printed is what the key takes, and has just been loaded.
-            let is_taken = row.reloadable && apply(row, &new.shown, None, &mut self.config).is_ok();
+            let is_taken = if is_password {
+                // It is not shown; and who takes it away opens a door to everybody, which is for a start to do.
+                if password.is_some() {
+                    self.config.client_password.clone_from(password);
+                }
+                password.is_some()
+            } else {
+                row.reloadable && apply(row, &new.shown, None, &mut self.config).is_ok()
+            };
             changes.push(Change {
                 name: running.name,
                 old: running.shown.clone(),
@@ -98,7 +110,7 @@ impl Config {
         let Some(row) = row(&name) else {
             return Err(super::load::unknown(&name));
         };
-        if !row.reloadable {
+        if row.is_secret() || !row.reloadable {
             return Err(format!("{} cannot be changed while running", row.name));
         }
         if value == "auto" {

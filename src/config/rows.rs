@@ -30,8 +30,8 @@ pub static ROWS: &[Row] = &[
         "BIND",
         "localhost",
         Kind::Addresses(|c, v| c.bind = v),
-        "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a password in REDIS_URL whoever \
-         reaches these ports reads and writes Redis.",
+        "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a \
+         password only addresses of this machine are taken, or ALLOW_UNAUTHENTICATED=yes.",
     ),
     port(
         "ADMIN_PORT",
@@ -123,6 +123,43 @@ pub static ROWS: &[Row] = &[
         "Whether clients must say a password. redis: that of REDIS_URL, if it has one (AUTH and HELLO; Basic or Bearer \
          for HTTP). none: they need not, and act with the rights of REDIS_URL's user.",
     ),
+    live(other(
+        "CLIENT_PASSWORD",
+        "",
+        Kind::Secret(|c, v| c.client_password = v),
+        "What clients must say: AUTH or HELLO with this alone or for the user default; Basic or Bearer for HTTP. They act \
+         with the rights of REDIS_URL's user, whose own credentials are taken too. SIGHUP takes another one, never none.",
+    )),
+    other(
+        "CLIENT_PASSWORD_FILE",
+        "",
+        Kind::FileOf("CLIENT_PASSWORD"),
+        "A file whose first line is the CLIENT_PASSWORD.",
+    ),
+    live(millis(
+        "AUTH_DELAY_MS",
+        "100",
+        |c, v| c.auth_delay = v,
+        "How long a connection waits after its second wrong password before its next request is handled; twice as long \
+         after each further one, at most 64 times as long.",
+    )),
+    other(
+        "ALLOW_UNAUTHENTICATED",
+        "no",
+        Kind::Choice {
+            words: &["no", "yes"],
+            set: |c, v| c.allow_unauthenticated = v == "yes",
+        },
+        "Whether BIND may have addresses that others can reach although no password is asked for, where something else \
+         keeps strangers out.",
+    ),
+    live(other(
+        "DENY_COMMANDS",
+        "",
+        Kind::Commands(|c, v| c.deny_commands = v),
+        "Commands that are refused with NOPERM and never sent to Redis, such as FLUSHALL,KEYS,CONFIG SET. What a script or \
+         function calls cannot be seen here: deny EVAL, EVALSHA and FCALL too, or use Redis's ACL.",
+    )),
     other(
         "COHERENCE",
         "tracking",

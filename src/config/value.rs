@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::row::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, RedisUrl, Secret, fraction, web};
+use super::{Coherence, Config, LogLevel, RedisUrl, Secret, doors, fraction, web};
 use crate::prefix::{Keep, Rule};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,8 +105,20 @@ pub fn apply(
             Ok(shown)
         }
         Kind::Secret(set) => {
+            if text == doors::MASK {
+                return Err(format!(
+                    "{}: that is how a secret is shown, not one",
+                    row.name
+                ));
+            }
             set(config, (!text.is_empty()).then(|| Secret::new(text)));
-            Ok(if text.is_empty() { "" } else { "***" }.to_string())
+            Ok(if text.is_empty() { "" } else { doors::MASK }.to_string())
+        }
+        Kind::Commands(set) => {
+            let names = doors::parse_commands(text).ok_or_else(wrong)?;
+            let shown = names.join(",");
+            set(config, names);
+            Ok(shown)
         }
         Kind::FileOf(_) => Ok(text.to_string()),
         Kind::Path(set) => {
@@ -223,6 +235,10 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
         Kind::Url(_) => "redis://[user][:password@]host[:port][/database]".to_string(),
         Kind::Secret(_) => "any text, or nothing".to_string(),
+        Kind::Commands(_) => {
+            "names of commands, without or with a subcommand, but not GET, separated by commas"
+                .to_string()
+        }
         Kind::FileOf(key) => format!("the name of a file whose first line is the {key}"),
         Kind::Path(_) => "the name of a file".to_string(),
         Kind::Header(_) => format!("visible ASCII, at most {HEADER_MAX} characters, or off"),

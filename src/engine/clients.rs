@@ -484,6 +484,9 @@ impl Engine {
         if let Some(timer) = client.timer {
             self.timers.cancel(timer);
         }
+        if let Some(timer) = client.extras.as_ref().and_then(|extras| extras.penalty) {
+            self.timers.cancel(timer);
+        }
         client.inbox.discard(&mut self.inbox_pool);
         client.outbox.clear(&mut self.pool);
         client.owed.clear(&mut self.pool);
@@ -564,11 +567,13 @@ impl Engine {
                     drained.waiting += 1;
                     self.close_client(ix, CloseReason::Shutdown);
                 }
-                _ => {
+                Some(ix) => {
                     drained.idle += usize::from(is_idle);
                     drained.busy += usize::from(!is_idle);
+                    self.unhold(ix, Hold::Penalty);
                     self.after_serving(id);
                 }
+                None => {}
             }
         }
         drained

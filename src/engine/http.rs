@@ -6,7 +6,7 @@ use super::coherence::Stale;
 use super::read::{Freshness, SHARED_BYTES_MIN, error_text};
 use super::{Engine, Port};
 use crate::cache::Content;
-use crate::client::{Client, CloseReason, Framing, HttpAsk, HttpWay, State};
+use crate::client::{Client, CloseReason, Framing, Hold, HttpAsk, HttpWay, State};
 use crate::fetch::FetchError;
 use crate::hash::KeyHasher;
 use crate::outbox::Pool;
@@ -105,6 +105,9 @@ impl Engine {
                         self.finish_client(ix, CloseReason::Asked);
                         return bytes.len();
                     }
+                    if self.clients[ix].hold == Hold::Penalty {
+                        break;
+                    }
                 }
             }
         }
@@ -125,6 +128,9 @@ impl Engine {
         let handled = match routed {
             Route::Answer { refusal, manner } => {
                 self.answer_refusal(ix, refusal, manner);
+                if refusal == Refusal::Unauthorized && request.authorization.is_some() {
+                    self.note_wrong_password(ix);
+                }
                 Handled::Done
             }
             Route::Get {

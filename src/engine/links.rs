@@ -356,6 +356,7 @@ impl Engine {
             Purpose::Login => self.login_answered(&owed, reply),
             Purpose::Select(db) => self.selected(&owed, db, reply),
             Purpose::Refused
+            | Purpose::Denied
             | Purpose::Required
             | Purpose::Ignored
             | Purpose::Resp3

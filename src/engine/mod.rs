@@ -20,6 +20,7 @@ mod aside;
 mod budget;
 mod clients;
 mod coherence;
+mod doors;
 mod fingerprint;
 mod forget;
 mod http;
@@ -603,7 +604,12 @@ impl Engine {
         assert_eq!(clients, self.data_clients() as u64, "clients");
         let links = live(Counter::LinksOpened, Counter::LinksClosed);
         assert_eq!(links, self.links.len() as u64, "links");
-        let of_clients = self.clients.iter().map(|(_, client)| client.timer);
+        let of_client = |client: &Client| {
+            let penalty = client.extras.as_ref().and_then(|extras| extras.penalty);
+            [client.timer, penalty]
+        };
+        let clients = self.clients.iter();
+        let of_clients = clients.flat_map(|(_, client)| of_client(client));
         let of_links = self.links.iter().map(|(_, link)| link.timer);
         let timed = of_clients.chain(of_links).flatten().count()
             + self.fetches.len()
@@ -640,6 +646,7 @@ impl Engine {
             Timer::Client(id) => self.client_timer_fired(id),
             Timer::Queue(id) => self.queue_timer_fired(id),
             Timer::Link(id) => self.link_timer_fired(id),
+            Timer::Penalty(id) => self.penalty_ends(id),
             Timer::Reconnect => self.connect_control(),
             Timer::Heartbeat => self.heartbeat(),
             Timer::TrackingRetry => self.retry_tracking(),

@@ -5,8 +5,8 @@
 //! looking for those that may stay would take a walk over all, and until its end a hit could be one that may not be.
 #![forbid(unsafe_code)]
 
-use super::Engine;
 use super::forget::Flush;
+use super::{Engine, local};
 use crate::cache::Limits;
 use crate::config::Config;
 use crate::prefix::Prefixes;
@@ -18,6 +18,9 @@ impl Engine {
         let keeps_less = config.keeps_less_than(&self.config);
         self.config = config;
         self.recount_lent_room();
+        // The password may be another one, and what was remembered of heads is of no use where there is one now.
+        self.http_policy = local::http_policy(&self.config);
+        self.known_heads.fill(Default::default());
         let config = &self.config;
         self.prefixes = Prefixes::new(&config.cache_prefixes, &config.bypass_prefixes);
         self.admission.set_max(config.max_concurrent_requests);

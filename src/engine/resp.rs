@@ -235,6 +235,12 @@ impl Engine {
         if self.waits_for_message(ix) {
             return Handled::Held;
         }
+        if self.is_denied(request) {
+            return self.refuse_denied(ix);
+        }
+        if self.is_wrong_here(request, judgement.way) {
+            return self.refuse_password(ix);
+        }
         if self.clients[ix].own.is_some() && !matches!(judgement.way, Way::Refuse(_)) {
             let reads = judgement.way == Way::Get && !self.switches.holds(Rule::OwnLinkOnly);
             if !reads {

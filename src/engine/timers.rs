@@ -26,6 +26,8 @@ pub(super) enum Timer {
     TrackingRetry,
     /// Time to look at the clients that are paused.
     Buffers,
+    /// The end of a client's wait after wrong passwords.
+    Penalty(ConnId),
     /// Time to report to Redis what is in use.
     Touch,
 }

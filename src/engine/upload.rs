@@ -67,6 +67,9 @@ impl Engine {
         if matches!(parsed, Parse::Bad(_)) || head.outline().args().next().is_none() {
             return Begun::No;
         }
+        if self.is_denied(&head.outline()) {
+            return Begun::No;
+        }
         let judgement = self.judge(&head.outline());
         let in_tunnel = self.own_link(ix).is_some_and(|link| {
             let own = self.links[link].own.as_ref();

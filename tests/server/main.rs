@@ -12,6 +12,7 @@
 //! - [`handshakes`]: what client libraries say on connecting
 //! - [`client_command`]: CLIENT and its like about the proxy's own clients
 //! - [`crowds`]: ten thousand idle clients, two thousand subscribers
+//! - [`doors`]: the clients' password, denied commands, what other users may not
 //! - [`databases`]: SELECT, and what belongs to a database
 //! - [`differential`]: every command of the server, directly and through the proxy
 //! - [`http`], [`http_connections`], [`http_tools`]: what HTTP clients see; [`together`]: many clients of both kinds at once
@@ -49,6 +50,7 @@ mod commands;
 mod crowds;
 mod databases;
 mod differential;
+mod doors;
 mod expiry;
 mod faults;
 mod handshakes;

@@ -1,7 +1,7 @@
 //! AUTH: who a client is.
 //!
-//! If `REDIS_URL` has a password, a client must say it before anything else (`CLIENT_AUTH=none` lets it in without).
-//! Credentials equal to those of `REDIS_URL` are the proxy's own: cache and shared links serve the client. Others are
+//! If there is a `CLIENT_PASSWORD`, or a password in `REDIS_URL`, a client must say one of them before anything else
+//! (`CLIENT_AUTH=none` lets it in without the second). Credentials equal to those of `REDIS_URL` are the proxy's own: cache and shared links serve the client. Others are
 //! tried on a link of the client's own, where it has that user's rights from then on, without the cache; so every refusal
 //! is in Redis's words, and changes nothing.
 #![forbid(unsafe_code)]
@@ -13,6 +13,7 @@ use crate::command::{LocalCommand, Way};
 use crate::config::{ClientAuth, Config, LogLevel};
 use crate::engine::Engine;
 use crate::engine::clients::Handled;
+use crate::engine::doors::is_wrong_password;
 use crate::engine::relay::{Relayed, Road, Scope};
 use crate::engine::resp::Judgement;
 use crate::link::{Owed, Poison, Purpose};
@@ -38,32 +39,48 @@ pub(super) struct Said<'b> {
 /// The policy of the HTTP port.
 pub(in crate::engine) fn http_policy(config: &Config) -> Policy {
     let mut policy = Policy::new(&config.http_allowed_origins, &config.http_allowed_hosts);
-    let url = &config.redis_url;
-    if let (ClientAuth::Redis, Some(password)) = (config.client_auth, &url.password) {
-        policy.credentials = Some(Credentials::new(url.username.as_deref(), password));
+    if !config.demands_password() {
+        return policy;
     }
+    let url = &config.redis_url;
+    let of_redis = url.password.as_ref();
+    let of_redis = of_redis.map(|password| Credentials::new(url.username.as_deref(), password));
+    let ours = config.client_password.as_ref();
+    let ours = ours.map(|password| Credentials::new(None, password.text()));
+    policy.credentials = match (of_redis, ours) {
+        (Some(one), Some(other)) => Some(one.or(other)),
+        (one, other) => one.or(other),
+    };
     policy
 }
 
 impl Engine {
     /// Whether a client must say a password before it is served.
     pub(in crate::engine) fn demands_password(&self) -> bool {
-        self.config.client_auth == ClientAuth::Redis && self.config.redis_url.password.is_some()
+        self.config.demands_password()
     }
 
     pub(in crate::engine) fn say_who_is_let_in(&mut self) {
-        if self.config.client_auth == ClientAuth::None {
-            let whose = self.proxys_user().to_owned();
-            let bind = self.config.bind.join(",");
-            self.log(
-                LogLevel::Warn,
-                format!("CLIENT_AUTH=none: clients need no password and act as Redis's user {whose}; who reaches {bind} is let in"),
-            );
+        if self.demands_password() {
+            return;
         }
+        let (level, why) = if self.config.bound_beyond_loopback().is_some() {
+            (LogLevel::Warn, "ALLOW_UNAUTHENTICATED=yes")
+        } else if self.config.client_auth == ClientAuth::None {
+            (LogLevel::Warn, "CLIENT_AUTH=none")
+        } else {
+            (LogLevel::Info, "listening on this machine only")
+        };
+        let whose = self.proxys_user().to_owned();
+        let bind = self.config.bind.join(",");
+        self.log(
+            level,
+            format!("{why}: clients need no password and act as Redis's user {whose}; who reaches {bind} is let in"),
+        );
     }
 
     /// The name of the user that the proxy itself is.
-    pub(super) fn proxys_user(&self) -> &str {
+    pub(in crate::engine) fn proxys_user(&self) -> &str {
         self.config
             .redis_url
             .username
@@ -84,13 +101,31 @@ impl Engine {
         self.ask_redis(ix, said, None)
     }
 
-    /// Whether these are the proxy's own credentials. Without a password in `REDIS_URL` it has none to compare.
+    /// Whether these are the proxy's own credentials: those of `REDIS_URL`, or `CLIENT_PASSWORD` for the default user.
     pub(super) fn is_own(&self, said: Said<'_>) -> bool {
-        let Some(password) = &self.config.redis_url.password else {
-            return false;
-        };
         let user = said.user.unwrap_or(b"default");
-        same(self.proxys_user().as_bytes(), user) & same(password.as_bytes(), said.password)
+        let is = |name: &str, password: Option<&str>| {
+            let password = password.map(|password| same(password.as_bytes(), said.password));
+            same(name.as_bytes(), user) & password.unwrap_or(false)
+        };
+        let ours = self.config.client_password.as_ref();
+        is(
+            self.proxys_user(),
+            self.config.redis_url.password.as_deref(),
+        ) | is("default", ours.map(|password| password.text()))
+    }
+
+    /// Whether this AUTH or HELLO is wrong, and Redis is not to be asked: with a `CLIENT_PASSWORD` that is so for the
+    /// user that clients are let in as, whom Redis may take with any password, or without one.
+    pub(in crate::engine) fn is_wrong_here(&self, request: &Request<'_>, way: Way) -> bool {
+        if self.config.client_password.is_none() {
+            return false;
+        }
+        said(request, way).is_some_and(|said| {
+            let user = said.user.unwrap_or(b"default");
+            let is_ours = user == b"default" || user == self.proxys_user().as_bytes();
+            is_ours && !self.is_own(said)
+        })
     }
 
     /// Whether this AUTH or HELLO is for Redis to judge, on a link of the client's own.
@@ -98,12 +133,7 @@ impl Engine {
     /// Not so without a password in `REDIS_URL`, for the user that the proxy is then: whatever Redis says, there is
     /// nothing that this client could do on such a link and not on a shared one.
     pub(in crate::engine) fn names_another_user(&self, request: &Request<'_>, way: Way) -> bool {
-        let said = match way {
-            Way::Local(LocalCommand::Auth) => said_in_auth(request),
-            Way::Local(LocalCommand::Hello) => said_in_hello(request),
-            _ => None,
-        };
-        said.is_some_and(|said| {
+        said(request, way).is_some_and(|said| {
             let user = said.user.unwrap_or(b"default");
             let is_proxys = user == self.proxys_user().as_bytes();
             let needs_none = self.config.redis_url.password.is_none();
@@ -178,6 +208,11 @@ impl Engine {
             }
             _ => self.pass(owed, reply),
         }
+        // Passing it on may have been the end of the client.
+        let client = owed.to.and_then(|(client, _)| self.client_index(client));
+        if let (Some(ix), true) = (client, is_wrong_password(reply)) {
+            self.note_wrong_password(ix);
+        }
     }
 
     /// Whom Redis takes the client for.
@@ -205,6 +240,15 @@ impl Engine {
             NO_AUTH.to_vec()
         };
         self.reply_error(ix, &text);
+    }
+}
+
+/// The credentials in this AUTH or HELLO. `None`: in neither, or its arguments are wrong.
+fn said<'b>(request: &Request<'b>, way: Way) -> Option<Said<'b>> {
+    match way {
+        Way::Local(LocalCommand::Auth) => said_in_auth(request),
+        Way::Local(LocalCommand::Hello) => said_in_hello(request),
+        _ => None,
     }
 }
 

@@ -103,6 +103,7 @@ impl Engine {
             format!("admin: wrong password client={number} peer={peer}"),
         );
         self.reply_error(ix, WRONG_PASSWORD);
+        self.note_wrong_password(ix);
     }
 
     fn administer(&mut self, ix: usize, word: &[u8], args: &[&[u8]]) {

@@ -11,6 +11,7 @@ use crate::command::keys::is_word;
 use crate::command::{LocalCommand, Way};
 use crate::engine::Port;
 use crate::engine::clients::Handled;
+use crate::engine::doors::REFUSED_BY_REDIS;
 use crate::engine::relay::{Relayed, Road, Scope};
 use crate::link::{Identity, Poison, Purpose, Redirect};
 use crate::protocol::resp::number;
@@ -25,9 +26,6 @@ const NOBODY: u64 = i64::MAX as u64;
 const WAIT_CHANNEL: &[u8] = b"nearcache:wait";
 const BUSY: &[u8] =
     b"ERR nearcache: the client to redirect to is in the middle of a command, try again";
-
-/// CLIENT KILL without saying whom.
-const KILL_NOBODY: &[u8] = b"*2\r\n$6\r\nCLIENT\r\n$4\r\nKILL\r\n";
 
 /// Where a client is in Redis.
 enum Upstream {
@@ -68,7 +66,7 @@ impl Engine {
         if way == Way::Local(LocalCommand::ClientKill) && in_multi {
             // Whom it means is known here, and when is known there; and what it says to Redis may mean the proxy itself.
             // A call that Redis refuses stands for it, so that the transaction fails as one with a mistake in it does.
-            return Ok(Cow::Borrowed(KILL_NOBODY));
+            return Ok(Cow::Borrowed(REFUSED_BY_REDIS));
         }
         if *deed != Deed::Track(true) {
             return Ok(bytes);

@@ -276,6 +276,10 @@ impl Engine {
         command: LocalCommand,
         request: &Request<'_>,
     ) -> Handled {
+        if let Some(refused) = self.beyond_rights(ix, command) {
+            self.reply_error(ix, &refused);
+            return Handled::Done;
+        }
         if command == LocalCommand::Reset {
             self.drop_own_link(ix);
         }

@@ -5,6 +5,7 @@ use super::super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::super::forget::Flush;
 use super::Engine;
 use crate::engine::ConnId;
+use crate::engine::doors::{DENIED, is_wrong_password};
 use crate::link::{Arrival, Owed, Poison, Purpose, Taken, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write;
@@ -243,6 +244,10 @@ impl Engine {
             _ if owed.purpose == Purpose::Refused && bytes.starts_with(b"-") => {
                 self.bring(ix, Arrival::Reply(owed), NO_KILL_INSIDE, held);
             }
+            _ if owed.purpose == Purpose::Denied => {
+                let text = [b"-", DENIED, b"\r\n"].concat();
+                self.bring(ix, Arrival::Reply(owed), &text, held);
+            }
             (Deed::ShowTracking, _) if answer == Answer::Executed => {
                 let shown = self.with_our_redirect(ix, bytes);
                 self.bring(ix, Arrival::Reply(owed), &shown, held);
@@ -259,17 +264,21 @@ impl Engine {
         if deed == Deed::Nothing {
             return answer;
         }
+        let is_login = matches!(deed, Deed::Auth(_) | Deed::Hello { user: Some(_), .. });
         let (version, db, name) = (
             own.session.version,
             own.session.db,
             own.session.name.clone(),
         );
         let has_user = own.session.user().is_some();
-        if let Some(client) = owed.to.and_then(|(id, _)| self.client_index(id)) {
-            let client = &mut self.clients[client];
+        if let Some(at) = owed.to.and_then(|(id, _)| self.client_index(id)) {
+            let client = &mut self.clients[at];
             (client.version, client.db) = (version, db);
             client.set_name(name.as_deref());
             client.authenticated |= has_user;
+            if is_login && is_wrong_password(reply) {
+                self.note_wrong_password(at);
+            }
         }
         answer
     }

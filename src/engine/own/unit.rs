@@ -31,7 +31,7 @@ impl Engine {
         let client = &self.clients[ix];
         // To a stranger MULTI is refused by itself; replies that are not wanted are told apart one by one.
         let plain = client.authenticated && client.mute == Mute::Off && client.own.is_none();
-        if !is_multi || !plain {
+        if !is_multi || !plain || self.is_denied(multi) {
             return None;
         }
         let mut union = Union::default();
@@ -44,6 +44,9 @@ impl Engine {
             at += request.len();
             before += 1;
             if request.shape() != Shape::Canonical || at > self.config.shared_request_bytes_max {
+                return None;
+            }
+            if self.is_denied(&request) {
                 return None;
             }
             let judgement = self.judge(&request);

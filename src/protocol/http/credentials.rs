@@ -12,7 +12,7 @@ use std::fmt;
 pub struct Credentials {
     /// `user:password` in base64, for each name the user may be given.
     basic: Vec<Vec<u8>>,
-    bearer: Vec<u8>,
+    bearer: Vec<Vec<u8>>,
 }
 
 impl Credentials {
@@ -27,8 +27,15 @@ impl Credentials {
             .map(|user| base64(format!("{user}:{password}").as_bytes()));
         Credentials {
             basic: basic.collect(),
-            bearer: password.as_bytes().to_vec(),
+            bearer: vec![password.as_bytes().to_vec()],
         }
+    }
+
+    /// Either these or those are right.
+    pub fn or(mut self, other: Credentials) -> Credentials {
+        self.basic.extend(other.basic);
+        self.bearer.extend(other.bearer);
+        self
     }
 
     /// Whether the Authorization field holds them.
@@ -37,12 +44,14 @@ impl Credentials {
         let scheme_end = field.iter().position(|byte| *byte == b' ');
         let (scheme, rest) = field.split_at(scheme_end.unwrap_or(field.len()));
         let token = rest.trim_ascii();
-        if scheme.eq_ignore_ascii_case(b"basic") {
-            self.basic
-                .iter()
+        let is_one_of = |all: &[Vec<u8>]| {
+            all.iter()
                 .fold(false, |found, ours| found | same(ours, token))
+        };
+        if scheme.eq_ignore_ascii_case(b"basic") {
+            is_one_of(&self.basic)
         } else {
-            scheme.eq_ignore_ascii_case(b"bearer") && same(&self.bearer, token)
+            scheme.eq_ignore_ascii_case(b"bearer") && is_one_of(&self.bearer)
         }
     }
 }
@@ -83,6 +92,18 @@ mod tests {
         check(&ours, "secret", false);
         check(&ours, "", false);
         assert!(!ours.are_in(None));
+    }
+
+    #[test]
+    fn of_two_either_is_right_but_no_mixture() {
+        let ours = Credentials::new(Some("app"), "secret").or(Credentials::new(None, "sesame"));
+        check(&ours, "Bearer secret", true);
+        check(&ours, "Bearer sesame", true);
+        check(&ours, "Basic YXBwOnNlY3JldA==", true);
+        check(&ours, "Basic ZGVmYXVsdDpzZXNhbWU=", true);
+        check(&ours, "Basic OnNlc2FtZQ==", true);
+        check(&ours, "Basic YXBwOnNlc2FtZQ==", false);
+        check(&ours, "Basic ZGVmYXVsdDpzZWNyZXQ=", false);
     }
 
     #[test]

@@ -135,6 +135,13 @@ fn each_mistake_in_the_configuration_is_a_line_and_the_exit_code_is_2() {
         "nearcache: cannot read /no/such/file: No such file or directory (os error 2)\n",
     );
     refuses(
+        &[],
+        &[("BIND", "0.0.0.0")],
+        2,
+        "nearcache: environment: BIND has 0.0.0.0, which others can reach, and no password is asked for: set \
+         CLIENT_PASSWORD, or ALLOW_UNAUTHENTICATED=yes if something else keeps strangers out\n",
+    );
+    refuses(
         &["--chek"],
         &[],
         2,

@@ -8,6 +8,14 @@ use super::{ClientAuth, Config};
 /// How a secret is shown; so nobody has it for one.
 pub(super) const MASK: &str = "***";
 
+/// Keys that hold a door shut: changed by whoever may write the configuration, and by no command or request.
+pub(super) const BY_FILE_ONLY: [&str; 4] = [
+    "CLIENT_PASSWORD",
+    "ADMIN_PASSWORD",
+    "DENY_COMMANDS",
+    "AUTH_DELAY_MS",
+];
+
 impl Config {
     /// Whether a client must say a password before it is served.
     pub fn demands_password(&self) -> bool {

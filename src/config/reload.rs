@@ -110,7 +110,13 @@ impl Config {
         let Some(row) = row(&name) else {
             return Err(super::load::unknown(&name));
         };
-        if row.is_secret() || !row.reloadable {
+        if super::doors::BY_FILE_ONLY.contains(&row.name) {
+            return Err(format!(
+                "{} is changed where it is configured, and by SIGHUP, only",
+                row.name
+            ));
+        }
+        if !row.reloadable {
             return Err(format!("{} cannot be changed while running", row.name));
         }
         if value == "auto" {

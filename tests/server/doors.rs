@@ -313,6 +313,76 @@ fn another_user_of_redis_has_no_power_over_the_proxys_clients() {
 }
 
 #[test]
+fn no_request_opens_a_door_that_the_configuration_holds_shut() {
+    let redis = RedisServer::start();
+    let proxy = guarded(&redis)
+        .with_admin()
+        .env("ADMIN_PASSWORD", "admins-own")
+        .env("DENY_COMMANDS", "flushall")
+        .env("AUTH_DELAY_MS", 100)
+        .start();
+    let post = |http: &mut HttpClient, target: &str, password: &str| {
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nAuthorization: Bearer {password}\r\n\r\n"
+        );
+        http.send(head.as_bytes());
+        http.response().status
+    };
+    let mut admin = proxy.admin();
+    for target in [
+        "/config?DENY_COMMANDS=",
+        "/config?DENY_COMMANDS=keys",
+        "/config?CLIENT_PASSWORD=mine",
+        "/config?ADMIN_PASSWORD=mine",
+        "/config?AUTH_DELAY_MS=1",
+    ] {
+        assert_eq!(post(&mut admin, target, "admins-own"), 400, "{target}");
+    }
+    assert_eq!(
+        post(&mut admin, "/config?CACHE_TTL_SECS=7", "admins-own"),
+        200
+    );
+    let mut client = proxy.resp();
+    assert_eq!(client.call(&["AUTH", PASSWORD]), Reply::ok());
+    assert_eq!(client.line("FLUSHALL").error(), DENIED);
+    // Guessing at the admin port costs as much as elsewhere: nothing, 100 and 200 milliseconds.
+    let before = proxy.counter("nearcache_auth_failures");
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(post(&mut admin, "/config?CACHE_TTL_SECS=8", "guess"), 401);
+    }
+    assert_eq!(
+        post(&mut admin, "/config?CACHE_TTL_SECS=8", "admins-own"),
+        200
+    );
+    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert_eq!(proxy.counter("nearcache_auth_failures") - before, 3);
+}
+
+#[test]
+fn without_a_password_the_log_says_who_is_let_in() {
+    let redis = RedisServer::start();
+    let said = |proxy: &Proxy, text: &str| {
+        eventually(text, PATIENCE, || proxy.stderr().contains(text));
+    };
+    let proxy = Proxy::start(&redis);
+    said(
+        &proxy,
+        " INFO listening on this machine only: clients need no password",
+    );
+    let proxy = Proxy::to(&redis)
+        .env("BIND", "0.0.0.0")
+        .env("ALLOW_UNAUTHENTICATED", "yes")
+        .start();
+    said(
+        &proxy,
+        " WARN ALLOW_UNAUTHENTICATED=yes: clients need no password",
+    );
+    let proxy = guarded(&redis).env("BIND", "0.0.0.0").start();
+    assert!(proxy.resp().line("GET k").error().starts_with("NOAUTH"));
+}
+
+#[test]
 fn redis_commands_on_the_http_port_are_refused_and_end_the_connection() {
     let redis = RedisServer::start();
     let proxy = Proxy::start(&redis);

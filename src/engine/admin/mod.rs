@@ -17,6 +17,7 @@ use super::Engine;
 use super::clients::Handled;
 use super::upstream::Availability;
 use crate::config::{Config, ReadyRequires, Setting};
+use crate::protocol::http::Refusal;
 use crate::protocol::http::Request;
 use crate::protocol::http::admin::{self, AdminPolicy, No, Page, Parameter};
 use crate::protocol::http::credentials::Credentials;
@@ -60,6 +61,9 @@ impl Engine {
             Ok(page) => self.admin_answer(page),
             Err(No::Refused(refusal)) => {
                 self.answer_refusal(ix, refusal, manner);
+                if refusal == Refusal::Unauthorized && request.authorization.is_some() {
+                    self.note_wrong_password(ix);
+                }
                 return Handled::Done;
             }
             Err(No::WantsPost) => {

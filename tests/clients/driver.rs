@@ -158,7 +158,9 @@ impl Script {
     fn proxied(&self) -> Run {
         let mut redis = RedisServer::start_with(REDIS_OPTIONS);
         // On a busy machine a value of 48 MB takes a while.
-        let patient = Proxy::to(&redis).env("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS);
+        let patient = Proxy::to(&redis)
+            .tracking()
+            .env("REDIS_TIMEOUT_MS", REDIS_TIMEOUT_MS);
         let proxy = patient.start_tracking();
         let mut run = self.run(&mut redis, proxy.resp_port);
         if run.failure.is_none() && self.hits && proxy.counter(info::HITS) == 0 {

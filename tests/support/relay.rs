@@ -68,8 +68,8 @@ enum Mode {
 }
 
 struct Pair {
-    near: TcpStream,
-    far: TcpStream,
+    /// Both sockets, until it ends.
+    ends: Option<[TcpStream; 2]>,
     is_open: bool,
     lanes: [Lane; 2],
 }
@@ -358,8 +358,9 @@ impl Lane {
 impl Pair {
     fn close(&mut self) {
         self.is_open = false;
-        let _ = self.near.shutdown(Shutdown::Both);
-        let _ = self.far.shutdown(Shutdown::Both);
+        for end in self.ends.take().into_iter().flatten() {
+            let _ = end.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -382,8 +383,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         let handle =
             |stream: &TcpStream| stream.try_clone().expect("a socket handle can be doubled");
         let pair = Pair {
-            near: handle(&near),
-            far: handle(&far),
+            ends: Some([handle(&near), handle(&far)]),
             is_open: true,
             lanes: Default::default(),
         };

@@ -60,11 +60,7 @@ check() {
 clients() {
     stage 'client libraries' bash deploy/clients.sh
     # They mostly wait, for one another and for Redis to come back.
-    # Not redis_rs_state: redis 1.8.1, built for debugging, panics (a subtraction below zero in req_packed_commands) where
-    # MULTI itself is answered with an error, which it is while Redis is away.
-    stage clients cargo test --locked --test clients -- --ignored --skip redis_rs_state --test-threads 6
-    NOT_TESTED="$NOT_TESTED  !! not tested: the redis crate with transactions and subscriptions: 1.8.1 panics when MULTI gets an error
-"
+    stage clients cargo test --locked --test clients -- --ignored --test-threads 6
     # Again where it is not scrolled away.
     local reason
     for reason in target/clients/*.skipped target/clients/*/*.skipped; do

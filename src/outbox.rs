@@ -34,8 +34,8 @@ pub struct Pool {
     spare: Vec<Vec<u8>>,
     spare_blocks_max: usize,
     in_use_bytes: usize,
-    /// Large values that nobody else keeps: by their address, in how many segments each is.
-    loose: BTreeMap<usize, usize>,
+    /// Large values that nobody else keeps: by their address, in how many segments each is, and its bytes.
+    loose: BTreeMap<usize, (usize, usize)>,
 }
 
 impl Pool {
@@ -60,6 +60,12 @@ impl Pool {
         self.in_use_bytes = self.in_use_bytes - old + new;
     }
 
+    /// The bytes of the largest value that nobody else keeps. O(such values).
+    pub fn largest_loose_bytes(&self) -> usize {
+        let held = self.loose.values().map(|(_, held)| *held);
+        held.max().unwrap_or(0)
+    }
+
     /// Frees the spare blocks, and keeps none from now on.
     pub fn drop_spare(&mut self) {
         (self.spare, self.spare_blocks_max) = (Vec::new(), 0);
@@ -72,16 +78,17 @@ impl Pool {
     }
 
     fn hold_loose(&mut self, bytes: &Arc<Vec<u8>>) {
-        let segments = self.loose.entry(address(bytes)).or_default();
+        let (segments, held) = self.loose.entry(address(bytes)).or_default();
         if *segments == 0 {
-            self.in_use_bytes += bytes.capacity();
+            *held = bytes.capacity();
+            self.in_use_bytes += *held;
         }
         *segments += 1;
     }
 
     fn drop_loose(&mut self, bytes: &Arc<Vec<u8>>) {
         let address = address(bytes);
-        let Some(segments) = self.loose.get_mut(&address) else {
+        let Some((segments, _)) = self.loose.get_mut(&address) else {
             debug_assert!(false, "a loose value that was not counted");
             return;
         };

@@ -79,8 +79,14 @@ impl Engine {
     #[inline(never)]
     fn relieve_buffers(&mut self) {
         let max = self.config.buffers_max_bytes;
-        let used = self.buffer_bytes();
+        // The fetch that finds a value too large to keep holds it whole, and is no fault of its readers. One is let pass.
+        let spared = self.pool.largest_loose_bytes();
+        let used = self.buffer_bytes() - spared;
         self.strain.is_on = true;
+        if used <= max / 2 {
+            self.strain.next_look = self.buffer_bytes() + max / STEPS;
+            return;
+        }
         self.borrow_from_cache(used - max / 2);
         if used >= max {
             self.close_greediest(used - (max - max / 8));
@@ -88,7 +94,7 @@ impl Engine {
             self.pause_greediest(used - max / 2);
         }
         let next = self.buffer_bytes() + max / STEPS;
-        self.strain.next_look = next.min(max);
+        self.strain.next_look = next.min(max + spared);
         self.buffers_shrank();
     }
 

@@ -158,3 +158,20 @@ fn entries_leave_before_anybody_is_paused_and_have_their_room_back_afterwards() 
     });
     assert!(fill(&mut client) > 7 * MIB);
 }
+
+#[test]
+fn the_first_reader_of_a_value_larger_than_the_whole_budget_gets_it() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis)
+        .env("BUFFERS_MAX_BYTES", "64MiB")
+        .env("REDIS_TIMEOUT_MS", 30_000)
+        .start();
+    let bytes = 80 << 20;
+    redis.call(&["SETRANGE", "large", &(bytes - 1).to_string(), "\0"]);
+    for _ in 0..2 {
+        let Reply::Bulk(value) = proxy.resp().line("GET large") else {
+            panic!("a value is a bulk string")
+        };
+        assert_eq!(value.len(), bytes);
+    }
+}

@@ -36,16 +36,17 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
-    ("fetcher", &["config", "fetch", "helper", "socket", "time"]),
+    ("fetcher", &["config", "fetch", "socket", "time"]),
     (
         "fuzzing",
         &[
             "cache", "config", "engine", "fetch", "protocol", "time", "wheel",
         ],
     ),
-    ("helper", &["config"]),
+    ("helper", &["config", "log", "socket", "time"]),
     ("insight", &["hash", "time"]),
     ("link", &["engine", "outbox", "protocol", "session", "time"]),
+    ("log", &["config", "time"]),
     ("main", &["config", "helper", "reactor", "socket"]),
     ("protocol", &["fuzzing", "secret"]),
     (

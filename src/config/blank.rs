@@ -1,7 +1,10 @@
 //! Every field of the configuration before any row has stored into it.
 #![forbid(unsafe_code)]
 
-use super::{ClientAuth, Coherence, Config, LogLevel, ReadyRequires, RedisUrl, UpstreamLost};
+use super::{
+    AccessLog, ClientAuth, Coherence, Config, LogFormat, LogLevel, ReadyRequires, RedisUrl,
+    UpstreamLost,
+};
 use std::time::Duration;
 
 impl Config {
@@ -76,6 +79,10 @@ impl Config {
             log_file: None,
             log_file_max_bytes: 0,
             log_level: LogLevel::Error,
+            log_format: LogFormat::Text,
+            log_burst: 0,
+            access_log: AccessLog::Off,
+            access_log_sample_ppm: 0,
         }
     }
 }

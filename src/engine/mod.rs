@@ -51,7 +51,7 @@ use crate::buffer;
 use crate::cache::{Cache, Limits};
 use crate::client::Client;
 use crate::command::table::Table;
-use crate::config::{Coherence, Config, LogLevel, Setting};
+use crate::config::{Coherence, Config, Setting};
 use crate::fetch::{Completion, Fetches, Job};
 use crate::hash::{KeyHasher, PrehashedMap};
 use crate::insight::ghost::Ghost;
@@ -155,8 +155,6 @@ pub enum Output {
     Shut(ConnId),
     /// Close the socket now and forget the id. Nothing more is said of it.
     Close(ConnId),
-    /// Something worth a log line, said once.
-    Log(LogLevel, String),
     /// An operator has changed this setting; it is in force here already.
     Set(Setting),
 }
@@ -652,12 +650,6 @@ impl Engine {
             Timer::TrackingRetry => self.retry_tracking(),
             Timer::Buffers => self.buffers_timer_fired(),
             Timer::Touch => self.touch_timer_fired(),
-        }
-    }
-
-    fn log(&mut self, level: LogLevel, line: String) {
-        if level <= self.config.log_level {
-            self.outputs.push_back(Output::Log(level, line));
         }
     }
 

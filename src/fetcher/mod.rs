@@ -22,7 +22,6 @@ mod worker;
 
 use crate::config::{Config, RedisUrl};
 use crate::fetch::{Completion, FetchError, Job};
-use crate::helper;
 use crate::socket;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -65,11 +64,7 @@ struct Settings {
 impl Fetcher {
     /// Starts the workers; each connects at once and goes on trying for ever. `waker` is woken when completions wait.
     /// Fails only when a thread cannot be made.
-    pub fn start(
-        config: &Config,
-        waker: Arc<mio::Waker>,
-        log: &helper::Handle,
-    ) -> io::Result<Fetcher> {
+    pub fn start(config: &Config, waker: Arc<mio::Waker>) -> io::Result<Fetcher> {
         let settings = Settings {
             url: config.redis_url.clone(),
             timeout: config.redis_timeout,
@@ -89,13 +84,7 @@ impl Fetcher {
         let mut workers = Vec::new();
         for index in 0..config.redis_workers.max(1) {
             let queue = Arc::new(Queue::new(config.fetch_queue_max.max(1)));
-            let worker = Worker::new(
-                index,
-                settings.clone(),
-                queue.clone(),
-                completions.clone(),
-                log.clone(),
-            );
+            let worker = Worker::new(index, settings.clone(), queue.clone(), completions.clone());
             let name = format!("fetch{index}");
             let thread = std::thread::Builder::new()
                 .name(name)

@@ -32,7 +32,7 @@ mod signals;
 mod sockets;
 mod straight;
 
-use crate::config::{Config, LogLevel};
+use crate::config::Config;
 use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::fetcher::Fetcher;
@@ -53,6 +53,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tracing::{error, warn};
 
 /// Events taken from the kernel at once; more wait for the next turn. 12 KiB of memory.
 const EVENTS_MAX: usize = 1024;
@@ -91,7 +92,7 @@ pub struct Reactor {
     poll: Poll,
     engine: Engine,
     fetcher: Fetcher,
-    log: helper::Handle,
+    helper: helper::Handle,
     listeners: Listeners,
     signals: Option<Signals>,
     dialer: Dialer,
@@ -119,15 +120,15 @@ impl Reactor {
     ///
     /// # Errors
     /// One line for the operator: a port that is taken, a limit of the system that was hit.
-    pub fn new(config: Config, log: helper::Handle) -> Result<Reactor, String> {
+    pub fn new(config: Config, helper: helper::Handle) -> Result<Reactor, String> {
         let poll = Poll::new().map_err(|e| format!("cannot make a poll: {e}"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token())
             .map_err(|e| format!("cannot make a waker: {e}"))?;
         let waker = Arc::new(waker);
         let listeners = Listeners::bind(&config, poll.registry())?;
-        let fetcher = Fetcher::start(&config, waker.clone(), &log)
+        let fetcher = Fetcher::start(&config, waker.clone())
             .map_err(|e| format!("cannot start a worker: {e}"))?;
-        let dialer = Dialer::new(&config, waker.clone(), log.clone());
+        let dialer = Dialer::new(&config, waker.clone(), helper.clone());
         let (now, drain, drain_accept) = (socket::now(), config.drain, config.drain_accept);
         let mut wall = WallClock::new(now);
         let origin = Origin {
@@ -141,7 +142,7 @@ impl Reactor {
             poll,
             engine: Engine::new(config, origin),
             fetcher,
-            log,
+            helper,
             listeners,
             signals: None,
             waker,
@@ -499,16 +500,12 @@ impl Reactor {
                 Accepted::Nothing => break,
                 Accepted::Exhausted(e) => {
                     if let Some(e) = e {
-                        self.log
-                            .log(LogLevel::Warn, format!("cannot accept, clients wait: {e}"));
+                        warn!(why = %e, "cannot accept, clients wait");
                     }
                     break;
                 }
                 Accepted::Failed(address, e) => {
-                    self.log.log(
-                        LogLevel::Error,
-                        format!("cannot accept on {address} any more: {e}"),
-                    );
+                    error!(%address, why = %e, "cannot accept any more");
                 }
             }
         }
@@ -587,7 +584,6 @@ impl Reactor {
                 Output::Recovered => self.fetcher.recovered(),
                 Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
-                Output::Log(level, text) => self.log.log(level, text),
                 Output::Set(setting) => self.take_setting(&setting),
             }
         }

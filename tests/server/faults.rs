@@ -146,6 +146,7 @@ fn a_log_that_cannot_be_written_stops_nobody() {
         let mut proxy = Proxy::to(&redis)
             .env("LOG_FILE", file)
             .env("LOG_LEVEL", "debug")
+            .env("LOG_BURST", 1_000_000)
             .after_shell(shell)
             .start();
         let mut client = proxy.resp();

@@ -61,6 +61,7 @@ mod http_tools;
 mod kept;
 mod large;
 mod limits;
+mod logs;
 mod nearcache_command;
 mod oracle;
 mod outages;

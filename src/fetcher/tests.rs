@@ -363,7 +363,7 @@ fn without_redis_fetches_fail_at_once_and_recover_alone() {
     for _ in 0..100 {
         assert!(unreachable(pool.fetch("k")));
     }
-    // Were there an attempt for each, with its pause before it, it would take most of a minute.
+    // Were there an attempt for each, with its pause before it, it would take ten seconds and more.
     assert!(begin.elapsed() < PATIENCE / 4, "no attempt per fetch");
     let server = Server::start(port);
     server.run("SET k v");

@@ -37,6 +37,7 @@ use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::fetcher::Fetcher;
 use crate::helper;
+use crate::process;
 use crate::socket;
 use crate::time::Time;
 use crate::transport::Transport;
@@ -584,6 +585,8 @@ impl Reactor {
                 Output::Recovered => self.fetcher.recovered(),
                 Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
+                // Should the helper have no room for it, the next time will do.
+                Output::Trim => drop(self.helper.read(process::give_memory_back)),
                 Output::Set(setting) => self.take_setting(&setting),
             }
         }

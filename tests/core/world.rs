@@ -577,7 +577,7 @@ impl World {
                     }
                 },
                 Output::Renew => self.renewals += 1,
-                Output::Recovered | Output::Set(_) => {}
+                Output::Recovered | Output::Trim | Output::Set(_) => {}
             }
         }
     }

@@ -243,7 +243,7 @@ impl Driver {
                 Output::Shut(_) => self.end = End::Shut,
                 Output::Close(id) if id == self.client => self.end = End::Closed,
                 Output::Close(id) => drop(self.replies.remove(&id)),
-                Output::Renew | Output::Recovered | Output::Set(_) => {}
+                Output::Renew | Output::Recovered | Output::Trim | Output::Set(_) => {}
             }
         }
         any

@@ -131,12 +131,28 @@ deployment() {
         sed 's|/usr/local/bin/nearcache|/bin/true|' deploy/systemd/nearcache.service >target/systemd/nearcache.service
         cp deploy/systemd/nearcache.socket target/systemd/
         systemd-analyze verify target/systemd/nearcache.service target/systemd/nearcache.socket
+        # 1.5 of 10 today: what is left open is the network, and /proc for the memory limit.
+        if systemd-analyze security --help 2>&1 | grep -q -- --threshold; then
+            systemd-analyze security --offline=true --threshold=20 target/systemd/nearcache.service >target/systemd/security.txt 2>&1 ||
+                { cat target/systemd/security.txt; die "the systemd unit lets through more than it should (above)"; }
+            tail -n 1 target/systemd/security.txt
+        fi
     else
         say "!! SKIPPED: the systemd units were not verified, systemd-analyze is not installed"
     fi
     python3 -c 'import json; json.load(open("deploy/grafana/nearcache.json"))'
     have chromium || have chromium-browser || have google-chrome || NOT_TESTED="$NOT_TESTED  !! not tested: the dashboard in a browser: no Chromium (apt-get install chromium)
 "
+}
+
+# supply: licences, sources and doubles of every crate, on all platforms, where cargo-deny is installed. It is not installed
+# here: building it takes longer than all of the tests. tests/dependencies.rs has looked at this platform's in any case.
+supply() {
+    if cargo deny --version >/dev/null 2>&1; then
+        cargo deny --offline --locked check licenses sources bans
+    else
+        say "!! SKIPPED: cargo-deny is not installed (cargo install cargo-deny --locked); tests/dependencies.rs has checked this platform"
+    fi
 }
 
 # compose: whether the classic docker-compose takes our file with our env file. It needs no engine for that.
@@ -197,6 +213,7 @@ all)
     stage 'soak for 120 s' soak 120
     stage compose compose
     stage deployment deployment
+    stage 'supply chain' supply
     stage fuzzing fuzz_all
     stage 'cost of a hit' icount
     say "== all stages passed in $SECONDS s:"

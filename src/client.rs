@@ -179,21 +179,24 @@ pub struct Extras {
     pub penalty: Option<u32>,
 }
 
-/// An address, in half the room where it is one of IPv4.
+/// Where a client comes from, in half the room where it is one of IPv4.
 #[derive(Debug, Clone)]
 pub enum Peer {
     /// Of IPv4.
     V4(SocketAddrV4),
     /// Of IPv6.
     V6(Box<SocketAddrV6>),
+    /// It came by a Unix socket, and has none.
+    Unix,
 }
 
 impl Peer {
-    /// The address.
-    pub fn addr(&self) -> SocketAddr {
+    /// The address, if it has one.
+    pub fn addr(&self) -> Option<SocketAddr> {
         match self {
-            Peer::V4(addr) => SocketAddr::V4(*addr),
-            Peer::V6(addr) => SocketAddr::V6(**addr),
+            Peer::V4(addr) => Some(SocketAddr::V4(*addr)),
+            Peer::V6(addr) => Some(SocketAddr::V6(**addr)),
+            Peer::Unix => None,
         }
     }
 }
@@ -314,19 +317,12 @@ pub struct Client {
 
 impl Client {
     /// A client that has just been accepted.
-    pub fn new(
-        id: ConnId,
-        number: u64,
-        port: Port,
-        peer: SocketAddr,
-        db: u32,
-        now: Time,
-    ) -> Client {
+    pub fn new(id: ConnId, number: u64, port: Port, peer: Peer, db: u32, now: Time) -> Client {
         Client {
             id,
             number,
             port,
-            peer: peer.into(),
+            peer,
             state: State::Open,
             hold: Hold::None,
             admitted: false,
@@ -337,7 +333,7 @@ impl Client {
             db,
             inbox: Buffer::default(),
             framing: match port {
-                Port::Http | Port::Admin => Framing::Http(Box::default()),
+                Port::Http | Port::Admin | Port::Probe => Framing::Http(Box::default()),
                 Port::Resp => Framing::Resp(None),
             },
             outbox: Outbox::default(),

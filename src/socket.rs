@@ -16,6 +16,7 @@ use std::io;
 use std::mem::size_of;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 /// Connections the kernel completes for us before we accept them. The kernel caps it at `net.core.somaxconn` (4096 by
@@ -159,6 +160,47 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     // SAFETY: takes two integers and touches no memory of ours.
     cvt(unsafe { libc::listen(fd.as_raw_fd(), LISTEN_BACKLOG) })?;
     let listener = TcpListener::from(fd);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// A listening, non-blocking Unix socket at `path`, where there must be nothing. Only its owner may connect: the mode is
+/// set before it has a name, so that nobody is let in who would not be a moment later.
+///
+/// # Errors
+/// The path is longer than the system takes, or cannot be made.
+pub fn listen_unix(path: &std::path::Path) -> io::Result<UnixListener> {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: sockaddr_un is plain integers and arrays of them, for which all zeros is a valid value.
+    let mut sa: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    sa.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    // One byte stays zero, so that it ends there.
+    let most = sa.sun_path.len() - 1;
+    if bytes.len() > most {
+        let why = format!("its name, with a number behind it, is longer than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    for (to, from) in sa.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let kind = libc::SOCK_STREAM;
+    // SAFETY: takes three integers and touches no memory of ours.
+    let raw = cvt(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    // SAFETY: `raw` was returned by socket() just now, is open, and nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    // Linux gives the file the mode of the socket; elsewhere this is refused or ignored, and the umask decides.
+    // SAFETY: takes two integers and touches no memory of ours.
+    let _ = unsafe { libc::fchmod(fd.as_raw_fd(), 0o600) };
+    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the pointer is to a live sockaddr_un of `len` bytes, which bind() only reads.
+    cvt(unsafe { libc::bind(fd.as_raw_fd(), (&raw const sa).cast(), len) })?;
+    // SAFETY: takes two integers and touches no memory of ours.
+    cvt(unsafe { libc::listen(fd.as_raw_fd(), LISTEN_BACKLOG) })?;
+    let listener = UnixListener::from(fd);
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -17,6 +17,7 @@ const SHELL: &[&str] = &[
     "process",
     "fetcher",
     "helper",
+    "survey",
     "mischief",
 ];
 
@@ -28,19 +29,19 @@ const EDGES: &[(&str, &[&str])] = &[
         &["buffer", "command", "engine", "outbox", "protocol", "time"],
     ),
     ("command", &["protocol"]),
-    ("config", &["prefix"]),
+    ("config", &["prefix", "secret"]),
     (
         "engine",
         &[
-            "buffer", "cache", "client", "command", "config", "fetch", "hash", "insight", "link",
-            "outbox", "prefix", "protocol", "secret", "session", "stats", "time", "tracking",
-            "wheel",
+            "buffer", "cache", "client", "command", "config", "fetch", "hash", "insight",
+            "keyname", "link", "outbox", "prefix", "protocol", "secret", "session", "stats",
+            "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
     (
         "fetcher",
-        &["config", "fetch", "mischief", "socket", "time"],
+        &["config", "fetch", "mischief", "secret", "socket", "time"],
     ),
     (
         "fuzzing",
@@ -50,13 +51,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("helper", &["config", "log", "socket", "time"]),
     ("insight", &["hash", "time"]),
+    ("keyname", &["config"]),
     ("link", &["engine", "outbox", "protocol", "session", "time"]),
     ("log", &["config", "time"]),
-    ("main", &["config", "helper", "reactor", "socket"]),
+    (
+        "main",
+        &["config", "helper", "process", "reactor", "socket", "survey"],
+    ),
     ("protocol", &["fuzzing", "secret"]),
     (
         "reactor",
         &[
+            "client",
             "config",
             "engine",
             "fetch",
@@ -71,6 +77,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
+    ("survey", &["command", "config", "protocol"]),
     ("tracking", &["time"]),
     ("transport", &["socket"]),
     ("wheel", &["time"]),
@@ -110,6 +117,7 @@ const ALLOWED_IN_CORE: &[(&str, &str)] = &[
     ("fuzzing", "std::net::{Ipv4Addr, SocketAddr}"),
     ("fuzzing", "std::sync::Arc"),
     ("outbox", "std::sync::Arc"),
+    ("secret", "std::sync::Arc"),
 ];
 
 struct Source {

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    AccessLog, ClientAuth, Coherence, Config, LogFormat, LogLevel, ReadyRequires, RedisUrl,
-    UpstreamLost,
+    AccessLog, ClientAuth, Coherence, Config, LogFormat, LogKeys, LogLevel, ReadyRequires,
+    RedisUrl, UpstreamLost,
 };
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ impl Config {
         let redis_url = RedisUrl {
             host: String::new(),
             port: 0,
+            socket: None,
             db: 0,
             username: None,
             password: None,
@@ -23,6 +24,12 @@ impl Config {
             admin_port: None,
             admin_bind: Vec::new(),
             admin_clients_max: 0,
+            probe_port: None,
+            http_socket: None,
+            resp_socket: None,
+            socket_mode: 0,
+            socket_owner: String::new(),
+            probe_bind: Vec::new(),
             admin_password: None,
             admin_allowed_hosts: Vec::new(),
             ready_requires: ReadyRequires::Nothing,
@@ -80,6 +87,8 @@ impl Config {
             log_file: None,
             log_file_max_bytes: 0,
             log_level: LogLevel::Error,
+            log_keys: LogKeys::Hash,
+            core_dumps: false,
             log_format: LogFormat::Text,
             log_burst: 0,
             access_log: AccessLog::Off,

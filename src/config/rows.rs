@@ -7,7 +7,7 @@
 use super::row::{
     GIB, KIB, Kind, MIB, MS, Row, ZERO, count, live, millis, other, port, secs, share, size,
 };
-use super::{AccessLog, ClientAuth, LogFormat, ReadyRequires, UpstreamLost};
+use super::{AccessLog, ClientAuth, LogFormat, LogKeys, ReadyRequires, UpstreamLost};
 
 /// Every key.
 pub static ROWS: &[Row] = &[
@@ -33,6 +33,31 @@ pub static ROWS: &[Row] = &[
         "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a \
          password only addresses of this machine are taken, or ALLOW_UNAUTHENTICATED=yes.",
     ),
+    other(
+        "HTTP_SOCKET",
+        "",
+        Kind::Path(|c, v| c.http_socket = v),
+        "A Unix socket that is listened on for HTTP as well as HTTP_PORT, which may be off.",
+    ),
+    other(
+        "RESP_SOCKET",
+        "",
+        Kind::Path(|c, v| c.resp_socket = v),
+        "A Unix socket that is listened on for the Redis protocol as well as RESP_PORT, which may be off. What a process \
+         that has ended left there is replaced, anything else is left as it is.",
+    ),
+    other(
+        "SOCKET_MODE",
+        "600",
+        Kind::Mode(|c, v| c.socket_mode = v),
+        "Permission bits of these sockets: whoever may write to the file may connect.",
+    ),
+    other(
+        "SOCKET_OWNER",
+        "",
+        Kind::Owner(|c, v| c.socket_owner = v),
+        "Whom these sockets are given to. To give them to another user needs the right to do so.",
+    ),
     port(
         "ADMIN_PORT",
         "6390",
@@ -43,8 +68,8 @@ pub static ROWS: &[Row] = &[
         "ADMIN_BIND",
         "localhost",
         Kind::Addresses(|c, v| c.admin_bind = v),
-        "Addresses the admin port listens on. It shows names of keys, never values; whoever reaches it from elsewhere \
-         changes nothing without ADMIN_PASSWORD.",
+        "Addresses the admin port listens on. It shows no values; whoever reaches it from elsewhere changes nothing \
+         without ADMIN_PASSWORD, and sees names of keys only with ALLOW_UNAUTHENTICATED=yes.",
     ),
     other(
         "ADMIN_PASSWORD",
@@ -71,7 +96,20 @@ pub static ROWS: &[Row] = &[
         "64",
         (1, 10_000),
         |c, v| c.admin_clients_max = v,
-        "Connections to the admin port at the same time. They do not count as clients.",
+        "Connections to the admin port at the same time, and as many to the probe port. They do not count as clients.",
+    ),
+    port(
+        "PROBE_PORT",
+        "off",
+        |c, v| c.probe_port = v,
+        "Where /healthz, /readyz and /metrics are for whoever reaches it, without a password, and nothing else is: for \
+         orchestrators and Prometheus, so that the admin port can stay on this machine.",
+    ),
+    other(
+        "PROBE_BIND",
+        "localhost",
+        Kind::Addresses(|c, v| c.probe_bind = v),
+        "Addresses the probe port listens on.",
     ),
     live(other(
         "READY_REQUIRES",
@@ -100,7 +138,7 @@ pub static ROWS: &[Row] = &[
         "redis://127.0.0.1:6379/0",
         Kind::Url(|c, v| c.redis_url = v),
         "The Redis behind this cache: redis://[user][:password@]host[:port][/database], user and password \
-         percent-encoded.",
+         percent-encoded; or unix://[user][:password@]/path[?db=database] (redis+unix:// is the same).",
     ),
     other(
         "REDIS_URL_FILE",
@@ -501,6 +539,32 @@ pub static ROWS: &[Row] = &[
         Kind::Level(|c, v| c.log_level = v),
         "What is logged: the named level and those before it.",
     )),
+    live(other(
+        "LOG_KEYS",
+        "hash",
+        Kind::Choice {
+            words: &["hash", "shown", "hidden"],
+            set: |c, word| {
+                c.log_keys = match word {
+                    "shown" => LogKeys::Shown,
+                    "hidden" => LogKeys::Hidden,
+                    _ => LogKeys::Hash,
+                }
+            },
+        },
+        "What a key is called in the log. hash: by 64 bits of FNV-1a, the same for the same name everywhere; shown: as it \
+         is, escaped, its first 128 bytes; hidden: not at all.",
+    )),
+    other(
+        "CORE_DUMPS",
+        "off",
+        Kind::Choice {
+            words: &["off", "on"],
+            set: |c, word| c.core_dumps = word == "on",
+        },
+        "Whether the system may write this process's memory, with passwords and values in it, to a file when it dies. With \
+         off other processes of the same user cannot look into it either.",
+    ),
     other(
         "LOG_FORMAT",
         "text",

@@ -4,7 +4,8 @@
 //! when a page is refused. It never resolves a name. O(length of the text).
 #![forbid(unsafe_code)]
 
-use super::value::{all_digits, split_host_port};
+use super::url::split_host_port;
+use super::value::all_digits;
 
 /// The origins between the commas; `*` stands alone. `None` if one of them is none.
 pub(super) fn parse_origins(text: &str) -> Option<Vec<String>> {

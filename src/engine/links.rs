@@ -66,7 +66,7 @@ impl Engine {
     fn greet(&mut self, ix: usize, role: Role) {
         let url = self.config.redis_url.clone();
         if let Some(password) = &url.password {
-            let password = password.as_bytes();
+            let password = password.text().as_bytes();
             match &url.username {
                 Some(user) => {
                     self.ask(ix, Purpose::Required, &[b"AUTH", user.as_bytes(), password])

@@ -14,6 +14,7 @@
 //! commands that count, and the admissions given out. [`Engine::check`] walks all of them.
 #![forbid(unsafe_code)]
 
+mod address;
 mod admin;
 mod admission;
 mod aside;
@@ -120,6 +121,8 @@ pub enum Port {
     Resp,
     /// HTTP/1, for whoever runs the proxy.
     Admin,
+    /// HTTP/1, for what asks whether it runs: health and metrics, nothing else.
+    Probe,
 }
 
 impl Port {
@@ -129,6 +132,7 @@ impl Port {
             Port::Http => "http",
             Port::Resp => "resp",
             Port::Admin => "admin",
+            Port::Probe => "probe",
         }
     }
 }
@@ -222,6 +226,7 @@ pub struct Engine {
     clients_opened: u64,
     /// Clients of the admin port, which are bounded and counted by themselves.
     admin_clients: usize,
+    probe_clients: usize,
     links: Slab<Link>,
     link_generations: Vec<u32>,
     /// The shared links, by the clients they serve.
@@ -327,6 +332,7 @@ impl Engine {
             client_generations: Vec::new(),
             clients_opened: 0,
             admin_clients: 0,
+            probe_clients: 0,
             links: Slab::new(),
             link_generations: Vec::new(),
             pools: BTreeMap::new(),

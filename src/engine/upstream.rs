@@ -62,6 +62,8 @@ pub(super) struct Upstream {
     differed_at: Option<Time>,
     /// Whether HELLO 3 was accepted on the control link.
     speaks_resp3: bool,
+    /// What HELLO was answered with, where that is an error: then no link can speak RESP3.
+    pub(super) hello_refused: Option<Vec<u8>>,
     /// What it says of itself in answer to HELLO.
     pub(super) greeting: Greeting,
     /// `redis_version`, once it is known.
@@ -85,6 +87,7 @@ impl Default for Upstream {
             replication: None,
             differed_at: None,
             speaks_resp3: false,
+            hello_refused: None,
             pause: Duration::ZERO,
             greeting: Greeting::default(),
             version: None,
@@ -186,6 +189,11 @@ impl Engine {
         let Some(ix) = self.link_index(id) else {
             return;
         };
+        if matches!(purpose, Purpose::Resp3 | Purpose::Hello) {
+            let error = reply.strip_prefix(b"-");
+            let error = error.map(|text| text.strip_suffix(b"\r\n").unwrap_or(text));
+            self.upstream.hello_refused = error.map(<[u8]>::to_vec);
+        }
         match purpose {
             Purpose::Required if reply.starts_with(b"-") => {
                 let text = String::from_utf8_lossy(&reply[1..]);

@@ -16,7 +16,8 @@ use crate::socket;
 use crate::time::Time;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, Connection, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+    Client, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    RedisError, Value,
 };
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -62,11 +63,14 @@ impl Upstream {
             redis = redis.set_username(username);
         }
         if let Some(password) = &url.password {
-            redis = redis.set_password(password);
+            redis = redis.set_password(password.text());
         }
         let connect = || -> Result<Connection, RedisError> {
-            let info = (url.host.as_str(), url.port)
-                .into_connection_info()?
+            let info = match &url.socket {
+                Some(path) => ConnectionAddr::Unix(path.clone()).into_connection_info()?,
+                None => (url.host.as_str(), url.port).into_connection_info()?,
+            };
+            let info = info
                 .set_tcp_settings(TcpSettings::default().set_nodelay(true))
                 .set_redis_settings(redis);
             let connection =

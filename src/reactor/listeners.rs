@@ -1,4 +1,4 @@
-//! The sockets clients come in by: one per port and address, and what to say when a port is taken.
+//! The sockets clients come in by: one per port and address or path, and what to say when a port is taken.
 //!
 //! It never opens a client: it hands accepted connections to the reactor, at most as many as that asks for.
 //!
@@ -7,15 +7,21 @@
 //! when a descriptor is given back. The last descriptors are not for clients: links must be made anew when Redis comes back.
 #![forbid(unsafe_code)]
 
-use super::sockets::Source;
+use super::sockets::Source as Event;
+use super::unix::{self, Door};
+use crate::client::Peer;
 use crate::config::Config;
 use crate::engine::Port;
 use crate::socket::{self, AcceptError};
 use crate::time::Time;
-use mio::net::{TcpListener, TcpStream};
+use crate::transport::Stream;
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long accepting rests after descriptors ran out, unless one is given back earlier.
@@ -26,10 +32,58 @@ const EXHAUSTED_SILENCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
+    socket: Listening,
     port: Port,
-    address: SocketAddr,
+    address: Bound,
     ready: bool,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(TcpListener),
+    /// With the file that goes when it does.
+    Unix {
+        socket: UnixListener,
+        _door: Door,
+    },
+}
+
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// At an address of a network, or of this machine.
+    Tcp(SocketAddr),
+    /// At a path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::Tcp(address) => address.fmt(f),
+            Bound::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listening {
+    fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Listening::Tcp(socket) => socket
+                .accept()
+                .map(|(stream, peer)| (stream.into(), peer.into())),
+            Listening::Unix { socket, .. } => socket
+                .accept()
+                .map(|(stream, _)| (stream.into(), Peer::Unix)),
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Listening::Tcp(socket) => socket,
+            Listening::Unix { socket, .. } => socket,
+        }
+    }
 }
 
 /// All listeners of the process.
@@ -48,13 +102,13 @@ pub(super) struct Listeners {
 /// What [`Listeners::accept`] came to.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    Client(Port, TcpStream, SocketAddr),
+    Client(Port, Stream, Peer),
     /// Nothing waits, or accepting rests.
     Nothing,
     /// Descriptors or memory ran out; accepting rests from now on. The error comes along now and then.
     Exhausted(Option<io::Error>),
     /// A listener failed for good and has been closed.
-    Failed(SocketAddr, io::Error),
+    Failed(Bound, io::Error),
 }
 
 impl Listeners {
@@ -71,6 +125,12 @@ impl Listeners {
                 "ADMIN_PORT",
                 config.admin_port,
                 &config.admin_bind,
+            ),
+            (
+                Port::Probe,
+                "PROBE_PORT",
+                config.probe_port,
+                &config.probe_bind,
             ),
         ];
         let mut inherited = socket::inherited_listeners()
@@ -104,8 +164,24 @@ impl Listeners {
         }
         if let Some((_, address)) = inherited.first() {
             return Err(format!(
-                "the service manager passed a socket on {address}, which is none of HTTP_PORT, RESP_PORT and ADMIN_PORT"
+                "the service manager passed a socket on {address}, which is none of HTTP_PORT, RESP_PORT, ADMIN_PORT and PROBE_PORT"
             ));
+        }
+        for (port, key, path) in [
+            (Port::Http, "HTTP_SOCKET", &config.http_socket),
+            (Port::Resp, "RESP_SOCKET", &config.resp_socket),
+        ] {
+            let Some(path) = path else { continue };
+            let cannot =
+                |why: String| format!("cannot listen on {} ({key}): {why}", path.display());
+            let (socket, door) = unix::listen(&config.socket_file(path)).map_err(cannot)?;
+            let socket = Listening::Unix {
+                socket: UnixListener::from_std(socket),
+                _door: door,
+            };
+            listeners
+                .add(socket, Bound::Unix(path.clone()), port, registry)
+                .map_err(|e| cannot(e.to_string()))?;
         }
         Ok(listeners)
     }
@@ -119,7 +195,8 @@ impl Listeners {
     ) -> Result<bool, String> {
         let any = !given.is_empty();
         for (socket, address) in given {
-            self.add(TcpListener::from_std(socket), address, port, registry)
+            let socket = Listening::Tcp(TcpListener::from_std(socket));
+            self.add(socket, Bound::Tcp(address), port, registry)
                 .map_err(|e| format!("cannot use the passed socket on {address}: {e}"))?;
         }
         Ok(any)
@@ -169,19 +246,21 @@ impl Listeners {
     ) -> io::Result<SocketAddr> {
         let socket = TcpListener::from_std(socket::listen(address)?);
         let address = socket.local_addr()?;
-        self.add(socket, address, port, registry)?;
+        self.add(Listening::Tcp(socket), Bound::Tcp(address), port, registry)?;
         Ok(address)
     }
 
     fn add(
         &mut self,
-        mut socket: TcpListener,
-        address: SocketAddr,
+        mut socket: Listening,
+        address: Bound,
         port: Port,
         registry: &Registry,
     ) -> io::Result<()> {
-        let token = Source::Listener(self.list.len()).token();
-        registry.register(&mut socket, token, Interest::READABLE)?;
+        let token = Event::Listener(self.list.len()).token();
+        socket
+            .source()
+            .register(registry, token, Interest::READABLE)?;
         self.list.push(Listener {
             socket,
             port,
@@ -192,10 +271,10 @@ impl Listeners {
     }
 
     /// Where clients are taken.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (Port, SocketAddr)> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (Port, Bound)> {
         self.list
             .iter()
-            .map(|listener| (listener.port, listener.address))
+            .map(|listener| (listener.port, listener.address.clone()))
     }
 
     /// The poll says that connections wait.
@@ -234,7 +313,7 @@ impl Listeners {
                 AcceptError::Fatal => {
                     // It keeps its place, so that the tokens of the others stay right, but says nothing any more.
                     listener.ready = false;
-                    return Accepted::Failed(listener.address, error);
+                    return Accepted::Failed(listener.address.clone(), error);
                 }
             }
         }
@@ -308,13 +387,16 @@ mod tests {
         );
         let mut events = Events::with_capacity(8);
         for (port, address) in addresses {
+            let Bound::Tcp(address) = address else {
+                panic!("no path is configured: {address}")
+            };
             let _client = std::net::TcpStream::connect(address).unwrap();
             let (got, from) = loop {
                 poll.poll(&mut events, Some(Duration::from_secs(5)))
                     .unwrap();
                 for event in &events {
-                    match Source::of(event.token()) {
-                        Source::Listener(index) => listeners.note(index),
+                    match Event::of(event.token()) {
+                        Event::Listener(index) => listeners.note(index),
                         other => panic!("{other:?}"),
                     }
                 }
@@ -325,7 +407,7 @@ mod tests {
                 }
             };
             assert_eq!(got, port);
-            assert_eq!(from.ip(), address.ip());
+            assert_eq!(from.addr().map(|from| from.ip()), Some(address.ip()));
             assert!(
                 listeners.has_work(),
                 "it stays ready until accept says that nothing waits"
@@ -370,6 +452,9 @@ mod tests {
         let mut listeners = Listeners::bind(&config("127.0.0.1"), poll.registry()).unwrap();
         listeners.clients_room = 3;
         let (_, address) = listeners.addresses().next().unwrap();
+        let Bound::Tcp(address) = address else {
+            panic!("no path is configured: {address}")
+        };
         let _waits = std::net::TcpStream::connect(address).unwrap();
         listeners.note(0);
         let said = listeners.accept(Time::ZERO, 3);

@@ -32,7 +32,9 @@ pub mod reload;
 mod signals;
 mod sockets;
 mod straight;
+mod unix;
 
+use crate::client::Peer;
 use crate::config::Config;
 use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
@@ -42,18 +44,16 @@ use crate::mischief::Mischief;
 use crate::process;
 use crate::socket;
 use crate::time::Time;
-use crate::transport::Transport;
+use crate::transport::{Stream, Transport};
 use dialer::Dialer;
-use listeners::{Accepted, Listeners};
+use listeners::{Accepted, Bound, Listeners};
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
 use notify::Notify;
 use signals::{Asked, Signals};
 use sockets::{Flag, Socket, Sockets, Source, Stage};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{error, warn};
@@ -185,7 +185,7 @@ impl Reactor {
     }
 
     /// Where clients are taken.
-    pub fn addresses(&self) -> Vec<(Port, SocketAddr)> {
+    pub fn addresses(&self) -> Vec<(Port, Bound)> {
         self.listeners.addresses().collect()
     }
 
@@ -521,12 +521,14 @@ impl Reactor {
         }
     }
 
-    fn open(&mut self, port: Port, stream: TcpStream, peer: SocketAddr) {
+    fn open(&mut self, port: Port, stream: Stream, peer: Peer) {
         let Some(id) = self.engine.open(port, peer) else {
             Transport::refuse(stream, self.engine.refusal(port), DISCARD_BYTES_MAX);
             return self.handle_outputs();
         };
-        if let Ok(local) = stream.local_addr() {
+        if let Stream::Tcp(stream) = &stream
+            && let Ok(local) = stream.local_addr()
+        {
             self.engine.accepted_on(id, local);
         }
         // HTTP has an idle time-out of its own.

@@ -9,11 +9,11 @@
 //! Costs: every operation is one index into a table and one comparison of generations.
 #![forbid(unsafe_code)]
 
+use super::dialer::Target;
 use crate::engine::{ConnId, Place};
 use crate::transport::Transport;
 use mio::Token;
 use mio::event::Event;
-use std::net::SocketAddr;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) transport: Transport,
-    pub(super) address: SocketAddr,
-    pub(super) rest: Vec<SocketAddr>,
+    pub(super) address: Target,
+    pub(super) rest: Vec<Target>,
 }
 
 /// One thing known of a socket: a bit, so that one comparison tells whether it may be served the straight way.

@@ -20,11 +20,14 @@
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
 //! - [`coherence_verify`]: what is counted of it, checked hits among that; [`coherence_upkeep`]: TOUCH, warming
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
+//! - [`secrets`]: what nobody is told
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`abuse`]: clients that mean no good; [`half_open`]: clients that vanish
 //! - [`faults`]: a Redis, a network, a system in trouble; [`lies`]: clocks and names that are wrong; [`soak`]: all at once
 //! - [`large`], [`uploads`]: values of hundreds of megabytes, down and up, in bounded memory
+//! - [`unix_sockets`]: clients and Redis by a file
+//! - [`upstream_check`]: what `nearcache check-upstream` says
 //! - [`outages`], [`shutdown`], [`limits`], [`upstream_limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -77,12 +80,15 @@ mod pipelining;
 mod refusals;
 mod reload;
 mod script;
+mod secrets;
 mod service_manager;
 mod session;
 mod shutdown;
 mod soak;
 mod together;
 mod tools;
+mod unix_sockets;
 mod uploads;
+mod upstream_check;
 mod upstream_limits;
 mod walkthrough;

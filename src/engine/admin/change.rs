@@ -7,8 +7,12 @@
 use crate::config::{Coherence, Setting};
 use crate::engine::forget::{Cause, Flush};
 use crate::engine::{Engine, Output};
+use crate::keyname::KeyName;
 use crate::protocol::http::admin::Parameter;
 use tracing::warn;
+
+/// Keys that are named in the log when they are forgotten; of more the number says enough.
+const NAMED_MAX: usize = 8;
 
 /// What is to be forgotten.
 #[derive(Debug)]
@@ -49,6 +53,7 @@ impl Engine {
     /// Forgets, and says how many entries that were.
     pub(in crate::engine) fn forget_as_asked(&mut self, what: &What<'_>) -> usize {
         let before = self.cache.len();
+        let (mut named_keys, mut named_prefix) = (None, None);
         let words = match what {
             What::Everything => {
                 self.poison_all(Flush::Asked);
@@ -58,6 +63,11 @@ impl Engine {
                 for key in keys {
                     self.poison_name(self.hasher.hash(key), Cause::Asked);
                 }
+                let named = keys.iter().take(NAMED_MAX);
+                let named: Vec<String> = named
+                    .map(|key| KeyName::new(key, self.config.log_keys).to_string())
+                    .collect();
+                named_keys = Some(named.join(","));
                 format!("{} keys", keys.len())
             }
             What::Prefix(prefix) => {
@@ -74,11 +84,18 @@ impl Engine {
                 for hash in hashes {
                     self.poison_name(hash, Cause::Asked);
                 }
+                named_prefix = Some(KeyName::new(prefix, self.config.log_keys).to_string());
                 "a prefix".to_owned()
             }
         };
         let dropped = before - self.cache.len();
-        warn!(what = words, entries = dropped, "admin: asked to forget");
+        warn!(
+            what = words,
+            entries = dropped,
+            keys = named_keys,
+            prefix = named_prefix,
+            "admin: asked to forget"
+        );
         self.note_event(
             "forgotten",
             format!("asked to forget {words}: {dropped} entries"),

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{SYNTAX, quoting};
-use crate::client::{Client, CloseReason, State};
+use crate::client::{Client, CloseReason, Peer, State};
 use crate::engine::{Engine, Place, Port};
 use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
@@ -125,7 +125,7 @@ impl Engine {
         client.port == Port::Resp
             && filter.id.is_none_or(|id| id == client.number)
             && filter.kind.is_none_or(|kind| kind == self.kind_of(client))
-            && is(&filter.addr, &|| client.peer.addr().to_string())
+            && is(&filter.addr, &|| self.peer_of(client).to_string())
             && is(&filter.laddr, &|| self.local_of(client).to_string())
             && is(&filter.user, &|| self.user_of(client).into_owned())
             && filter
@@ -146,6 +146,9 @@ impl Engine {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let mut flags = String::new();
+        if matches!(client.peer, Peer::Unix) {
+            flags.push('U');
+        }
         if extras.is_some_and(|extras| extras.no_evict) {
             flags.push('e');
         }
@@ -190,7 +193,7 @@ impl Engine {
              multi={queued} qbuf={inbox} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={owed} oll=0 omem=0 \
              tot-mem={size} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
             client.number,
-            client.peer.addr(),
+            self.peer_of(client),
             self.local_of(client),
             text(extras.map(|extras| &*extras.name)),
             self.now.since(client.opened).as_secs(),

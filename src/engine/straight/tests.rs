@@ -202,7 +202,7 @@ fn an_http_hit_says_the_second_in_which_it_is_given() {
 #[test]
 fn where_a_password_is_demanded_no_http_request_goes_straight() {
     let mut config = Config::default();
-    config.redis_url.password = Some("secret".to_owned());
+    config.redis_url.password = Some(crate::secret::Secret::new("secret"));
     let mut engine = engine_of(config);
     assert!(engine.demands_password());
     let id = engine.open(Port::Http, peer()).unwrap();

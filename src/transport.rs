@@ -1,5 +1,5 @@
-//! A byte stream over a mio socket, as the reactor sees it: read, write, error, shutdown. Plain TCP today; TLS will be a
-//! second kind behind the same calls, which is why the reactor never touches the socket itself.
+//! A byte stream over a mio socket, as the reactor sees it: read, write, error, shutdown. The socket is one of TCP or of the
+//! Unix domain; TLS will be a layer on either, behind the same calls, which is why the reactor never touches the socket.
 //!
 //! It never buffers, retries or blocks: each call is one system call, and `WouldBlock` goes to the caller.
 //!
@@ -9,39 +9,94 @@
 
 use crate::socket::{self, Keepalive};
 use mio::event::Source;
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+/// A connected socket, or one that is being connected.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over a network, or this machine's own.
+    Tcp(TcpStream),
+    /// Within this machine.
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Stream {
+        Stream::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Stream {
+        Stream::Unix(stream)
+    }
+}
+
+impl AsFd for Stream {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write_vectored(slices),
+            Stream::Unix(stream) => stream.write_vectored(slices),
+        }
+    }
+}
 
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Transport {
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl Transport {
     /// Takes a connection that was accepted or is being made, and registers it edge-triggered in both directions. It is
     /// never registered again: what the poll said is remembered by the reactor until it is used up.
     pub fn register(
-        mut stream: TcpStream,
+        stream: impl Into<Stream>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Transport> {
-        stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)?;
+        let mut stream = stream.into();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        stream.source().register(registry, token, interest)?;
         Ok(Transport { stream })
     }
 
-    /// Sets what every connection of a client has: no delay for small writes, and (if given) keepalive.
+    /// Sets what every connection of a client has: no delay for small writes, and (if given) keepalive. A Unix socket has
+    /// neither, and needs neither.
     pub fn set_client_options(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
+        if matches!(self.stream, Stream::Unix(_)) {
+            return Ok(());
+        }
         socket::set_nodelay(self.stream.as_fd())?;
         keepalive.map_or(Ok(()), |k| socket::set_keepalive(self.stream.as_fd(), k))
     }
 
     /// Sets what every link to Redis has. `dead` bounds how long sent bytes may stay unacknowledged.
     pub fn set_link_options(&self, dead: Duration) -> io::Result<()> {
+        if matches!(self.stream, Stream::Unix(_)) {
+            return Ok(());
+        }
         socket::set_nodelay(self.stream.as_fd())?;
         socket::set_keepalive(self.stream.as_fd(), socket::KEEPALIVE_LINK)?;
         socket::set_user_timeout(self.stream.as_fd(), dead)
@@ -70,12 +125,18 @@ impl Transport {
 
     /// The error that is pending on the socket, which this call clears.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.stream.take_error()
+        match &self.stream {
+            Stream::Tcp(stream) => stream.take_error(),
+            Stream::Unix(stream) => stream.take_error(),
+        }
     }
 
-    /// After a non-blocking connect: the peer's address once the connection stands, `NotConnected` until then.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
+    /// After a non-blocking connect: whether the connection stands; `NotConnected` until then.
+    pub fn connected(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr().map(drop),
+            Stream::Unix(stream) => stream.peer_addr().map(drop),
+        }
     }
 
     /// Says goodbye: what the peer sent and nobody will read is taken from the socket first, at most `bytes_max` of it.
@@ -84,7 +145,7 @@ impl Transport {
         let mut scratch = [0u8; 4096];
         let mut left = bytes_max;
         while left > 0 {
-            match self.stream.read(&mut scratch) {
+            match socket::recv(self.stream.as_fd(), &mut scratch) {
                 Ok(n) if n == scratch.len() => left = left.saturating_sub(n),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 _ => return,
@@ -93,16 +154,20 @@ impl Transport {
     }
 
     /// Tells a client that cannot be taken why, as far as one write goes, and closes.
-    pub fn refuse(stream: TcpStream, text: &[u8], discard_bytes_max: usize) {
+    pub fn refuse(stream: impl Into<Stream>, text: &[u8], discard_bytes_max: usize) {
+        let stream = stream.into();
         let mut transport = Transport { stream };
         // Best effort: it is refused whether or not it learns why.
-        let _ = transport.stream.write(text);
+        let _ = transport.write_one(text);
         transport.discard_unread(discard_bytes_max);
     }
 
     /// Ends our sending half: the peer reads what was sent, then the end.
     pub fn shutdown_write(&self) -> io::Result<()> {
-        self.stream.shutdown(std::net::Shutdown::Write)
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        }
     }
 }
 
@@ -110,6 +175,7 @@ impl Transport {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
+    use std::io::Read;
     use std::net::TcpListener;
 
     fn pair() -> (Poll, Transport, std::net::TcpStream) {

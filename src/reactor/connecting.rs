@@ -91,8 +91,8 @@ impl Reactor {
         } = *attempt;
         let error = match transport.take_error() {
             Ok(Some(e)) | Err(e) => e,
-            Ok(None) => match transport.peer_addr() {
-                Ok(_) => {
+            Ok(None) => match transport.connected() {
+                Ok(()) => {
                     socket.stage = Stage::Open(transport);
                     socket.flags.put(Flag::WRITABLE, true);
                     self.engine.connected(id, Ok(()));

@@ -31,7 +31,7 @@
 //!
 //! # In reading order
 //!
-//! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`],
+//! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`], [`tls`],
 //! [`socket`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`].
 //!
 //! Core: [`engine`] (the decisions), [`client`], [`link`], [`session`] (what one of them is in the middle of), [`tracking`] (the invalidation link), [`fetch`] (misses in
@@ -62,6 +62,7 @@ pub mod session;
 pub mod socket;
 pub mod stats;
 pub mod time;
+pub mod tls;
 pub mod tracking;
 pub mod transport;
 pub mod wheel;

@@ -11,6 +11,7 @@ use nearcache::helper::Helper;
 use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
+use nearcache::tls::Tls;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -38,8 +39,8 @@ fn main() -> ExitCode {
         Ok(Args::Version) => return print(concat!("nearcache ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(why) => return fail(EXIT_USAGE, &why),
     };
-    let loaded = match load(config_file.as_deref()) {
-        Ok(loaded) => loaded,
+    let (loaded, tls) = match load(config_file.as_deref()) {
+        Ok(read) => read,
         Err(lines) => return fail(EXIT_USAGE, &lines.join("\nnearcache: ")),
     };
     if check {
@@ -50,13 +51,13 @@ fn main() -> ExitCode {
         return print(&text::check_text(&loaded));
     }
     let reader: Reader = Arc::new(move || load(config_file.as_deref()));
-    match run(loaded, reader) {
+    match run(loaded, tls, reader) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILURE, &why),
     }
 }
 
-fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
+fn load(config_file: Option<&str>) -> Result<(Loaded, Tls), Vec<String>> {
     let contents = match config_file {
         None => None,
         Some(name) => {
@@ -77,10 +78,17 @@ fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
         memory_limit: memory_limit(),
         read_file: &read_file,
     };
-    Config::load(&sources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    let loaded = Config::load(&sources).map_err(|errors| {
+        errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<String>>()
+    })?;
+    let tls = Tls::load(&loaded.config)?;
+    Ok((loaded, tls))
 }
 
-fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
+fn run(loaded: Loaded, tls: Tls, reader: Reader) -> Result<(), String> {
     let config = &loaded.config;
     let helper = Helper::start(config).map_err(|e| match &config.log_file {
         Some(path) => format!("cannot open the log file {}: {e}", path.display()),
@@ -91,7 +99,7 @@ fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
         log.log(LogLevel::Warn, warning.as_str());
     }
     let logs_to_file = config.log_file.is_some();
-    let result = serve(loaded, reader, &helper);
+    let result = serve(loaded, tls, reader, &helper);
     if let Err(why) = &result
         && logs_to_file
     {
@@ -102,7 +110,7 @@ fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
     result
 }
 
-fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> {
+fn serve(loaded: Loaded, tls: Tls, reader: Reader, helper: &Helper) -> Result<(), String> {
     let log = helper.handle();
     let config = loaded.config.clone();
     let wanted = config
@@ -125,7 +133,7 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         ),
     }
     let redis = config.redis_url.to_string();
-    let mut reactor = Reactor::new(config, log.clone())?;
+    let mut reactor = Reactor::new(config, tls, log.clone())?;
     reactor.reload_with(reader, loaded);
     reactor
         .catch_signals()
@@ -135,8 +143,8 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         env!("CARGO_PKG_VERSION"),
         std::process::id()
     );
-    for (port, address) in reactor.addresses() {
-        text.push_str(&format!(" {}={address}", port.name()));
+    for (door, address) in reactor.addresses() {
+        text.push_str(&format!(" {door}={address}"));
     }
     log.log(LogLevel::Info, text);
     let ended = reactor

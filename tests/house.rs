@@ -13,6 +13,7 @@ const SHELL: &[&str] = &[
     "lib",
     "reactor",
     "transport",
+    "tls",
     "socket",
     "fetcher",
     "helper",
@@ -46,7 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("helper", &["config"]),
     ("insight", &["hash", "time"]),
     ("link", &["engine", "outbox", "protocol", "session", "time"]),
-    ("main", &["config", "helper", "reactor", "socket"]),
+    ("main", &["config", "helper", "reactor", "socket", "tls"]),
     ("protocol", &["fuzzing", "secret"]),
     (
         "reactor",
@@ -58,13 +59,15 @@ const EDGES: &[(&str, &[&str])] = &[
             "helper",
             "socket",
             "time",
+            "tls",
             "transport",
         ],
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
+    ("tls", &["config", "engine", "socket"]),
     ("tracking", &["time"]),
-    ("transport", &["socket"]),
+    ("transport", &["socket", "tls"]),
     ("wheel", &["time"]),
 ];
 

@@ -1,7 +1,10 @@
 //! Every field of the configuration before any row has stored into it.
 #![forbid(unsafe_code)]
 
-use super::{ClientAuth, Coherence, Config, LogLevel, ReadyRequires, RedisUrl, UpstreamLost};
+use super::{
+    ClientAuth, ClientCerts, Coherence, Config, LogLevel, ReadyRequires, RedisUrl, TlsVersion,
+    UpstreamLost,
+};
 use std::time::Duration;
 
 impl Config {
@@ -25,6 +28,15 @@ impl Config {
             ready_requires: ReadyRequires::Nothing,
             slow_relay: Duration::ZERO,
             bind: Vec::new(),
+            tls_resp_port: None,
+            tls_http_port: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
+            tls_client_certs: ClientCerts::Required,
+            tls_min_version: TlsVersion::Tls12,
+            tls_handshake_timeout: Duration::ZERO,
+            tls_handshakes_max: 0,
             redis_url,
             coherence: Coherence::Tracking,
             event_barrier: false,

@@ -425,7 +425,8 @@ fn agree(
         let given = keys.iter().find_map(|key| winners.get(key));
         given.map_or(String::new(), |given| given.place.clone())
     };
-    if (config.http_port, config.resp_port) == (None, None) {
+    let tls_ports = (config.tls_http_port, config.tls_resp_port);
+    if (config.http_port, config.resp_port) == (None, None) && tls_ports == (None, None) {
         let message =
             "HTTP_PORT and RESP_PORT are both off: nobody could connect; give one of them a port";
         errors.push(ConfigError {
@@ -433,12 +434,9 @@ fn agree(
             message: message.to_string(),
         });
     }
-    let ports = [
-        ("HTTP_PORT", config.http_port, &config.bind),
-        ("RESP_PORT", config.resp_port, &config.bind),
-        ("ADMIN_PORT", config.admin_port, &config.admin_bind),
-    ];
-    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+    let ports = config.ports();
+    let pairs = (1..ports.len()).flat_map(|other| (0..other).map(move |one| (one, other)));
+    for (one, other) in pairs {
         let ((one, port, _), (other, same, _)) = (ports[one], ports[other]);
         if let (Some(port), true) = (port, port == same) {
             let message = format!("{one} and {other} are both {port}; give each its own");
@@ -459,6 +457,10 @@ fn agree(
                 message,
             });
         }
+    }
+    for (keys, message) in config.tls_faults() {
+        let place = place(keys);
+        errors.push(ConfigError { place, message });
     }
     if let Some(message) = config.unguarded() {
         errors.push(ConfigError {

@@ -23,6 +23,7 @@ pub mod reload;
 pub mod row;
 pub mod rows;
 pub mod text;
+mod tls;
 pub mod value;
 mod web;
 
@@ -30,6 +31,7 @@ use crate::prefix::Rule;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+pub use tls::{ClientCerts, TlsVersion};
 
 /// Where Redis is and as whom to speak to it, from `REDIS_URL`.
 #[derive(Clone, PartialEq, Eq)]
@@ -170,6 +172,15 @@ pub struct Config {
     pub slow_relay: Duration,
     /// Addresses the data ports listen on: `localhost` (both families) or IP addresses.
     pub bind: Vec<String>,
+    pub tls_resp_port: Option<u16>,
+    pub tls_http_port: Option<u16>,
+    pub tls_cert_file: Option<PathBuf>,
+    pub tls_key_file: Option<PathBuf>,
+    pub tls_client_ca_file: Option<PathBuf>,
+    pub tls_client_certs: ClientCerts,
+    pub tls_min_version: TlsVersion,
+    pub tls_handshake_timeout: Duration,
+    pub tls_handshakes_max: usize,
     pub redis_url: RedisUrl,
     pub coherence: Coherence,
     pub event_barrier: bool,

@@ -7,7 +7,7 @@
 use super::row::{
     GIB, KIB, Kind, MIB, MS, Row, ZERO, count, live, millis, other, port, secs, share, size,
 };
-use super::{ClientAuth, ReadyRequires, UpstreamLost};
+use super::{ClientAuth, ClientCerts, ReadyRequires, TlsVersion, UpstreamLost};
 
 /// Every key.
 pub static ROWS: &[Row] = &[
@@ -32,6 +32,80 @@ pub static ROWS: &[Row] = &[
         Kind::Addresses(|c, v| c.bind = v),
         "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a \
          password only addresses of this machine are taken, or ALLOW_UNAUTHENTICATED=yes.",
+    ),
+    port(
+        "TLS_RESP_PORT",
+        "off",
+        |c, v| c.tls_resp_port = v,
+        "Where Redis clients connect with TLS (rediss://, redis-cli --tls), on the addresses of BIND; RESP_PORT=off leaves \
+         this one alone.",
+    ),
+    port(
+        "TLS_HTTP_PORT",
+        "off",
+        |c, v| c.tls_http_port = v,
+        "Where HTTP clients connect with TLS (https://), on the addresses of BIND.",
+    ),
+    live(other(
+        "TLS_CERT_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_cert_file = v),
+        "The certificate shown to clients and those above it, in PEM, its own first. SIGHUP reads it again, with the other \
+         files of TLS: connections that stand go on, new ones see it.",
+    )),
+    live(other(
+        "TLS_KEY_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_key_file = v),
+        "The private key of TLS_CERT_FILE, in PEM, not encrypted.",
+    )),
+    live(other(
+        "TLS_CLIENT_CA_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_client_ca_file = v),
+        "Who may sign the certificates of clients, in PEM. With it, clients must show one on the ports for TLS.",
+    )),
+    live(other(
+        "TLS_CLIENT_CERTS",
+        "required",
+        Kind::Choice {
+            words: &["required", "optional"],
+            set: |c, word| {
+                c.tls_client_certs = match word {
+                    "optional" => ClientCerts::Optional,
+                    _ => ClientCerts::Required,
+                }
+            },
+        },
+        "Whether TLS_CLIENT_CA_FILE keeps out clients that show no certificate, or only those that show a wrong one.",
+    )),
+    live(other(
+        "TLS_MIN_VERSION",
+        "1.2",
+        Kind::Choice {
+            words: &["1.2", "1.3"],
+            set: |c, word| {
+                c.tls_min_version = match word {
+                    "1.3" => TlsVersion::Tls13,
+                    _ => TlsVersion::Tls12,
+                }
+            },
+        },
+        "The oldest version of TLS that clients may speak.",
+    )),
+    secs(
+        "TLS_HANDSHAKE_TIMEOUT_SECS",
+        "10",
+        MS,
+        |c, v| c.tls_handshake_timeout = v,
+        "How long a client may take from connecting to the end of its handshake.",
+    ),
+    count(
+        "TLS_HANDSHAKES_MAX",
+        "512",
+        (1, 1_000_000),
+        |c, v| c.tls_handshakes_max = v,
+        "Handshakes of clients under way at the same time; above it the next ones wait to be accepted.",
     ),
     port(
         "ADMIN_PORT",

@@ -120,10 +120,12 @@ impl Engine {
     /// Where the client was accepted.
     pub(super) fn local_of(&self, client: &Client) -> SocketAddr {
         let here = || {
-            let port = match client.port {
-                Port::Http => self.config.http_port,
-                Port::Resp => self.config.resp_port,
-                Port::Admin => self.config.admin_port,
+            let port = match (client.port, client.is_tls) {
+                (Port::Http, false) => self.config.http_port,
+                (Port::Http, true) => self.config.tls_http_port,
+                (Port::Resp, false) => self.config.resp_port,
+                (Port::Resp, true) => self.config.tls_resp_port,
+                (Port::Admin, _) => self.config.admin_port,
             };
             SocketAddr::new(client.peer.addr().ip(), port.unwrap_or(0))
         };
@@ -450,6 +452,7 @@ impl Engine {
             | CloseReason::Shutdown
             | CloseReason::SocketFailed
             | CloseReason::Killed
+            | CloseReason::HandshakeFailed
             | CloseReason::UpstreamLost => LogLevel::Debug,
             _ => LogLevel::Warn,
         };

@@ -24,6 +24,7 @@
 mod connecting;
 mod dialer;
 mod drain;
+mod handshakes;
 mod listeners;
 mod notify;
 mod owner;
@@ -39,9 +40,11 @@ use crate::fetcher::Fetcher;
 use crate::helper;
 use crate::socket;
 use crate::time::Time;
+use crate::tls::Tls;
 use crate::transport::Transport;
 use dialer::Dialer;
-use listeners::{Accepted, Listeners};
+use handshakes::Handshakes;
+use listeners::{Accepted, Entrance, Listeners};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
@@ -93,6 +96,7 @@ pub struct Reactor {
     fetcher: Fetcher,
     log: helper::Handle,
     listeners: Listeners,
+    handshakes: Handshakes,
     signals: Option<Signals>,
     dialer: Dialer,
     sockets: Sockets,
@@ -119,7 +123,7 @@ impl Reactor {
     ///
     /// # Errors
     /// One line for the operator: a port that is taken, a limit of the system that was hit.
-    pub fn new(config: Config, log: helper::Handle) -> Result<Reactor, String> {
+    pub fn new(config: Config, tls: Tls, log: helper::Handle) -> Result<Reactor, String> {
         let poll = Poll::new().map_err(|e| format!("cannot make a poll: {e}"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token())
             .map_err(|e| format!("cannot make a waker: {e}"))?;
@@ -128,6 +132,7 @@ impl Reactor {
         let fetcher = Fetcher::start(&config, waker.clone(), &log)
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         let dialer = Dialer::new(&config, waker.clone(), log.clone());
+        let handshakes = Handshakes::new(&config, tls);
         let (now, drain, drain_accept) = (socket::now(), config.drain, config.drain_accept);
         let mut wall = WallClock::new(now);
         let origin = Origin {
@@ -143,6 +148,7 @@ impl Reactor {
             fetcher,
             log,
             listeners,
+            handshakes,
             signals: None,
             waker,
             reloader: None,
@@ -173,9 +179,12 @@ impl Reactor {
         Ok(())
     }
 
-    /// Where clients are taken.
-    pub fn addresses(&self) -> Vec<(Port, SocketAddr)> {
-        self.listeners.addresses().collect()
+    /// Where clients are taken, each with a word for what is spoken there.
+    pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let addresses = self.listeners.addresses();
+        addresses
+            .map(|(entrance, address)| (entrance.name(), address))
+            .collect()
     }
 
     /// Serves until a signal asks for the end and the drain is over.
@@ -205,6 +214,7 @@ impl Reactor {
         }
         self.now = socket::now();
         self.notify.beat(self.now);
+        self.handshakes.begin_turn();
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events(events);
@@ -226,6 +236,7 @@ impl Reactor {
             self.serve(id);
         }
         self.accept();
+        self.end_slow_handshakes();
         self.timers = self.engine.advance(TIMERS_MAX);
         self.handle_outputs();
         self.submit_jobs();
@@ -254,6 +265,7 @@ impl Reactor {
         let deadlines = [
             self.engine.next_deadline(),
             self.listeners.next_deadline(),
+            self.handshakes.next_deadline(),
             self.serve_until,
             self.notify.next_deadline(),
             self.drain_until,
@@ -337,8 +349,10 @@ impl Reactor {
             return;
         };
         socket.flags.put(Flag::LISTED, false);
-        if matches!(socket.stage, Stage::Connecting(_)) {
-            self.finish_connect(id);
+        match &socket.stage {
+            Stage::Connecting(_) => self.finish_connect(id),
+            Stage::Accepting(_) => self.shake(id),
+            Stage::Resolving | Stage::Open(_) => {}
         }
         let Some(socket) = self.sockets.get(id) else {
             return;
@@ -390,10 +404,9 @@ impl Reactor {
             match transport.read(&mut room[..len]) {
                 Ok(n) if n > 0 => {
                     budget -= n;
-                    socket.flags.put(
-                        Flag::READABLE,
-                        n == len || socket.flags.is(Flag::READ_CLOSED),
-                    );
+                    let more = transport.may_have_more(n, len);
+                    let more = more || socket.flags.is(Flag::READ_CLOSED);
+                    socket.flags.put(Flag::READABLE, more);
                     self.engine.received(id, n);
                     self.handle_outputs();
                 }
@@ -458,7 +471,9 @@ impl Reactor {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let count = self.engine.send_slices(id, &mut slices);
         if count == 0 {
-            socket.flags.put(Flag::TO_SEND, false);
+            let is_full = |e: io::Error| e.kind() == io::ErrorKind::WouldBlock;
+            let waits = transport.finish_write().is_err_and(is_full);
+            socket.flags.put(Flag::TO_SEND, waits);
             return;
         }
         let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
@@ -495,7 +510,7 @@ impl Reactor {
     fn accept(&mut self) {
         for _ in 0..ACCEPTS_MAX {
             match self.listeners.accept(self.now) {
-                Accepted::Client(port, stream, peer) => self.open(port, stream, peer),
+                Accepted::Client(entrance, stream, peer) => self.open(entrance, stream, peer),
                 Accepted::Nothing => break,
                 Accepted::Exhausted(e) => {
                     if let Some(e) = e {
@@ -514,11 +529,20 @@ impl Reactor {
         }
     }
 
-    fn open(&mut self, port: Port, stream: TcpStream, peer: SocketAddr) {
+    fn open(&mut self, entrance: Entrance, stream: TcpStream, peer: SocketAddr) {
+        let port = entrance.port;
         let Some(id) = self.engine.open(port, peer) else {
-            Transport::refuse(stream, self.engine.refusal(port), DISCARD_BYTES_MAX);
+            // Who wants TLS would not understand it.
+            let text = match entrance.is_tls {
+                true => b"",
+                false => self.engine.refusal(port),
+            };
+            Transport::refuse(stream, text, DISCARD_BYTES_MAX);
             return self.handle_outputs();
         };
+        if entrance.is_tls {
+            self.engine.wants_tls(id);
+        }
         if let Ok(local) = stream.local_addr() {
             self.engine.accepted_on(id, local);
         }
@@ -532,8 +556,14 @@ impl Reactor {
             Ok(transport) => {
                 // Refused only for a peer that is gone already, and then the first read says so.
                 let _ = transport.set_client_options(keepalive);
-                self.sockets
-                    .insert(id.place, Socket::new(id.generation, Stage::Open(transport)));
+                let stage = match entrance.is_tls {
+                    true => self.begin_tls(id, port, transport),
+                    false => Some(Stage::Open(transport)),
+                };
+                if let Some(stage) = stage {
+                    let socket = Socket::new(id.generation, stage);
+                    self.sockets.insert(id.place, socket);
+                }
             }
             Err(e) => self.engine.failed(id, &e.to_string()),
         }
@@ -607,9 +637,17 @@ impl Reactor {
         let Some(socket) = self.sockets.get(id) else {
             return;
         };
-        if let Stage::Open(transport) = &socket.stage {
-            // It fails only when the peer is gone already, which the next read says.
-            let _ = transport.shutdown_write();
+        match &mut socket.stage {
+            Stage::Open(transport) => match transport.shutdown_write() {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    socket.flags.put(Flag::TO_SEND, true)
+                }
+                // It fails otherwise only when the peer is gone already, which the next read says.
+                Ok(()) | Err(_) => {}
+            },
+            // There is nobody yet to say goodbye to.
+            Stage::Accepting(_) => return self.engine.peer_closed(id),
+            Stage::Resolving | Stage::Connecting(_) => {}
         }
         self.list_ready(id);
     }
@@ -618,9 +656,23 @@ impl Reactor {
         let Some(socket) = self.sockets.remove(id) else {
             return;
         };
-        if let Stage::Open(mut transport) = socket.stage
+        let is_broken = socket.flags.is(Flag::BROKEN);
+        let transport = match socket.stage {
+            Stage::Open(mut transport) => {
+                if !is_broken {
+                    transport.part();
+                }
+                Some(transport)
+            }
+            Stage::Accepting(accepting) => {
+                self.handshake_over(id, accepting.deadline);
+                Some(accepting.transport)
+            }
+            Stage::Resolving | Stage::Connecting(_) => None,
+        };
+        if let Some(mut transport) = transport
             && socket.flags.is(Flag::READABLE)
-            && !socket.flags.is(Flag::BROKEN)
+            && !is_broken
         {
             transport.discard_unread(DISCARD_BYTES_MAX);
         }

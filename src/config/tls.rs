@@ -1,0 +1,73 @@
+//! What the keys of TLS mean, and what they say together.
+//!
+//! It reads no file: whether a certificate is one is found out by whoever may block (`tls/files.rs`).
+#![forbid(unsafe_code)]
+
+use super::Config;
+
+/// Whether a client must show a certificate of `TLS_CLIENT_CA_FILE`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCerts {
+    /// Or it is refused.
+    Required,
+    /// Only what it shows must be right.
+    Optional,
+}
+
+/// The oldest version of TLS that clients may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2, and 1.3 where the client has it.
+    Tls12,
+    /// 1.3 only.
+    Tls13,
+}
+
+/// A key, the port that it gives, and where that is opened.
+pub(super) type PortRow<'a> = (&'static str, Option<u16>, &'a [String]);
+
+/// What is wrong with the whole: the keys it concerns, the one to blame first, and what to say.
+pub(super) type Fault = (&'static [&'static str], String);
+
+impl Config {
+    /// All TCP ports.
+    pub(super) fn ports(&self) -> [PortRow<'_>; 5] {
+        [
+            ("HTTP_PORT", self.http_port, &self.bind),
+            ("RESP_PORT", self.resp_port, &self.bind),
+            ("ADMIN_PORT", self.admin_port, &self.admin_bind),
+            ("TLS_HTTP_PORT", self.tls_http_port, &self.bind),
+            ("TLS_RESP_PORT", self.tls_resp_port, &self.bind),
+        ]
+    }
+
+    /// Whether nobody gets in without a certificate.
+    pub(super) fn demands_certificates(&self) -> bool {
+        (self.http_port, self.resp_port) == (None, None)
+            && self.tls_client_ca_file.is_some()
+            && self.tls_client_certs == ClientCerts::Required
+    }
+
+    /// What no single key of TLS can get wrong.
+    pub(super) fn tls_faults(&self) -> Vec<Fault> {
+        let mut faults: Vec<Fault> = Vec::new();
+        let mut fault = |keys, text: &str| faults.push((keys, text.to_owned()));
+        let has_port = self.tls_http_port.or(self.tls_resp_port).is_some();
+        match (self.tls_cert_file.is_some(), self.tls_key_file.is_some()) {
+            (false, false) if has_port => fault(
+                &["TLS_RESP_PORT", "TLS_HTTP_PORT"],
+                "a port for TLS needs a certificate: set TLS_CERT_FILE and TLS_KEY_FILE",
+            ),
+            (true, false) => fault(
+                &["TLS_CERT_FILE"],
+                "TLS_CERT_FILE needs TLS_KEY_FILE beside it",
+            ),
+            (false, true) => fault(
+                &["TLS_KEY_FILE"],
+                "TLS_KEY_FILE needs TLS_CERT_FILE beside it",
+            ),
+            (false, false) | (true, true) => {}
+        }
+        faults
+    }
+}

@@ -37,7 +37,10 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
-    ("fetcher", &["config", "fetch", "helper", "socket", "time"]),
+    (
+        "fetcher",
+        &["config", "fetch", "helper", "socket", "time", "tls"],
+    ),
     (
         "fuzzing",
         &[
@@ -65,7 +68,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
-    ("tls", &["config", "engine", "socket"]),
+    ("tls", &["config", "engine", "socket", "time"]),
     ("tracking", &["time"]),
     ("transport", &["socket", "tls"]),
     ("wheel", &["time"]),

@@ -13,6 +13,7 @@ impl Config {
         let redis_url = RedisUrl {
             host: String::new(),
             port: 0,
+            tls: false,
             db: 0,
             username: None,
             password: None,
@@ -38,6 +39,10 @@ impl Config {
             tls_handshake_timeout: Duration::ZERO,
             tls_handshakes_max: 0,
             redis_url,
+            redis_tls_ca_file: None,
+            redis_tls_cert_file: None,
+            redis_tls_key_file: None,
+            redis_tls_server_name: None,
             coherence: Coherence::Tracking,
             event_barrier: false,
             staleness_bound: Duration::ZERO,

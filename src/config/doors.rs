@@ -9,7 +9,11 @@ use super::{ClientAuth, Config};
 pub(super) const MASK: &str = "***";
 
 /// Keys that hold a door shut: changed by whoever may write the configuration, and by no command or request.
-pub(super) const BY_FILE_ONLY: [&str; 9] = [
+pub(super) const BY_FILE_ONLY: [&str; 13] = [
+    "REDIS_TLS_CA_FILE",
+    "REDIS_TLS_CERT_FILE",
+    "REDIS_TLS_KEY_FILE",
+    "REDIS_TLS_SERVER_NAME",
     "TLS_CERT_FILE",
     "TLS_KEY_FILE",
     "TLS_CLIENT_CA_FILE",

@@ -592,7 +592,7 @@ mod tests {
                 Kind::Commands(_) => "flushall,config|set",
                 Kind::Header(_) => "private",
                 Kind::Origins(_) => "https://elsewhere",
-                Kind::Hosts(_) => "elsewhere",
+                Kind::Hosts(_) | Kind::Host(_) => "elsewhere",
                 Kind::Level(_) => "debug",
                 Kind::Coherence(_) => "off",
                 Kind::Choice { words, .. } => words

@@ -40,6 +40,8 @@ pub struct RedisUrl {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Inside TLS (`rediss://`).
+    pub tls: bool,
     /// Database selected by the path, 0 when none.
     pub db: u32,
     /// ACL user name, if given.
@@ -61,7 +63,7 @@ impl RedisUrl {
 impl fmt::Display for RedisUrl {
     /// The URL with `***` for the password, whatever it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("redis://")?;
+        f.write_str(if self.tls { "rediss://" } else { "redis://" })?;
         if self.password.is_some() {
             write!(f, "{}:***@", self.username.as_deref().unwrap_or(""))?;
         }
@@ -182,6 +184,11 @@ pub struct Config {
     pub tls_handshake_timeout: Duration,
     pub tls_handshakes_max: usize,
     pub redis_url: RedisUrl,
+    pub redis_tls_ca_file: Option<PathBuf>,
+    pub redis_tls_cert_file: Option<PathBuf>,
+    pub redis_tls_key_file: Option<PathBuf>,
+    /// The name that the certificate of Redis must be for, where it is not the host's.
+    pub redis_tls_server_name: Option<String>,
     pub coherence: Coherence,
     pub event_barrier: bool,
     pub staleness_bound: Duration,

@@ -174,7 +174,7 @@ pub static ROWS: &[Row] = &[
         "redis://127.0.0.1:6379/0",
         Kind::Url(|c, v| c.redis_url = v),
         "The Redis behind this cache: redis://[user][:password@]host[:port][/database], user and password \
-         percent-encoded.",
+         percent-encoded; rediss:// for TLS.",
     ),
     other(
         "REDIS_URL_FILE",
@@ -182,6 +182,30 @@ pub static ROWS: &[Row] = &[
         Kind::FileOf("REDIS_URL"),
         "A file whose first line is the REDIS_URL, for a password that shall not stand in the environment.",
     ),
+    live(other(
+        "REDIS_TLS_CA_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_ca_file = v),
+        "Who may have signed the certificate of Redis, in PEM; nothing for whom this machine trusts. SIGHUP reads it again.",
+    )),
+    live(other(
+        "REDIS_TLS_CERT_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_cert_file = v),
+        "The certificate shown to a Redis that asks for one (tls-auth-clients), in PEM.",
+    )),
+    live(other(
+        "REDIS_TLS_KEY_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_key_file = v),
+        "The private key of REDIS_TLS_CERT_FILE, in PEM, not encrypted.",
+    )),
+    live(other(
+        "REDIS_TLS_SERVER_NAME",
+        "",
+        Kind::Host(|c, v| c.redis_tls_server_name = v),
+        "The name that the certificate of Redis must be for, where it is not the host in REDIS_URL.",
+    )),
     other(
         "CLIENT_AUTH",
         "redis",

@@ -68,6 +68,36 @@ impl Config {
             ),
             (false, false) | (true, true) => {}
         }
+        let files = (
+            self.redis_tls_cert_file.is_some(),
+            self.redis_tls_key_file.is_some(),
+        );
+        match files {
+            (true, false) => fault(
+                &["REDIS_TLS_CERT_FILE"],
+                "REDIS_TLS_CERT_FILE needs REDIS_TLS_KEY_FILE beside it",
+            ),
+            (false, true) => fault(
+                &["REDIS_TLS_KEY_FILE"],
+                "REDIS_TLS_KEY_FILE needs REDIS_TLS_CERT_FILE beside it",
+            ),
+            (false, false) | (true, true) => {}
+        }
+        let has_any = self.redis_tls_ca_file.is_some()
+            || self.redis_tls_server_name.is_some()
+            || files != (false, false);
+        if has_any && !self.redis_url.tls {
+            // Somebody believes that nobody can listen.
+            fault(
+                &[
+                    "REDIS_TLS_CA_FILE",
+                    "REDIS_TLS_CERT_FILE",
+                    "REDIS_TLS_KEY_FILE",
+                    "REDIS_TLS_SERVER_NAME",
+                ],
+                "REDIS_TLS_* is set, but REDIS_URL is not for TLS: write rediss://",
+            );
+        }
         faults
     }
 }

@@ -148,6 +148,16 @@ pub fn apply(
             set(config, web::parse_hosts(text).ok_or_else(wrong)?);
             Ok(text.to_string())
         }
+        Kind::Host(set) => {
+            let is_host = |text: &str| {
+                is_ip(text) || split_host_port(text).is_ok_and(|(_, port)| port.is_none())
+            };
+            if !text.is_empty() && !is_host(text) {
+                return Err(wrong());
+            }
+            set(config, (!text.is_empty()).then(|| text.to_string()));
+            Ok(text.to_string())
+        }
         Kind::Coherence(set) => match text {
             "tracking" => {
                 set(config, Coherence::Tracking);
@@ -233,7 +243,9 @@ pub fn allowed(kind: &Kind) -> String {
         }
         Kind::Fraction(_) => "a number from 0 to 1 with at most six decimals".to_string(),
         Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
-        Kind::Url(_) => "redis://[user][:password@]host[:port][/database]".to_string(),
+        Kind::Url(_) => {
+            "redis://[user][:password@]host[:port][/database], or rediss:// for TLS".to_string()
+        }
         Kind::Secret(_) => "any text, or nothing".to_string(),
         Kind::Commands(_) => {
             "names of commands, without or with a subcommand, but not GET, separated by commas"
@@ -260,6 +272,7 @@ pub fn allowed(kind: &Kind) -> String {
                 .to_string()
         }
         Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
+        Kind::Host(_) => "the name or the address of a host, or nothing".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
 }
@@ -386,9 +399,9 @@ fn show_round(time: Duration) -> String {
 /// text, because any part of it may be the password.
 pub fn parse_redis_url(text: &str) -> Result<RedisUrl, String> {
     let say = |what: &str| Err(what.to_string());
-    let rest = match text.split_once("://") {
-        Some(("redis", rest)) => rest,
-        Some(("rediss", _)) => return say("TLS (rediss://) is not yet in this version"),
+    let (tls, rest) = match text.split_once("://") {
+        Some(("redis", rest)) => (false, rest),
+        Some(("rediss", rest)) => (true, rest),
         Some(("unix" | "redis+unix", _)) => {
             return say("Unix sockets (unix://) are not yet in this version");
         }
@@ -440,6 +453,7 @@ pub fn parse_redis_url(text: &str) -> Result<RedisUrl, String> {
     Ok(RedisUrl {
         host,
         port,
+        tls,
         db,
         username,
         password,
@@ -639,7 +653,6 @@ mod tests {
         check("", scheme);
         check("127.0.0.1:6379", scheme);
         check("http://h", scheme);
-        check("rediss://h", "TLS (rediss://) is not yet in this version");
         let unix = "Unix sockets (unix://) are not yet in this version";
         check("unix:///run/redis.sock", unix);
         check("redis+unix:///run/redis.sock", unix);
@@ -690,8 +703,14 @@ mod tests {
 
     #[test]
     fn a_password_is_never_printed() {
+        let url = parse_redis_url("rediss://:sesame@h").expect("a good url");
+        assert!(
+            url.tls && url.to_string() == "rediss://:***@h:6379/0",
+            "{url}"
+        );
         let url = parse_redis_url("redis://app:sesame@[::1]:7000/3").expect("a good url");
         assert_eq!(url.to_string(), "redis://app:***@[::1]:7000/3");
+        assert!(!url.tls);
         assert_eq!(format!("{url:?}"), "redis://app:***@[::1]:7000/3");
     }
 }

@@ -118,7 +118,7 @@ impl Pool {
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
         let helper = Helper::start(&config).unwrap();
-        let fetcher = Fetcher::start(&config, waker, &helper.handle()).unwrap();
+        let fetcher = Fetcher::start(&config, None, waker, &helper.handle()).unwrap();
         Pool {
             fetcher,
             poll,
@@ -212,6 +212,7 @@ fn config(port: u16, timeout_ms: u64, fetch_queue_max: usize) -> Config {
         redis_url: RedisUrl {
             host: "127.0.0.1".into(),
             port,
+            tls: false,
             db: 0,
             username: None,
             password: None,
@@ -427,7 +428,7 @@ fn a_wrong_password_is_reported_as_unreachable() {
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
     let helper = Helper::start(&config).unwrap();
-    let fetcher = Fetcher::start(&config, waker, &helper.handle()).unwrap();
+    let fetcher = Fetcher::start(&config, None, waker, &helper.handle()).unwrap();
     let mut pool = Pool {
         fetcher,
         poll,

@@ -112,6 +112,7 @@ mod tests {
         let redis_url = RedisUrl {
             host: host.to_owned(),
             port: 6379,
+            tls: false,
             db: 0,
             username: None,
             password: None,

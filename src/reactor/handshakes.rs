@@ -12,7 +12,7 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use super::sockets::{Accepting, Flag, Socket, Stage};
+use super::sockets::{Accepting, Attempt, Flag, Socket, Stage};
 use crate::config::Config;
 use crate::engine::{ConnId, Port};
 use crate::time::Time;
@@ -54,6 +54,7 @@ impl Handshakes {
     pub(super) fn take(&mut self, tls: tls::Tls) {
         self.tls = tls::Tls {
             server: tls.server.or(self.tls.server.take()),
+            upstream: tls.upstream.or(self.tls.upstream.take()),
         };
     }
 
@@ -148,6 +149,57 @@ impl Reactor {
         self.engine.tls_stands(id);
         self.handle_outputs();
         self.list_ready(id);
+    }
+
+    /// A link to Redis stands and begins its handshake. Its time is that for connecting, which the engine watches.
+    pub(super) fn secure_link(&mut self, id: ConnId, mut attempt: Attempt, tls: &tls::Upstream) {
+        match tls.session() {
+            Ok(session) => attempt.transport.secure(session),
+            Err(why) => return self.dial(id, attempt.rest, &why),
+        }
+        if let Some(socket) = self.sockets.get(id) {
+            socket.stage = Stage::Securing(Box::new(attempt));
+        }
+        self.shake_link(id);
+    }
+
+    /// Goes on with the handshake of a link, unless this turn has had enough of them.
+    pub(super) fn shake_link(&mut self, id: ConnId) {
+        if !self.handshakes.take_step() {
+            return self.list_ready(id);
+        }
+        let Some(socket) = self.sockets.get(id) else {
+            return;
+        };
+        let Stage::Securing(attempt) = &mut socket.stage else {
+            return;
+        };
+        let step = attempt.transport.shake();
+        if let Ok(Step::Waiting | Step::Again) = step {
+            if step == Ok(Step::Again) {
+                self.list_ready(id);
+            }
+            return;
+        }
+        let stage = std::mem::replace(&mut socket.stage, Stage::Resolving);
+        let Stage::Securing(attempt) = stage else {
+            return;
+        };
+        let attempt = *attempt;
+        match step {
+            Ok(_) => {
+                // Its first reply may have come with the last word of the handshake.
+                socket.flags.put(Flag::READABLE, true);
+                self.link_stands(id, attempt.transport);
+                self.list_ready(id);
+            }
+            Err(failure) => {
+                let why = format!("{}: {}", attempt.address, failure.text);
+                drop(attempt.transport);
+                self.dial(id, attempt.rest, &why);
+                self.handle_outputs();
+            }
+        }
     }
 
     /// The handshakes whose time is over fail.

@@ -129,7 +129,7 @@ impl Reactor {
             .map_err(|e| format!("cannot make a waker: {e}"))?;
         let waker = Arc::new(waker);
         let listeners = Listeners::bind(&config, poll.registry())?;
-        let fetcher = Fetcher::start(&config, waker.clone(), &log)
+        let fetcher = Fetcher::start(&config, tls.upstream.clone(), waker.clone(), &log)
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         let dialer = Dialer::new(&config, waker.clone(), log.clone());
         let handshakes = Handshakes::new(&config, tls);
@@ -352,6 +352,7 @@ impl Reactor {
         match &socket.stage {
             Stage::Connecting(_) => self.finish_connect(id),
             Stage::Accepting(_) => self.shake(id),
+            Stage::Securing(_) => self.shake_link(id),
             Stage::Resolving | Stage::Open(_) => {}
         }
         let Some(socket) = self.sockets.get(id) else {
@@ -647,7 +648,7 @@ impl Reactor {
             },
             // There is nobody yet to say goodbye to.
             Stage::Accepting(_) => return self.engine.peer_closed(id),
-            Stage::Resolving | Stage::Connecting(_) => {}
+            Stage::Resolving | Stage::Connecting(_) | Stage::Securing(_) => {}
         }
         self.list_ready(id);
     }
@@ -668,7 +669,7 @@ impl Reactor {
                 self.handshake_over(id, accepting.deadline);
                 Some(accepting.transport)
             }
-            Stage::Resolving | Stage::Connecting(_) => None,
+            Stage::Resolving | Stage::Connecting(_) | Stage::Securing(_) => None,
         };
         if let Some(mut transport) = transport
             && socket.flags.is(Flag::READABLE)

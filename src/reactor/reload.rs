@@ -117,6 +117,7 @@ impl Reactor {
             }
             Ok((loaded, tls)) => {
                 self.handshakes.take(tls);
+                self.fetcher.secure(self.handshakes.tls.upstream.clone());
                 self.reload(&loaded);
             }
         }

@@ -23,6 +23,8 @@ pub(super) enum Stage {
     Resolving,
     /// A non-blocking connect is under way.
     Connecting(Box<Attempt>),
+    /// A link that stands and shakes hands.
+    Securing(Box<Attempt>),
     /// A client that shakes hands.
     Accepting(Box<Accepting>),
     /// Bytes may pass.
@@ -155,7 +157,10 @@ impl Socket {
     /// Whether serving the socket could do something.
     fn has_work(&self) -> bool {
         self.flags.0 & (Flag::READABLE.0 | Flag::BROKEN.0 | Flag::RESUME.0) != 0
-            || matches!(self.stage, Stage::Connecting(_) | Stage::Accepting(_))
+            || matches!(
+                self.stage,
+                Stage::Connecting(_) | Stage::Securing(_) | Stage::Accepting(_)
+            )
     }
 }
 

@@ -35,6 +35,14 @@ impl Failure {
         Failure { reason, text }
     }
 
+    /// Redis has not finished its handshake.
+    pub(super) fn no_answer() -> Failure {
+        Failure::new(
+            Refused::TimedOut,
+            "the TLS handshake timed out (is TLS spoken on this port?)",
+        )
+    }
+
     pub(super) fn gone(why: &str) -> Failure {
         Failure::new(
             Refused::Gone,

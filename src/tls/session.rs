@@ -33,6 +33,8 @@ const BUFFER_BYTES_MAX: usize = 2 * RECORD_BYTES;
 const SLICES_MAX: usize = 16;
 /// How a TLS connection begins: the type of a handshake record.
 const HANDSHAKE_RECORD: u8 = 0x16;
+/// The type of a record with an alert.
+const ALERT_RECORD: u8 = 0x15;
 
 thread_local! {
     /// Taken while a read is under way: what is received has left it for a session before the read ends.
@@ -117,7 +119,7 @@ impl Session {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(Step::Again),
             Err(e) => return Err(Failure::gone(&e.to_string())),
         };
-        if !self.begun && buffer[0] != HANDSHAKE_RECORD {
+        if !self.begun && !is_handshake(buffer[0]) {
             return Err(Failure::not_tls(self.side, &buffer[..n]));
         }
         self.begun = true;
@@ -345,6 +347,12 @@ impl Session {
     pub fn has_begun(&self) -> bool {
         self.begun
     }
+}
+
+/// Whether a connection that begins with this byte could be one of TLS.
+pub(super) fn is_handshake(first: u8) -> bool {
+    // A server may refuse with an alert at once.
+    matches!(first, HANDSHAKE_RECORD | ALERT_RECORD)
 }
 
 fn take_buffer() -> Vec<u8> {

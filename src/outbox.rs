@@ -199,7 +199,7 @@ impl Outbox {
         if kept == Kept::ByNobody {
             pool.hold_loose(&bytes);
         }
-        self.seal_tail();
+        self.seal_tail(pool);
         self.len += part.len();
         self.push_segment(Segment::Shared(bytes, part, kept));
     }
@@ -212,7 +212,7 @@ impl Outbox {
             pool.give(other.tail, other.tail_held);
             return;
         };
-        self.seal_tail();
+        self.seal_tail(pool);
         self.len += other.len;
         for segment in *segments {
             self.push_segment(segment);
@@ -346,8 +346,9 @@ impl Outbox {
     }
 
     fn make_room(&mut self, want: usize, pool: &mut Pool) {
-        if self.tail.len() > SEGMENT_BYTES_MAX {
-            self.seal_tail();
+        // A long tail is left as it is rather than doubled for what does not fit.
+        if self.tail.len() > SEGMENT_BYTES_MAX - want.min(SEGMENT_BYTES_MAX / 2) {
+            self.seal_tail(pool);
         }
         if self.tail.capacity() == 0 {
             self.tail = pool.take();
@@ -367,8 +368,14 @@ impl Outbox {
         pool.give(std::mem::take(&mut self.tail), held);
     }
 
-    fn seal_tail(&mut self) {
+    /// What is in the tail becomes a segment, without the room that a vector takes in advance: all that is held counts.
+    fn seal_tail(&mut self, pool: &mut Pool) {
         if !self.tail.is_empty() {
+            let (len, held) = (self.tail.len(), self.tail.capacity());
+            if held > BLOCK_BYTES && held - len > held / 8 {
+                self.tail.shrink_to_fit();
+                self.count_tail(pool);
+            }
             let held = std::mem::take(&mut self.tail_held);
             let segment = Segment::Owned(std::mem::take(&mut self.tail), held);
             self.push_segment(segment);
@@ -430,6 +437,23 @@ mod tests {
         let kept = [Kept::ByCache, Kept::ByNobody][step % 2];
         let value = Arc::new([b"x", piece].concat());
         outbox.append_shared(value, 1..piece.len() + 1, kept, pool);
+    }
+
+    #[test]
+    fn what_many_small_replies_hold_is_little_more_than_what_they_are() {
+        for size in [20, 1009, 5000, 40_000] {
+            let (mut by_copy, mut by_writing) = (Outbox::default(), Outbox::default());
+            let mut pools = [Pool::new(0), Pool::new(0)];
+            let piece = vec![b'x'; size];
+            while by_copy.len() < 4 << 20 {
+                by_copy.append(&piece, &mut pools[0]);
+                by_writing.append_with(&mut pools[1], |out| out.extend_from_slice(&piece));
+            }
+            for (pool, len) in pools.iter().zip([by_copy.len(), by_writing.len()]) {
+                let held = pool.in_use_bytes();
+                assert!(held < len + len / 7, "{held} for {len} in pieces of {size}");
+            }
+        }
     }
 
     #[test]

@@ -7,13 +7,16 @@
 //! taken anything, while the buffers stay above half, is closed with a reason. At the whole budget those that hold most
 //! are closed at once, until an eighth of it is free. Below half everything is as it was.
 //!
+//! An allocator keeps what is freed below something that is not. So once the buffers have held more than [`TRIM_BYTES`]
+//! and no longer hold half of that, the shell is asked, once, to give the process's free memory back to the system.
+//!
 //! It never looks at a client that holds nothing: who asks and reads, or sends what is answered, is not touched.
 //! Invariant: while anybody is paused, a timer runs that looks again.
 //! Costs: a comparison for each read; looking at all clients once for each [`STEPS`]th of the budget that is added.
 #![forbid(unsafe_code)]
 
 use super::timers::Timer;
-use super::{ConnId, Engine, Port};
+use super::{ConnId, Engine, Output, Port};
 use crate::cache::Limits;
 use crate::client::{CloseReason, Hold, State};
 use crate::config::LogLevel;
@@ -22,6 +25,7 @@ use crate::protocol::resp::write;
 use crate::stats::Counter;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// So many looks between nothing and the whole budget.
 const STEPS: usize = 64;
@@ -30,13 +34,20 @@ const FULL_HTTP: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: tex
 X-Content-Type-Options: nosniff\r\nContent-Length: 27\r\nCache-Control: no-store\r\nRetry-After: 1\r\n\
 Connection: close\r\n\r\nout of memory for requests\n";
 
+/// Buffers that have held so much leave memory behind that is worth giving back.
+const TRIM_BYTES: usize = 16 << 20;
+/// How often it is looked whether they hold it no longer.
+const TRIM_PERIOD: Duration = Duration::from_secs(1);
+
 /// How far the buffers are from their limit, as it was seen last.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Strain {
     /// Whether they were above half of the budget.
     is_on: bool,
-    /// With so many bytes they are looked at again; zero: at half of the budget.
+    /// With more bytes than this they are looked at again.
     next_look: usize,
+    /// Runs while what they held is to be given back.
+    trim_timer: Option<u32>,
     /// Bytes of the cache's room that it has given up.
     lent_bytes: usize,
     /// Clients paused.
@@ -44,6 +55,21 @@ pub(super) struct Strain {
     timer: Option<u32>,
     /// Whether the log has been told since the buffers were below half.
     is_said: bool,
+}
+
+impl Strain {
+    /// Nothing is held. `max`: the budget.
+    pub(super) fn new(max: usize) -> Strain {
+        Strain {
+            is_on: false,
+            next_look: TRIM_BYTES.min(max / 2),
+            trim_timer: None,
+            lent_bytes: 0,
+            paused: 0,
+            timer: None,
+            is_said: false,
+        }
+    }
 }
 
 impl Engine {
@@ -61,8 +87,7 @@ impl Engine {
     /// Buffers may have grown.
     #[inline]
     pub(super) fn buffers_grew(&mut self) {
-        let half = self.config.buffers_max_bytes / 2;
-        if self.buffer_bytes() > self.strain.next_look.max(half) {
+        if self.buffer_bytes() > self.strain.next_look {
             self.relieve_buffers();
         }
     }
@@ -79,6 +104,14 @@ impl Engine {
     #[inline(never)]
     fn relieve_buffers(&mut self) {
         let max = self.config.buffers_max_bytes;
+        if self.strain.trim_timer.is_none() {
+            let deadline = self.now + TRIM_PERIOD;
+            self.strain.trim_timer = Some(self.timers.set(deadline, Timer::Trim));
+        }
+        if self.buffer_bytes() <= max / 2 {
+            self.strain.next_look = max / 2;
+            return;
+        }
         // The fetch that finds a value too large to keep holds it whole, and is no fault of its readers. One is let pass.
         let spared = self.pool.largest_loose_bytes();
         let used = self.buffer_bytes() - spared;
@@ -260,6 +293,20 @@ impl Engine {
         self.buffers_shrank();
     }
 
+    /// Time to look whether what the buffers held can be given back.
+    pub(super) fn trim_timer_fired(&mut self) {
+        self.strain.trim_timer = None;
+        if self.buffer_bytes() > TRIM_BYTES / 2 {
+            let timer = self.timers.set(self.now + TRIM_PERIOD, Timer::Trim);
+            self.strain.trim_timer = Some(timer);
+            return;
+        }
+        self.outputs.push_back(Output::Trim);
+        if !self.strain.is_on {
+            self.strain = Strain::new(self.config.buffers_max_bytes);
+        }
+    }
+
     /// Below half: who was paused goes on, the cache has all its room again.
     #[cold]
     fn end_strain(&mut self) {
@@ -268,7 +315,9 @@ impl Engine {
             self.timers.cancel(timer);
         }
         let was_paused = self.strain.paused > 0;
-        self.strain = Strain::default();
+        let trim_timer = self.strain.trim_timer;
+        self.strain = Strain::new(self.config.buffers_max_bytes);
+        self.strain.trim_timer = trim_timer;
         if lent > 0 {
             self.set_cache_limits(self.cache_limits());
         }
@@ -321,6 +370,10 @@ impl Engine {
         assert_eq!(self.inbox_pool.in_use_bytes(), inboxes, "bytes of inboxes");
         assert_eq!(self.pool.in_use_bytes(), outboxes, "bytes of outboxes");
         assert_eq!(self.strain.paused, paused, "clients paused");
+        assert!(
+            self.strain.trim_timer.is_some() || self.strain.next_look <= TRIM_BYTES,
+            "much was held and nobody will give it back"
+        );
         assert!(
             paused == 0 || self.strain.timer.is_some(),
             "somebody is paused and nobody will look"

@@ -157,6 +157,8 @@ pub enum Output {
     Shut(ConnId),
     /// Close the socket now and forget the id. Nothing more is said of it.
     Close(ConnId),
+    /// Much memory was freed: give it back to the system, in the background.
+    Trim,
     /// Something worth a log line, said once.
     Log(LogLevel, String),
     /// An operator has changed this setting; it is in force here already.
@@ -343,7 +345,7 @@ impl Engine {
             missed: kept::Missed::default(),
             hits_until: Time::ZERO,
             aside: Aside::new(limits, origin.now),
-            strain: budget::Strain::default(),
+            strain: budget::Strain::new(config.buffers_max_bytes),
             known_since: origin.now,
             verify: Verify::new(),
             sample_due: 0,
@@ -656,6 +658,7 @@ impl Engine {
             Timer::Heartbeat => self.heartbeat(),
             Timer::TrackingRetry => self.retry_tracking(),
             Timer::Buffers => self.buffers_timer_fired(),
+            Timer::Trim => self.trim_timer_fired(),
             Timer::Touch => self.touch_timer_fired(),
         }
     }

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     TrackingRetry,
     /// Time to look at the clients that are paused.
     Buffers,
+    /// Time to look whether memory can be given back.
+    Trim,
     /// The end of a client's wait after wrong passwords.
     Penalty(ConnId),
     /// Time to report to Redis what is in use.

@@ -38,6 +38,7 @@ use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::fetcher::Fetcher;
 use crate::helper;
+use crate::process;
 use crate::socket;
 use crate::time::Time;
 use crate::tls::Tls;
@@ -619,6 +620,8 @@ impl Reactor {
                 Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
                 Output::Log(level, text) => self.log.log(level, text),
+                // Should the helper have no room for it, the next time will do.
+                Output::Trim => drop(self.log.read(process::give_memory_back)),
                 Output::Set(setting) => self.take_setting(&setting),
             }
         }

@@ -508,7 +508,11 @@ impl World {
                         self.wires.remove(&id).expect("a link is closed once");
                     }
                 },
-                Output::Renew | Output::Recovered | Output::Log(..) | Output::Set(_) => {}
+                Output::Renew
+                | Output::Recovered
+                | Output::Trim
+                | Output::Log(..)
+                | Output::Set(_) => {}
             }
         }
     }

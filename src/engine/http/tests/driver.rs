@@ -247,7 +247,7 @@ impl Driver {
                 Output::Close(id) if id == self.client => self.end = End::Closed,
                 Output::Close(id) => drop(self.replies.remove(&id)),
                 Output::Log(_, line) => self.log.push(line),
-                Output::Renew | Output::Recovered | Output::Set(_) => {}
+                Output::Renew | Output::Recovered | Output::Trim | Output::Set(_) => {}
             }
         }
         any

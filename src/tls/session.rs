@@ -373,3 +373,178 @@ impl Write for Wire<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::crypto::ring;
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    /// Two ends that have shaken hands over a socket whose buffers are what the kernel gives.
+    fn pair() -> [(Session, UnixStream); 2] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
+        let cert = params.self_signed(&key).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let provider = Arc::new(ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
+        let name = "localhost".try_into().unwrap();
+        let client = ClientConnection::new(Arc::new(client), name).unwrap();
+        let server = ServerConnection::new(Arc::new(server)).unwrap();
+        let (near, far) = UnixStream::pair().unwrap();
+        let mut ends = [
+            (Session::new(client.into(), Side::Client), near),
+            (Session::new(server.into(), Side::Server), far),
+        ];
+        for (_, socket) in &ends {
+            socket.set_nonblocking(true).unwrap();
+        }
+        let mut done = [false; 2];
+        for _ in 0..100 {
+            for (at, (session, socket)) in ends.iter_mut().enumerate() {
+                done[at] = session.shake(socket.as_fd()).unwrap() == Step::Done;
+            }
+            if done == [true; 2] {
+                return ends;
+            }
+        }
+        panic!("no handshake in a hundred steps");
+    }
+
+    /// As the reactor reads: to the end of what is there, in rooms of any size. What it got, and whether that was the end.
+    fn read_all(
+        session: &mut Session,
+        socket: &UnixStream,
+        rng: &mut fastrand::Rng,
+    ) -> (Vec<u8>, bool) {
+        let mut got = Vec::new();
+        let mut room = vec![0; 70_000];
+        loop {
+            let len = if rng.bool() {
+                rng.usize(1..100)
+            } else {
+                rng.usize(1..room.len())
+            };
+            match session.read(socket.as_fd(), &mut room[..len]) {
+                Ok(0) => return (got, true),
+                Ok(n) => {
+                    got.extend_from_slice(&room[..n]);
+                    if !session.has_more() {
+                        let nothing = session.read(socket.as_fd(), &mut room).unwrap_err();
+                        assert_eq!(
+                            nothing.kind(),
+                            io::ErrorKind::WouldBlock,
+                            "the poll would not speak of it"
+                        );
+                        return (got, false);
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return (got, false),
+                Err(e) => panic!("{e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_in_any_slices_is_read_in_any_rooms() {
+        for seed in 0..20 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut ends = pair();
+            let total = rng.usize(1..2_000_000);
+            let bytes: Vec<u8> = (0..total).map(|at| (at % 253) as u8).collect();
+            for (from, to) in [(0, 1), (1, 0)] {
+                let (mut sent, mut got) = (0, Vec::new());
+                while got.len() < total {
+                    // As an outbox hands them out: the same bytes again until they are counted.
+                    let mut ends_of_slices: Vec<usize> = (0..rng.usize(1..30))
+                        .map(|_| rng.usize(sent..=total))
+                        .collect();
+                    ends_of_slices.push(total.min(sent + 40_000));
+                    ends_of_slices.sort_unstable();
+                    let mut at = sent;
+                    let slices: Vec<IoSlice<'_>> = ends_of_slices
+                        .iter()
+                        .map(|&end| IoSlice::new(&bytes[std::mem::replace(&mut at, end)..end]))
+                        .collect();
+                    let (session, socket) = &mut ends[from];
+                    if sent < total {
+                        match session.write(socket.as_fd(), &slices) {
+                            Ok(n) => sent += n,
+                            Err(e) => assert_eq!(e.kind(), io::ErrorKind::WouldBlock, "{e}"),
+                        }
+                    }
+                    let (session, socket) = &mut ends[to];
+                    let (more, ended) = read_all(session, socket, &mut rng);
+                    assert!(!ended);
+                    got.extend_from_slice(&more);
+                }
+                assert!(got == bytes, "seed {seed}");
+                assert_eq!(sent, total);
+            }
+            let (session, socket) = &mut ends[0];
+            session.close(socket.as_fd()).unwrap();
+            let (session, socket) = &mut ends[1];
+            assert_eq!(read_all(session, socket, &mut rng), (Vec::new(), true));
+            // Its own half is open still.
+            assert_eq!(
+                session
+                    .write(socket.as_fd(), &[IoSlice::new(b"bye")])
+                    .unwrap(),
+                3
+            );
+            let (session, socket) = &mut ends[0];
+            assert_eq!(read_all(session, socket, &mut rng).0, b"bye");
+        }
+    }
+
+    #[test]
+    fn what_came_before_a_record_that_is_wrong_is_read_first() {
+        let mut ends = pair();
+        let (session, socket) = &mut ends[0];
+        session
+            .write(socket.as_fd(), &[IoSlice::new(b"good")])
+            .unwrap();
+        // A record of application data that nobody has encrypted.
+        (&*socket)
+            .write_all(b"\x17\x03\x03\x00\x20nobody has encrypted these bytes")
+            .unwrap();
+        let (session, socket) = &mut ends[1];
+        let mut room = [0; 100];
+        assert_eq!(session.read(socket.as_fd(), &mut room).unwrap(), 4);
+        assert!(session.has_more());
+        let error = session.read(socket.as_fd(), &mut room).unwrap_err();
+        assert!(error.to_string().contains("broke TLS"), "{error}");
+    }
+
+    #[test]
+    fn an_end_without_a_word_is_an_end() {
+        let mut ends = pair();
+        let (session, socket) = &mut ends[0];
+        session
+            .write(socket.as_fd(), &[IoSlice::new(b"last")])
+            .unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut rng = fastrand::Rng::with_seed(1);
+        let (session, socket) = &mut ends[1];
+        let mut room = [0; 100];
+        assert_eq!(session.read(socket.as_fd(), &mut room).unwrap(), 4);
+        // The poll says that it is closed, and so the reactor reads on.
+        assert_eq!(read_all(session, socket, &mut rng), (Vec::new(), true));
+    }
+}

@@ -101,3 +101,98 @@ impl Config {
         faults
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    fn load(env: &[&str]) -> Result<(), Vec<String>> {
+        let pairs: Vec<(String, String)> = env
+            .iter()
+            .filter_map(|pair| pair.split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let sources = Sources {
+            file: None,
+            env: &pairs,
+            memory_limit: None,
+            read_file: &|_| Err("unused".to_owned()),
+        };
+        let loaded = Config::load(&sources);
+        loaded
+            .map(drop)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[track_caller]
+    fn refused(env: &[&str], expected: &[&str]) {
+        assert_eq!(load(env).expect_err("refused"), expected, "{env:?}");
+    }
+
+    #[test]
+    fn keys_of_tls_that_do_not_go_together_are_refused() {
+        let (cert, key) = ("TLS_CERT_FILE=/c.pem", "TLS_KEY_FILE=/c.key");
+        let lonely =
+            "environment: a port for TLS needs a certificate: set TLS_CERT_FILE and TLS_KEY_FILE";
+        refused(&["TLS_RESP_PORT=6381"], &[lonely]);
+        refused(&["TLS_HTTP_PORT=6381"], &[lonely]);
+        refused(
+            "",
+            &[cert],
+            &["environment: TLS_CERT_FILE needs TLS_KEY_FILE beside it"],
+        );
+        refused(
+            "",
+            &[key],
+            &["environment: TLS_KEY_FILE needs TLS_CERT_FILE beside it"],
+        );
+        let same = "environment: RESP_PORT and TLS_RESP_PORT are both 6380; give each its own";
+        refused(&["TLS_RESP_PORT=6380", cert, key], &[same]);
+        let plain =
+            "environment: REDIS_TLS_* is set, but REDIS_URL is not for TLS: write rediss://";
+        for one in ["REDIS_TLS_CA_FILE=/ca.pem", "REDIS_TLS_SERVER_NAME=db"] {
+            refused(&["REDIS_URL=redis://db", one], &[plain]);
+        }
+        let url = "REDIS_URL=rediss://db";
+        let needs = "environment: REDIS_TLS_CERT_FILE needs REDIS_TLS_KEY_FILE beside it";
+        refused(&[url, "REDIS_TLS_CERT_FILE=/c.pem"], &[needs]);
+        let needs = "environment: REDIS_TLS_KEY_FILE needs REDIS_TLS_CERT_FILE beside it";
+        refused(&[url, "REDIS_TLS_KEY_FILE=/c.key"], &[needs]);
+        let name = "environment: REDIS_TLS_SERVER_NAME=db:1: want the name or the address of a host, or nothing";
+        refused(&[url, "REDIS_TLS_SERVER_NAME=db:1"], &[name]);
+        let itself = "environment: REDIS_URL is rediss://localhost:6381/0: this proxy itself (TLS_RESP_PORT); name the Redis \
+                      behind it";
+        refused(
+            "",
+            &[
+                "REDIS_URL=rediss://localhost:6381",
+                "TLS_RESP_PORT=6381",
+                cert,
+                key,
+            ],
+            &[itself],
+        );
+    }
+
+    #[test]
+    fn who_must_show_a_certificate_needs_no_password() {
+        let tls = [
+            "TLS_RESP_PORT=6381",
+            "TLS_CERT_FILE=/c.pem",
+            "TLS_KEY_FILE=/c.key",
+            "TLS_CLIENT_CA_FILE=/ca.pem",
+        ];
+        let open = "environment: BIND has 10.0.0.7, which others can reach, and no password is asked for: set \
+                    CLIENT_PASSWORD, or ALLOW_UNAUTHENTICATED=yes if something else keeps strangers out";
+        let bound = [&tls[..], &["BIND=10.0.0.7"]].concat();
+        refused(&bound, &[open]);
+        let only = [&bound[..], &["RESP_PORT=off", "HTTP_PORT=off"]].concat();
+        assert_eq!(load(&only), Ok(()));
+        refused(
+            "",
+            &[&only[..], &["TLS_CLIENT_CERTS=optional"]].concat(),
+            &[open],
+        );
+    }
+}

@@ -363,7 +363,7 @@ fn every_mistake_is_named_at_once() {
 
 #[test]
 fn a_redis_url_is_refused_without_being_repeated() {
-    let form = "want redis://[user][:password@]host[:port][/database], or rediss:// for TLS";
+    let form = "want redis[s]://[user][:password@]host[:port][/database]";
     let check = |url: &str, why: &str| {
         refused(
             "",

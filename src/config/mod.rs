@@ -19,6 +19,7 @@ mod blank;
 mod doors;
 mod fraction;
 pub mod load;
+mod prefixes;
 pub mod reload;
 pub mod row;
 pub mod rows;

@@ -138,12 +138,10 @@ mod tests {
         refused(&["TLS_RESP_PORT=6381"], &[lonely]);
         refused(&["TLS_HTTP_PORT=6381"], &[lonely]);
         refused(
-            "",
             &[cert],
             &["environment: TLS_CERT_FILE needs TLS_KEY_FILE beside it"],
         );
         refused(
-            "",
             &[key],
             &["environment: TLS_KEY_FILE needs TLS_CERT_FILE beside it"],
         );
@@ -164,7 +162,6 @@ mod tests {
         let itself = "environment: REDIS_URL is rediss://localhost:6381/0: this proxy itself (TLS_RESP_PORT); name the Redis \
                       behind it";
         refused(
-            "",
             &[
                 "REDIS_URL=rediss://localhost:6381",
                 "TLS_RESP_PORT=6381",
@@ -190,9 +187,15 @@ mod tests {
         let only = [&bound[..], &["RESP_PORT=off", "HTTP_PORT=off"]].concat();
         assert_eq!(load(&only), Ok(()));
         refused(
-            "",
             &[&only[..], &["TLS_CLIENT_CERTS=optional"]].concat(),
             &[open],
         );
+    }
+
+    #[test]
+    fn a_url_for_tls_says_so_and_keeps_its_password() {
+        let url = crate::config::value::parse_redis_url("rediss://:sesame@h").expect("a good url");
+        assert!(url.tls);
+        assert_eq!(url.to_string(), "rediss://:***@h:6379/0");
     }
 }

@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use super::row::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, RedisUrl, Secret, doors, fraction, web};
-use crate::prefix::{Keep, Rule};
+use super::{Coherence, Config, LogLevel, RedisUrl, Secret, doors, fraction, prefixes, web};
+use crate::prefix::Rule;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -149,13 +149,7 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Host(set) => {
-            let is_host = |text: &str| {
-                is_ip(text) || split_host_port(text).is_ok_and(|(_, port)| port.is_none())
-            };
-            if !text.is_empty() && !is_host(text) {
-                return Err(wrong());
-            }
-            set(config, (!text.is_empty()).then(|| text.to_string()));
+            set(config, web::parse_host(text).ok_or_else(wrong)?);
             Ok(text.to_string())
         }
         Kind::Coherence(set) => match text {
@@ -181,7 +175,7 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Prefixes { nested, set } => {
-            let prefixes: Vec<String> = items(text).map(str::to_owned).collect();
+            let prefixes: Vec<String> = prefixes::items(text).map(str::to_owned).collect();
             let begins = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
             if !nested && prefixes.iter().any(begins) {
                 // Redis refuses overlapping prefixes, in the middle of a handshake.
@@ -191,7 +185,7 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Rules(set) => {
-            let rules: Option<Vec<Rule>> = items(text).map(rule).collect();
+            let rules: Option<Vec<Rule>> = prefixes::items(text).map(prefixes::rule).collect();
             set(config, rules.ok_or_else(wrong)?);
             Ok(text.to_string())
         }
@@ -243,9 +237,7 @@ pub fn allowed(kind: &Kind) -> String {
         }
         Kind::Fraction(_) => "a number from 0 to 1 with at most six decimals".to_string(),
         Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
-        Kind::Url(_) => {
-            "redis://[user][:password@]host[:port][/database], or rediss:// for TLS".to_string()
-        }
+        Kind::Url(_) => "redis[s]://[user][:password@]host[:port][/database]".to_string(),
         Kind::Secret(_) => "any text, or nothing".to_string(),
         Kind::Commands(_) => {
             "names of commands, without or with a subcommand, but not GET, separated by commas"
@@ -275,28 +267,6 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Host(_) => "the name or the address of a host, or nothing".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
-}
-
-/// The parts between commas, without the white space around them; empty ones are passed over.
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-}
-
-/// `prefix`, or `prefix=time`.
-fn rule(item: &str) -> Option<Rule> {
-    let Some((prefix, time)) = item.rsplit_once('=') else {
-        return Some(Rule {
-            prefix: item.to_owned(),
-            keep: Keep::Yes,
-        });
-    };
-    let ttl = parse_time(time, TimeUnit::Secs)?;
-    (!prefix.is_empty() && !ttl.is_zero()).then(|| Rule {
-        prefix: prefix.to_owned(),
-        keep: Keep::AtMost(ttl),
-    })
 }
 
 pub(super) fn all_digits(text: &str) -> bool {
@@ -703,14 +673,8 @@ mod tests {
 
     #[test]
     fn a_password_is_never_printed() {
-        let url = parse_redis_url("rediss://:sesame@h").expect("a good url");
-        assert!(
-            url.tls && url.to_string() == "rediss://:***@h:6379/0",
-            "{url}"
-        );
         let url = parse_redis_url("redis://app:sesame@[::1]:7000/3").expect("a good url");
         assert_eq!(url.to_string(), "redis://app:***@[::1]:7000/3");
-        assert!(!url.tls);
         assert_eq!(format!("{url:?}"), "redis://app:***@[::1]:7000/3");
     }
 }

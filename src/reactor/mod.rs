@@ -21,6 +21,7 @@
 //! re-registration, no lock (completions are announced by a flag).
 #![forbid(unsafe_code)]
 
+mod closing;
 mod connecting;
 mod dialer;
 mod drain;
@@ -32,6 +33,7 @@ pub mod reload;
 mod signals;
 mod sockets;
 mod straight;
+mod wall_clock;
 
 use crate::config::{Config, LogLevel};
 use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
@@ -56,7 +58,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+use wall_clock::WallClock;
 
 /// Events taken from the kernel at once; more wait for the next turn. 12 KiB of memory.
 const EVENTS_MAX: usize = 1024;
@@ -635,53 +638,6 @@ impl Reactor {
             ready_list(&mut self.ready_links, &mut self.ready_clients, id).push_back(id);
         }
     }
-
-    /// Ends our side; the peer's bytes are read and dropped from here on, those that were paused included.
-    fn shut(&mut self, id: ConnId) {
-        let Some(socket) = self.sockets.get(id) else {
-            return;
-        };
-        match &mut socket.stage {
-            Stage::Open(transport) => match transport.shutdown_write() {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    socket.flags.put(Flag::TO_SEND, true)
-                }
-                // It fails otherwise only when the peer is gone already, which the next read says.
-                Ok(()) | Err(_) => {}
-            },
-            // There is nobody yet to say goodbye to.
-            Stage::Accepting(_) => return self.engine.peer_closed(id),
-            Stage::Resolving | Stage::Connecting(_) | Stage::Securing(_) => {}
-        }
-        self.list_ready(id);
-    }
-
-    fn close(&mut self, id: ConnId) {
-        let Some(socket) = self.sockets.remove(id) else {
-            return;
-        };
-        let is_broken = socket.flags.is(Flag::BROKEN);
-        let transport = match socket.stage {
-            Stage::Open(mut transport) => {
-                if !is_broken {
-                    transport.part();
-                }
-                Some(transport)
-            }
-            Stage::Accepting(accepting) => {
-                self.handshake_over(id, accepting.deadline);
-                Some(accepting.transport)
-            }
-            Stage::Resolving | Stage::Connecting(_) | Stage::Securing(_) => None,
-        };
-        if let Some(mut transport) = transport
-            && socket.flags.is(Flag::READABLE)
-            && !is_broken
-        {
-            transport.discard_unread(DISCARD_BYTES_MAX);
-        }
-        self.listeners.descriptor_freed();
-    }
 }
 
 /// The list in which a connection waits to be served. (A function of the lists, so that other fields stay borrowable.)
@@ -694,37 +650,6 @@ fn ready_list<'a>(
         Place::Client(_) => clients,
         Place::Link(_) => links,
     }
-}
-
-/// Wall-clock seconds for HTTP's Date, derived from the loop's own clock and compared with the system's once a second, so
-/// that a turn reads one clock only. A step of the system's clock shows after at most that second.
-#[derive(Debug)]
-struct WallClock {
-    at: Time,
-    unix: Duration,
-}
-
-impl WallClock {
-    fn new(now: Time) -> WallClock {
-        WallClock {
-            at: now,
-            unix: system_time(),
-        }
-    }
-
-    fn unix_secs(&mut self, now: Time) -> u64 {
-        if now.since(self.at) >= Duration::from_secs(1) {
-            *self = WallClock::new(now);
-        }
-        (self.unix + now.since(self.at)).as_secs()
-    }
-}
-
-fn system_time() -> Duration {
-    // A clock before 1970 is no reason to fail; Date says 1970 then.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

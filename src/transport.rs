@@ -181,6 +181,11 @@ impl Transport {
         }
     }
 
+    /// What the peer has said about the end of TLS, if the connection is gone.
+    pub fn last_word(&mut self) -> Option<String> {
+        self.tls.as_mut()?.last_word(self.stream.as_fd())
+    }
+
     /// Says goodbye before the socket is closed, as far as one write goes.
     pub fn part(&mut self) {
         if let Some(session) = &mut self.tls {

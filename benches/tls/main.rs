@@ -87,6 +87,31 @@ fn main() {
         .start();
     hits(&settings, &proxy, port, &authority.client(None));
     handshakes(&settings, &proxy, port, &authority.client(None));
+    memory(&proxy, port, &authority.client(None));
+}
+
+/// What a thousand clients that have asked once and are silent now take in the proxy, TLS beside plain.
+fn memory(proxy: &Proxy, port: u16, config: &Arc<ClientConfig>) {
+    const CLIENTS: usize = 1000;
+    let served = |mut line: Line| {
+        line.send(b"PING\r\n");
+        line.expect(b"+PONG\r\n", &mut Vec::new());
+        line
+    };
+    let each = |before: u64| proxy.resident_bytes().saturating_sub(before) / CLIENTS as u64;
+    let before = proxy.resident_bytes();
+    let _plain: Vec<Line> = (0..CLIENTS)
+        .map(|_| served(Line::Plain(tcp(proxy.resp_port))))
+        .collect();
+    let plain = each(before);
+    let before = proxy.resident_bytes();
+    let _tls: Vec<Line> = (0..CLIENTS)
+        .map(|_| served(Line::Tls(Box::new(TlsClient::connect(port, config)))))
+        .collect();
+    println!(
+        "\nmemory of an idle client: plain {plain} bytes, TLS {} bytes",
+        each(before)
+    );
 }
 
 fn hits(settings: &Settings, proxy: &Proxy, port: u16, config: &Arc<ClientConfig>) {

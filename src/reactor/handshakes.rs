@@ -78,6 +78,11 @@ impl Handshakes {
         self.steps = left.unwrap_or(0);
         left.is_some()
     }
+
+    /// One that was taken had nothing to do.
+    pub(super) fn give_step_back(&mut self) {
+        self.steps += 1;
+    }
 }
 
 impl Reactor {
@@ -125,7 +130,7 @@ impl Reactor {
             return;
         };
         match accepting.transport.shake() {
-            Ok(Step::Waiting) => {}
+            Ok(Step::Waiting) => self.handshakes.give_step_back(),
             Ok(Step::Again) => self.list_ready(id),
             Ok(Step::Done) => {
                 let stage = std::mem::replace(&mut socket.stage, Stage::Resolving);
@@ -175,11 +180,10 @@ impl Reactor {
             return;
         };
         let step = attempt.transport.shake();
-        if let Ok(Step::Waiting | Step::Again) = step {
-            if step == Ok(Step::Again) {
-                self.list_ready(id);
-            }
-            return;
+        match step {
+            Ok(Step::Waiting) => return self.handshakes.give_step_back(),
+            Ok(Step::Again) => return self.list_ready(id),
+            Ok(Step::Done) | Err(_) => {}
         }
         let stage = std::mem::replace(&mut socket.stage, Stage::Resolving);
         let Stage::Securing(attempt) = stage else {

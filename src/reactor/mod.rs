@@ -449,10 +449,12 @@ impl Reactor {
         let Some(socket) = self.sockets.get(id) else {
             return;
         };
-        let Stage::Open(transport) = &socket.stage else {
+        let Stage::Open(transport) = &mut socket.stage else {
             return;
         };
+        let last_word = transport.last_word();
         let why = match transport.take_error() {
+            _ if last_word.is_some() => last_word.unwrap_or_default(),
             Ok(Some(e)) | Err(e) => e.to_string(),
             Ok(None) => "closed by its peer".to_owned(),
         };

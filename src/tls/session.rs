@@ -29,6 +29,8 @@ const CIPHERTEXT_BYTES: usize = 2 * (RECORD_BYTES + 256);
 const RECORD_BYTES: usize = 16 * 1024;
 /// What rustls may hold of ours before it says no: one record beside handshake messages.
 const BUFFER_BYTES_MAX: usize = 2 * RECORD_BYTES;
+/// Reads in search of a last word.
+const LAST_READS_MAX: usize = 16;
 /// Slices that go into one record.
 const SLICES_MAX: usize = 16;
 /// How a TLS connection begins: the type of a handshake record.
@@ -46,9 +48,9 @@ thread_local! {
 pub enum Step {
     /// It is over; there may be bytes of the protocol above already.
     Done,
-    /// The peer has to go on, or the socket to take bytes: the poll will say so.
+    /// Nothing could be done: the peer has to go on, or the socket to take bytes. The poll will say so.
     Waiting,
-    /// The socket may hold more; to be called again without waiting.
+    /// Something was done, and the socket may hold more, or the end; to be called again without waiting.
     Again,
 }
 
@@ -62,8 +64,8 @@ pub struct Session {
     side: Side,
     /// The first byte has been looked at.
     begun: bool,
-    /// The last `recv` was filled: the socket may have more.
-    filled: bool,
+    /// The socket has not been found empty since it was last asked for: it may have more.
+    untried: bool,
     /// The peer will send nothing more.
     ended: bool,
     /// Our last word is said, or waits to leave.
@@ -87,7 +89,7 @@ impl Session {
             unsent: 0,
             side,
             begun: false,
-            filled: false,
+            untried: true,
             ended: false,
             closing: false,
             broken: None,
@@ -123,7 +125,6 @@ impl Session {
             return Err(Failure::not_tls(self.side, &buffer[..n]));
         }
         self.begun = true;
-        self.filled = n == buffer.len();
         let mut rest = &buffer[..n];
         // Plaintext that follows a handshake in the same read can fill rustls's own buffer: the rest is fed when it is read.
         while !rest.is_empty() && self.connection.is_handshaking() {
@@ -136,8 +137,7 @@ impl Session {
         self.unfed.extend_from_slice(rest);
         match self.flush(fd) {
             Ok(()) if !self.connection.is_handshaking() => Ok(Step::Done),
-            Ok(()) if self.filled => Ok(Step::Again),
-            Ok(()) => Ok(Step::Waiting),
+            Ok(()) => Ok(Step::Again),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Step::Waiting),
             Err(e) => Err(Failure::gone(&e.to_string())),
         }
@@ -159,6 +159,7 @@ impl Session {
     /// Reads what is there, at most `into.len()` bytes, which are more than none. `Ok(0)`: the peer will send nothing more,
     /// whether it has said so or only closed; the protocols above know by themselves whether something is missing.
     pub fn read(&mut self, fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+        self.untried = true;
         let mut got = self.take_plaintext(into);
         if got == into.len() {
             return Ok(got);
@@ -186,25 +187,25 @@ impl Session {
             if *got == into.len() || self.ended || self.broken.is_some() {
                 return;
             }
-            // A socket that was not full has nothing more, unless the poll has said that it is closed: then the caller
-            // comes again, with nothing read, and is told of the end.
-            if *got > 0 && !self.filled {
+            // A read that came up short has emptied the socket, unless the poll has said that it is closed: then the
+            // caller comes again, with nothing read, and is told of the end.
+            if *got > 0 && !self.untried {
                 return;
             }
             match socket::recv(fd, buffer) {
                 Ok(0) => {
-                    (self.filled, self.ended) = (false, true);
+                    (self.untried, self.ended) = (false, true);
                     return;
                 }
                 Ok(n) => {
-                    self.filled = n == buffer.len();
+                    self.untried = n == buffer.len();
                     let mut rest = &buffer[..n];
                     self.feed_all(&mut rest, into, got);
                     self.unfed.extend_from_slice(rest);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
-                    self.filled = false;
+                    self.untried = false;
                     if e.kind() != io::ErrorKind::WouldBlock {
                         self.broken = Some(e.to_string());
                     }
@@ -255,7 +256,7 @@ impl Session {
 
     /// Whether a read could bring something that the poll will not speak of.
     pub fn has_more(&self) -> bool {
-        self.filled
+        self.untried
             || !self.unfed.is_empty()
             || self.ended
             || self.broken.is_some()
@@ -341,6 +342,18 @@ impl Session {
     /// Whether the last word has been said and only has to leave.
     pub fn is_closing(&self) -> bool {
         self.closing
+    }
+
+    /// The peer's last word, where the poll says that the connection is gone: an alert may stand before its end.
+    pub fn last_word(&mut self, fd: BorrowedFd<'_>) -> Option<String> {
+        let mut room = [0; 4096];
+        for _ in 0..LAST_READS_MAX {
+            match self.read(fd, &mut room) {
+                Ok(n) if n > 0 => {}
+                _ => return self.broken.clone(),
+            }
+        }
+        None
     }
 
     /// Whether the peer has sent anything.

@@ -1,7 +1,8 @@
 //! A byte stream over a mio socket, as the reactor sees it: read, write, error, shutdown. The socket is one of TCP or of the
 //! Unix domain; TLS is a layer on either, behind the same calls, which is why the reactor never touches the socket.
 //!
-//! It never buffers, retries or blocks: each call is one system call, and `WouldBlock` goes to the caller.
+//! It never retries or blocks: without TLS it never buffers either, each call is one system call, and `WouldBlock` goes to
+//! the caller. What TLS buffers is said in `tls/session.rs`.
 //!
 //! Invariant: registered with the poll once, for reading and writing, before it is wrapped; closed by dropping it, which
 //! also takes it out of the poll.

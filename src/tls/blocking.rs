@@ -30,19 +30,20 @@ impl Upstream {
             .connection()
             .map_err(|why| Failure::new(Refused::Broken, &why))?;
         let mut stream = StreamOwned::new(connection, stream);
+        let mut begun = false;
         while stream.conn.is_handshaking() || stream.conn.wants_write() {
             let left = deadline.since(socket::now());
             if left.is_zero() {
                 return Err(Failure::no_answer());
             }
-            step(&mut stream, left.max(LEAST))?;
+            step(&mut stream, left.max(LEAST), &mut begun)?;
         }
         Ok(stream)
     }
 }
 
 /// Sends what there is to send, or reads once.
-fn step(stream: &mut Stream, patience: Duration) -> Result<(), Failure> {
+fn step(stream: &mut Stream, patience: Duration, begun: &mut bool) -> Result<(), Failure> {
     let lost = |e: io::Error| match e.kind() {
         ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::no_answer(),
         _ => Failure::gone(&e.to_string()),
@@ -58,17 +59,14 @@ fn step(stream: &mut Stream, patience: Duration) -> Result<(), Failure> {
             written => written.map(drop).map_err(lost),
         };
     }
-    let begins = stream.conn.protocol_version().is_none();
     let mut first = [0];
-    if begins
-        && matches!(stream.sock.peek(&mut first), Ok(1))
-        && !super::session::is_handshake(first[0])
-    {
+    let is_first = !*begun && matches!(stream.sock.peek(&mut first), Ok(1));
+    if is_first && !super::session::is_handshake(first[0]) {
         return Err(Failure::not_tls(Side::Client, &first));
     }
     match stream.conn.read_tls(&mut stream.sock) {
-        Ok(0) => return Err(Failure::closed(!begins)),
-        Ok(_) => {}
+        Ok(0) => return Err(Failure::closed(*begun)),
+        Ok(_) => *begun = true,
         Err(e) if e.kind() == ErrorKind::Interrupted => return Ok(()),
         Err(e) => return Err(lost(e)),
     }

@@ -12,6 +12,8 @@ use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
 use nearcache::tls::Tls;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -99,7 +101,16 @@ fn run(loaded: Loaded, tls: Tls, reader: Reader) -> Result<(), String> {
         log.log(LogLevel::Warn, warning.as_str());
     }
     let logs_to_file = config.log_file.is_some();
-    let result = serve(loaded, tls, reader, &helper);
+    let result = match catch_unwind(AssertUnwindSafe(|| serve(loaded, tls, reader, &helper))) {
+        Ok(result) => result,
+        Err(panic) => {
+            // The panic hook has told standard error; whoever looks into the log should know too.
+            let text = format!("the loop panicked: {}", text_of(&panic));
+            log.log(LogLevel::Error, text);
+            helper.stop(LOG_PATIENCE);
+            resume_unwind(panic)
+        }
+    };
     if let Err(why) = &result
         && logs_to_file
     {
@@ -108,6 +119,13 @@ fn run(loaded: Loaded, tls: Tls, reader: Reader) -> Result<(), String> {
     }
     helper.stop(LOG_PATIENCE);
     result
+}
+
+/// What a panic said.
+fn text_of(panic: &Box<dyn Any + Send>) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no text")
 }
 
 fn serve(loaded: Loaded, tls: Tls, reader: Reader, helper: &Helper) -> Result<(), String> {

@@ -18,6 +18,7 @@ const SHELL: &[&str] = &[
     "process",
     "fetcher",
     "helper",
+    "mischief",
 ];
 
 /// Which module names which, outside tests. What is not here is refused, and so is what is here but not used.
@@ -40,7 +41,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fetch", &["engine", "hash", "time"]),
     (
         "fetcher",
-        &["config", "fetch", "helper", "socket", "time", "tls"],
+        &[
+            "config", "fetch", "helper", "mischief", "socket", "time", "tls",
+        ],
     ),
     (
         "fuzzing",
@@ -61,6 +64,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "fetch",
             "fetcher",
             "helper",
+            "mischief",
             "process",
             "socket",
             "time",

@@ -24,6 +24,7 @@ mod worker;
 use crate::config::{Config, RedisUrl};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::helper;
+use crate::mischief::Mischief;
 use crate::socket;
 use crate::time::Time;
 use crate::tls;
@@ -65,6 +66,7 @@ struct Settings {
     batch_max: usize,
     /// What the workers' connections are called, before their numbers.
     name: String,
+    mischief: Mischief,
 }
 
 impl Fetcher {
@@ -88,6 +90,7 @@ impl Fetcher {
                 socket::host_name(),
                 std::process::id()
             ),
+            mischief: Mischief::ordered(),
         };
         let completions = Arc::new(Completions {
             list: Mutex::default(),

@@ -23,9 +23,10 @@
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
-//! - [`abuse`]: clients that mean no good; [`faults`]: a Redis, a network, a system in trouble; [`soak`]: all at once
+//! - [`abuse`]: clients that mean no good; [`half_open`]: clients that vanish
+//! - [`faults`]: a Redis, a network, a system in trouble; [`lies`]: clocks and names that are wrong; [`soak`]: all at once
 //! - [`large`], [`uploads`]: values of hundreds of megabytes, down and up, in bounded memory
-//! - [`outages`], [`shutdown`], [`limits`], [`buffers`]: what happens when something goes wrong or runs out
+//! - [`outages`], [`shutdown`], [`limits`], [`upstream_limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -54,6 +55,7 @@ mod differential;
 mod doors;
 mod expiry;
 mod faults;
+mod half_open;
 mod handshakes;
 mod hits;
 mod http;
@@ -61,6 +63,7 @@ mod http_connections;
 mod http_tools;
 mod kept;
 mod large;
+mod lies;
 mod limits;
 mod nearcache_command;
 mod oracle;
@@ -83,4 +86,5 @@ mod tls_upstream;
 mod together;
 mod tools;
 mod uploads;
+mod upstream_limits;
 mod walkthrough;

@@ -274,7 +274,7 @@ fn many_shake_hands_at_once_and_all_are_served() {
     thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                // All of them connected before the first has shaken hands.
+                // All of a thread's stay until the last has come.
                 let config = config.clone();
                 for mut client in (0..EACH)
                     .map(|_| TlsClient::connect(secure.resp, &config))

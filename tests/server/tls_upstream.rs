@@ -4,7 +4,7 @@ use crate::support::ports::free_port;
 use crate::support::proxy::{Proxy, ProxyBuilder, info};
 use crate::support::redis_server::RedisServer;
 use crate::support::resp::{Reply, encode, encode_line};
-use crate::support::tls::{Authority, Files, Flaw};
+use crate::support::tls::{Authority, Files, Flaw, says};
 use crate::support::{PATIENCE, eventually};
 
 /// A Redis that speaks TLS beside the plain port that the test uses itself.
@@ -35,7 +35,9 @@ impl SecureRedis {
 
     /// A proxy that reaches it by this name.
     fn proxy(&self, host: &str) -> ProxyBuilder {
-        Proxy::to(&self.redis).env("REDIS_URL", format!("rediss://{host}:{}/0", self.port))
+        Proxy::to(&self.redis)
+            .lost_is_an_error()
+            .env("REDIS_URL", format!("rediss://{host}:{}/0", self.port))
     }
 }
 
@@ -43,8 +45,7 @@ impl SecureRedis {
 #[track_caller]
 fn refuses(proxy: &Proxy, words: &str) {
     proxy.await_redis("away");
-    let log = proxy.stderr();
-    assert!(log.contains(words), "no {words:?} in {log}");
+    says(proxy, words);
     let mut client = proxy.resp();
     let reply = client.line("GET k");
     let error = reply.error();
@@ -111,11 +112,7 @@ fn everything_works_over_tls_as_it_does_without() {
             blocked.reply(),
             Reply::Array(vec![Reply::bulk("list"), Reply::bulk("a")])
         );
-        let log = proxy.stderr();
-        assert!(
-            log.contains(&format!("redis=rediss://{host}:{}/0", secure.port)),
-            "{log}"
-        );
+        says(&proxy, &format!("redis=rediss://{host}:{}/0", secure.port));
     }
 }
 
@@ -144,7 +141,7 @@ fn a_user_and_a_password_are_said_inside_tls() {
         .env("CLIENT_AUTH", "none")
         .start();
     proxy.await_redis("away");
-    assert!(proxy.stderr().contains("WRONGPASS"), "{}", proxy.stderr());
+    says(&proxy, "WRONGPASS");
     assert!(proxy.resp().line("GET k").error().contains("WRONGPASS"));
 }
 
@@ -230,12 +227,8 @@ fn a_client_certificate_is_shown_to_a_redis_that_asks_for_one() {
     for files in [None, Some(&foreign)] {
         let proxy = proxy(files);
         proxy.await_redis("away");
-        let log = proxy.stderr();
-        assert!(
-            log.contains("it refuses the certificate of this proxy"),
-            "{log}"
-        );
-        assert!(log.contains("REDIS_TLS_CERT_FILE"), "{log}");
+        says(&proxy, "it refuses the certificate of this proxy");
+        says(&proxy, "REDIS_TLS_CERT_FILE");
     }
 }
 

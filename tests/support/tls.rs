@@ -2,8 +2,9 @@
 //!
 //! Every key is new and lives as long as its test: nothing is committed, and nothing expires.
 
+use super::proxy::Proxy;
 use super::scratch::Scratch;
-use super::{PATIENCE, show};
+use super::{PATIENCE, eventually, show};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, date_time_ymd,
@@ -221,4 +222,10 @@ pub fn tcp(port: u16) -> TcpStream {
         .set_write_timeout(Some(PATIENCE))
         .expect("it is a socket");
     stream
+}
+
+/// Waits until the proxy's log, which is written behind its back, has these words.
+#[track_caller]
+pub fn says(proxy: &Proxy, words: &str) {
+    eventually(words, PATIENCE, || proxy.stderr().contains(words));
 }

@@ -23,7 +23,7 @@
 //! # Invariants
 //!
 //! - The core (everything but the shell below) has no socket, no clock, no thread, no randomness of its own and no
-//!   `unsafe`. The reactor and the tests are two drivers of the same calls; `tests/house.rs` holds the modules to it.
+//!   `unsafe`. What it logs it says by the macros of `tracing`, which do nothing where nobody listens and give nothing back. The reactor and the tests are two drivers of the same calls; `tests/house.rs` holds the modules to it.
 //! - An entry of a key exists only while no fetch of it may still be kept (`engine/read.rs`, rule L2).
 //! - A reply leaves in the order of its command, or its connection is closed with a reason (`client.rs`).
 //! - Whatever waits has a deadline and someone whose job is to wake it (`engine/timers.rs`, `client::Hold`).
@@ -37,7 +37,7 @@
 //!
 //! Core: [`engine`] (the decisions), [`client`], [`link`], [`session`] (what one of them is in the middle of), [`tracking`] (the invalidation link), [`fetch`] (misses in
 //! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
-//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`secret`], [`time`], [`config`], [`stats`], [`insight`] (what an operator wants to know). [`fuzzing`] holds the bodies of the fuzz targets.
+//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`secret`], [`time`], [`config`], [`stats`], [`insight`] (what an operator wants to know), [`log`](mod@log) (how an event becomes a line). [`fuzzing`] holds the bodies of the fuzz targets.
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -54,6 +54,7 @@ pub mod hash;
 pub mod helper;
 pub mod insight;
 pub mod link;
+pub mod log;
 pub mod mischief;
 pub mod outbox;
 pub mod prefix;

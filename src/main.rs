@@ -6,18 +6,18 @@
 
 use nearcache::config::args::Args;
 use nearcache::config::text;
-use nearcache::config::{Config, Loaded, LogLevel, Sources};
+use nearcache::config::{Config, Loaded, Sources};
 use nearcache::helper::Helper;
 use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
 use nearcache::tls::Tls;
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{error, info, warn};
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -96,17 +96,15 @@ fn run(loaded: Loaded, tls: Tls, reader: Reader) -> Result<(), String> {
         Some(path) => format!("cannot open the log file {}: {e}", path.display()),
         None => format!("cannot start the helper thread: {e}"),
     })?;
-    let log = helper.handle();
-    for warning in &loaded.warnings {
-        log.log(LogLevel::Warn, warning.as_str());
+    helper.handle().listen()?;
+    for problem in &loaded.warnings {
+        warn!(problem, "configuration");
     }
     let logs_to_file = config.log_file.is_some();
     let result = match catch_unwind(AssertUnwindSafe(|| serve(loaded, tls, reader, &helper))) {
         Ok(result) => result,
         Err(panic) => {
-            // The panic hook has told standard error; whoever looks into the log should know too.
-            let text = format!("the loop panicked: {}", text_of(&panic));
-            log.log(LogLevel::Error, text);
+            // The panic hook has told standard error and the log.
             helper.stop(LOG_PATIENCE);
             resume_unwind(panic)
         }
@@ -115,21 +113,13 @@ fn run(loaded: Loaded, tls: Tls, reader: Reader) -> Result<(), String> {
         && logs_to_file
     {
         // On stderr it appears anyway.
-        log.log(LogLevel::Error, why.as_str());
+        error!(why, "cannot go on");
     }
     helper.stop(LOG_PATIENCE);
     result
 }
 
-/// What a panic said.
-fn text_of(panic: &Box<dyn Any + Send>) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("no text")
-}
-
 fn serve(loaded: Loaded, tls: Tls, reader: Reader, helper: &Helper) -> Result<(), String> {
-    let log = helper.handle();
     let config = loaded.config.clone();
     let wanted = config
         .max_clients
@@ -139,42 +129,37 @@ fn serve(loaded: Loaded, tls: Tls, reader: Reader, helper: &Helper) -> Result<()
         .saturating_add(DESCRIPTORS_RESERVED);
     match socket::raise_fd_limit() {
         Ok(limit) if limit < wanted as u64 => {
-            let text = format!(
-                "open files are limited to {limit}; MAX_CLIENTS, LINKS_MAX and OWN_LINKS_MAX may need {wanted}"
+            warn!(
+                limit,
+                wanted,
+                "open files are limited; MAX_CLIENTS, LINKS_MAX and OWN_LINKS_MAX may need more"
             );
-            log.log(LogLevel::Warn, text);
         }
         Ok(_) => {}
-        Err(e) => log.log(
-            LogLevel::Warn,
-            format!("cannot raise the limit on open files: {e}"),
-        ),
+        Err(e) => warn!(why = %e, "cannot raise the limit on open files"),
     }
     let redis = config.redis_url.to_string();
-    let mut reactor = Reactor::new(config, tls, log.clone())?;
+    let mut reactor = Reactor::new(config, tls, helper.handle())?;
     reactor.reload_with(reader, loaded);
     reactor
         .catch_signals()
         .map_err(|e| format!("cannot catch signals: {e}"))?;
-    let mut text = format!(
-        "nearcache {} pid={} redis={redis}",
-        env!("CARGO_PKG_VERSION"),
-        std::process::id()
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        redis,
+        "nearcache starts"
     );
-    for (door, address) in reactor.addresses() {
-        text.push_str(&format!(" {door}={address}"));
+    for (entrance, address) in reactor.addresses() {
+        info!(port = entrance, %address, "listening");
     }
-    log.log(LogLevel::Info, text);
     let ended = reactor
         .run()
         .map_err(|e| format!("cannot wait for events: {e}"))?;
-    let text = match ended {
-        Ended::Drained => "ended: every client got what was owed".to_owned(),
-        Ended::DrainTimedOut(cut) => {
-            format!("ended: the time to drain ran out, clients cut off: {cut}")
-        }
-    };
-    log.log(LogLevel::Info, text);
+    match ended {
+        Ended::Drained => info!("ended, every client got what was owed"),
+        Ended::DrainTimedOut(cut_off) => info!(cut_off, "ended, the time to drain ran out"),
+    }
     Ok(())
 }
 

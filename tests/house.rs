@@ -41,9 +41,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fetch", &["engine", "hash", "time"]),
     (
         "fetcher",
-        &[
-            "config", "fetch", "helper", "mischief", "socket", "time", "tls",
-        ],
+        &["config", "fetch", "mischief", "socket", "time", "tls"],
     ),
     (
         "fuzzing",
@@ -51,9 +49,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "cache", "config", "engine", "fetch", "protocol", "time", "wheel",
         ],
     ),
-    ("helper", &["config"]),
+    ("helper", &["config", "log", "socket", "time"]),
     ("insight", &["hash", "time"]),
     ("link", &["engine", "outbox", "protocol", "session", "time"]),
+    ("log", &["config", "time"]),
     ("main", &["config", "helper", "reactor", "socket", "tls"]),
     ("protocol", &["fuzzing", "secret"]),
     (

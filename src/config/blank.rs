@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    ClientAuth, ClientCerts, Coherence, Config, LogLevel, ReadyRequires, RedisUrl, TlsVersion,
-    UpstreamLost,
+    AccessLog, ClientAuth, ClientCerts, Coherence, Config, LogFormat, LogLevel, ReadyRequires,
+    RedisUrl, TlsVersion, UpstreamLost,
 };
 use std::time::Duration;
 
@@ -94,6 +94,10 @@ impl Config {
             log_file: None,
             log_file_max_bytes: 0,
             log_level: LogLevel::Error,
+            log_format: LogFormat::Text,
+            log_burst: 0,
+            access_log: AccessLog::Off,
+            access_log_sample_ppm: 0,
         }
     }
 }

@@ -158,6 +158,38 @@ pub enum LogLevel {
     Debug,
 }
 
+/// How events are written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object in each line.
+    Json,
+}
+
+/// Where sampled commands are logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// Among the lines of the log.
+    Log,
+    /// In a file of their own.
+    File(PathBuf),
+}
+
+impl AccessLog {
+    /// As it was said; nothing is off.
+    fn named(name: Option<PathBuf>) -> AccessLog {
+        match name {
+            None => AccessLog::Off,
+            Some(name) if name.as_os_str() == "off" => AccessLog::Off,
+            Some(name) if name.as_os_str() == "log" => AccessLog::Log,
+            Some(name) => AccessLog::File(name),
+        }
+    }
+}
+
 /// All that can be configured, with the defaults of DESIGN section 5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // each field is its config row, where the help text stands
@@ -250,6 +282,12 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     pub log_file_max_bytes: usize,
     pub log_level: LogLevel,
+    pub log_format: LogFormat,
+    /// So many events of a kind are written in ten seconds.
+    pub log_burst: usize,
+    pub access_log: AccessLog,
+    /// How many of a million commands it has.
+    pub access_log_sample_ppm: u32,
 }
 
 impl Default for Config {

@@ -7,7 +7,6 @@
 use super::rows::row;
 use super::value::apply;
 use super::{Config, Loaded, Setting};
-use std::fmt;
 
 /// A key that is set to something else than it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,28 +19,6 @@ pub struct Change {
     pub new: String,
     /// Whether it is in force now. If not, it will be after a restart.
     pub is_taken: bool,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |text: &str| match text {
-            "" => "nothing".to_owned(),
-            text => text.to_owned(),
-        };
-        write!(
-            f,
-            "{}: {} -> {}",
-            self.name,
-            shown(&self.old),
-            shown(&self.new)
-        )?;
-        match (self.is_taken, self.old == self.new) {
-            (true, _) => Ok(()),
-            (false, false) => f.write_str(" needs a restart"),
-            // A secret that is never printed.
-            (false, true) => f.write_str(" (what is masked differs) needs a restart"),
-        }
-    }
 }
 
 impl Loaded {
@@ -166,7 +143,14 @@ mod tests {
 
     fn told(running: &mut Loaded, file: &str) -> Vec<String> {
         let changes = running.take_reloadable(&load(file));
-        changes.iter().map(ToString::to_string).collect()
+        let told = |change: &Change| {
+            let rest = match change.is_taken {
+                true => "",
+                false => " needs a restart",
+            };
+            format!("{}: {} -> {}{rest}", change.name, change.old, change.new)
+        };
+        changes.iter().map(told).collect()
     }
 
     #[test]
@@ -176,7 +160,7 @@ mod tests {
         let changes = told(&mut running, file);
         let restart = "REDIS_WORKERS: 2 -> 9 needs a restart";
         let expected = [
-            "BYPASS_PREFIXES: nothing -> lock:,flag:",
+            "BYPASS_PREFIXES:  -> lock:,flag:",
             "CACHE_TTL_SECS: 60 -> 1500ms",
             restart,
         ];

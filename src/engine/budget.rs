@@ -19,13 +19,13 @@ use super::timers::Timer;
 use super::{ConnId, Engine, Output, Port};
 use crate::cache::Limits;
 use crate::client::{CloseReason, Hold, State};
-use crate::config::LogLevel;
 use crate::link::Role;
 use crate::protocol::resp::write;
 use crate::stats::Counter;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
+use tracing::warn;
 
 /// So many looks between nothing and the whole budget.
 const STEPS: usize = 64;
@@ -209,12 +209,11 @@ impl Engine {
         if std::mem::replace(&mut self.strain.is_said, true) {
             return;
         }
-        let line = format!(
-            "buffers hold {} bytes of BUFFERS_MAX_BYTES={}: {what}",
-            self.buffer_bytes(),
-            self.config.buffers_max_bytes
+        warn!(
+            bytes = self.buffer_bytes(),
+            buffers_max_bytes = self.config.buffers_max_bytes,
+            "buffers are near BUFFERS_MAX_BYTES, {what}"
         );
-        self.log(LogLevel::Warn, line);
     }
 
     /// Closes those that hold most, until `bytes` of theirs are free.

@@ -8,11 +8,11 @@ use super::{
     READ_BYTES,
 };
 use crate::client::{Client, CloseReason, Hold, Render, Slot, State};
-use crate::config::LogLevel;
 use crate::stats::Counter;
 use crate::time::Time;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tracing::{debug, warn};
 
 /// How long a connection that was ended by us is kept for the peer to read the last reply.
 const LINGER: Duration = Duration::from_secs(2);
@@ -445,28 +445,21 @@ impl Engine {
         self.finish_client(ix, CloseReason::UpstreamLost);
     }
 
-    fn log_close(&mut self, ix: usize, reason: CloseReason) {
-        let level = match reason {
+    fn log_close(&self, ix: usize, reason: CloseReason) {
+        let client = &self.clients[ix];
+        let (number, peer, why) = (client.number, &client.peer, reason.name());
+        match reason {
             // The loss of Redis has its own line, once and not for each client.
             CloseReason::Asked
             | CloseReason::Shutdown
             | CloseReason::SocketFailed
             | CloseReason::Killed
             | CloseReason::HandshakeFailed
-            | CloseReason::UpstreamLost => LogLevel::Debug,
-            _ => LogLevel::Warn,
-        };
-        if level > self.config.log_level {
-            return;
+            | CloseReason::UpstreamLost => {
+                debug!(client = number, peer = %peer.addr(), reason = why, "close");
+            }
+            _ => warn!(client = number, peer = %peer.addr(), reason = why, "close"),
         }
-        let client = &self.clients[ix];
-        let line = format!(
-            "close client={} peer={} reason={}",
-            client.number,
-            client.peer.addr(),
-            reason.name()
-        );
-        self.log(level, line);
     }
 
     /// Ends the connection now. What Redis still owes it is read and dropped when it comes; its writes are still

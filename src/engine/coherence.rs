@@ -15,7 +15,7 @@ use super::switches::Rule;
 use super::timers::Timer;
 use super::{ConnId, Engine};
 use crate::cache::{Cache, Content};
-use crate::config::{Coherence, LogLevel};
+use crate::config::Coherence;
 use crate::fetch::FetchError;
 use crate::link::{Owed, Purpose, State as LinkState};
 use crate::protocol::resp::write::{self, Version};
@@ -24,6 +24,7 @@ use crate::time::Time;
 use crate::tracking::{Pushed, Reading, State};
 use std::collections::VecDeque;
 use std::time::Duration;
+use tracing::{info, warn};
 
 /// A reply longer than this is not held for a barrier: everything kept is dropped instead.
 pub(super) const BARRIER_REPLY_BYTES_MAX: usize = 1024 * 1024;
@@ -178,13 +179,7 @@ impl Engine {
         if mode == self.coherence {
             return;
         }
-        self.log(
-            LogLevel::Warn,
-            format!(
-                "coherence is switched from {:?} to {mode:?}",
-                self.coherence
-            ),
-        );
+        warn!(from = ?self.coherence, to = ?mode, "coherence is switched");
         let tracked = self.coherence == Coherence::Tracking || mode == Coherence::Tracking;
         self.coherence = mode;
         self.poison_all(Flush::Switch);
@@ -267,7 +262,7 @@ impl Engine {
         self.known_since = self.now;
         if reply.starts_with(b"+OK") {
             self.tracking.on();
-            self.log(LogLevel::Info, "tracking is on".to_owned());
+            info!("tracking is on");
         } else {
             let why = String::from_utf8_lossy(reply.strip_prefix(b"-").unwrap_or(reply))
                 .trim_end()
@@ -281,9 +276,10 @@ impl Engine {
     pub(super) fn tracking_unavailable(&mut self, why: String) {
         if *self.tracking.state() != State::Unavailable(why.clone()) {
             let bound = self.config.staleness_bound.as_millis();
-            self.log(
-                LogLevel::Warn,
-                format!("Redis will not track ({why}); entries live at most {bound} ms"),
+            warn!(
+                why,
+                entries_live_ms = bound as u64,
+                "Redis will not track, entries live shortly"
             );
         }
         self.tracking.unavailable(why);

@@ -52,7 +52,7 @@ use crate::buffer;
 use crate::cache::{Cache, Limits};
 use crate::client::Client;
 use crate::command::table::Table;
-use crate::config::{Coherence, Config, LogLevel, Setting};
+use crate::config::{Coherence, Config, Setting};
 use crate::fetch::{Completion, Fetches, Job};
 use crate::hash::{KeyHasher, PrehashedMap};
 use crate::insight::ghost::Ghost;
@@ -159,8 +159,6 @@ pub enum Output {
     Close(ConnId),
     /// Much memory was freed: give it back to the system, in the background.
     Trim,
-    /// Something worth a log line, said once.
-    Log(LogLevel, String),
     /// An operator has changed this setting; it is in force here already.
     Set(Setting),
 }
@@ -660,12 +658,6 @@ impl Engine {
             Timer::Buffers => self.buffers_timer_fired(),
             Timer::Trim => self.trim_timer_fired(),
             Timer::Touch => self.touch_timer_fired(),
-        }
-    }
-
-    fn log(&mut self, level: LogLevel, line: String) {
-        if level <= self.config.log_level {
-            self.outputs.push_back(Output::Log(level, line));
         }
     }
 

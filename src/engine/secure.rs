@@ -5,10 +5,10 @@
 
 use super::{ConnId, Engine};
 use crate::client::CloseReason;
-use crate::config::LogLevel;
 use crate::stats::Counter;
 use crate::time::Time;
 use std::time::Duration;
+use tracing::{debug, warn};
 
 /// Handshakes that fail for one reason are spoken of this often: a misconfigured pool tries many times a second.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -94,18 +94,11 @@ impl Engine {
         // Who looks whether the port is open, or gives up, is no trouble of ours.
         if silent || refused == Refused::Gone {
             said.unsaid += 1;
-            self.log(LogLevel::Debug, format!("TLS: the client {peer} {text}"));
+            debug!(%peer, "TLS: a client {text}");
         } else {
             let unsaid = std::mem::take(&mut said.unsaid);
             said.at = Some(self.now);
-            let others = match unsaid {
-                0 => String::new(),
-                n => format!(" (and {n} others like it before)"),
-            };
-            self.log(
-                LogLevel::Warn,
-                format!("TLS: the client {peer} {text}{others}"),
-            );
+            warn!(%peer, others_unsaid = unsaid, "TLS: a client {text}");
         }
         self.close_client(ix, CloseReason::HandshakeFailed);
     }

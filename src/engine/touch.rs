@@ -11,7 +11,6 @@
 
 use super::timers::Timer;
 use super::{ConnId, Engine};
-use crate::config::LogLevel;
 use crate::link::{Pool, Purpose};
 use crate::protocol::resp::write::Version;
 use crate::stats::Counter;
@@ -19,6 +18,7 @@ use crate::time::Time;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
+use tracing::warn;
 
 /// Keys in one batch: about 0.1 ms of Redis's time.
 const KEYS_MAX: usize = 512;
@@ -141,11 +141,10 @@ impl Engine {
         self.toucher.asked.retain(|asked| *asked != id);
         if reply.starts_with(b"-") && !std::mem::replace(&mut self.toucher.refused, true) {
             let text = String::from_utf8_lossy(&reply[1..]);
-            let text = format!(
-                "Redis refuses TOUCH ({}): it may evict the keys that are read most here",
-                text.trim_end()
+            warn!(
+                why = text.trim_end(),
+                "Redis refuses TOUCH, it may evict the keys that are read most here"
             );
-            self.log(LogLevel::Warn, text);
         }
     }
 }

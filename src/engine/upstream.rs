@@ -13,7 +13,6 @@ use crate::client::Hold;
 use crate::command::Place;
 use crate::command::row::{REPLY_DEPTH_MAX, rows_from_reply};
 use crate::command::table::Table;
-use crate::config::LogLevel;
 use crate::fetch::RunId;
 use crate::link::{Purpose, Role, State};
 use crate::protocol::Parse;
@@ -21,6 +20,7 @@ use crate::protocol::resp::value::{self, Value};
 use crate::stats::Counter;
 use crate::time::Time;
 use std::time::Duration;
+use tracing::{info, warn};
 
 /// How often workers on another server make everything connect anew.
 const DIFFERS_PAUSE: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ impl Engine {
             self.upstream.pause = Duration::ZERO;
             self.stats.count(Counter::UpstreamLost);
             self.note_event("lost", format!("Redis is lost: {why}"));
-            self.log(LogLevel::Warn, format!("Redis is lost: {why}"));
+            warn!(why, "Redis is lost");
             return self.connect_control();
         }
         let was = match self.upstream.availability {
@@ -167,10 +167,7 @@ impl Engine {
             Availability::Unknown | Availability::Up => false,
         };
         if !was {
-            self.log(
-                LogLevel::Warn,
-                format!("Redis is not reachable: {why}; trying again until it is"),
-            );
+            warn!(why, "Redis is not reachable, trying again until it is");
         }
         self.upstream.availability = if is_busy {
             Availability::Busy
@@ -233,13 +230,8 @@ impl Engine {
     }
 
     fn control_up(&mut self) {
-        let version = self
-            .upstream
-            .version
-            .as_deref()
-            .unwrap_or("of unknown version")
-            .to_owned();
-        self.log(LogLevel::Info, format!("Redis {version} is reached"));
+        let version = self.upstream.version.as_deref().unwrap_or("unknown");
+        info!(version, "Redis is reached");
         self.upstream.availability = Availability::Up;
         self.upstream.pause = Duration::ZERO;
         self.outputs.push_back(Output::Recovered);
@@ -295,10 +287,7 @@ impl Engine {
             self.upstream.version = version;
         }
         if run_id.is_some() && self.upstream.run_id.is_some() && run_id != self.upstream.run_id {
-            self.log(
-                LogLevel::Warn,
-                "Redis was restarted or is another one; everything kept is dropped".to_owned(),
-            );
+            warn!("Redis was restarted or is another one, everything kept is dropped");
             self.poison_all(Flush::Server);
             self.retire_links();
             self.upstream.db_known = 0;
@@ -370,9 +359,9 @@ impl Engine {
                 }
                 self.table = table;
             }
-            Err(why) => self.log(
-                LogLevel::Warn,
-                format!("the reply to COMMAND is of no use ({why}); the built-in table serves"),
+            Err(why) => warn!(
+                %why,
+                "the reply to COMMAND is of no use, the built-in table serves"
             ),
         }
     }

@@ -18,12 +18,13 @@ use super::forget::Flush;
 use super::switches::Rule;
 use super::{Engine, Output};
 use crate::cache::Content;
-use crate::config::{Coherence, LogLevel};
+use crate::config::Coherence;
 use crate::fetch::{Completion, FetchId, Job};
 use crate::stats::Counter;
 use crate::time::Time;
 use crate::tracking::State;
 use std::time::Duration;
+use tracing::error;
 
 /// However many hits there are.
 const CHECKS_PER_SEC: u32 = 10;
@@ -226,12 +227,12 @@ impl Engine {
             Some(_) => "a value",
             None => "its absence",
         };
-        self.log(
-            LogLevel::Error,
-            format!(
-                "verify: a hit was not what Redis has, and Redis told of no change: key_fnv1a={named:016x} db={db} \
-                 answered={answered} age_ms={age}; everything kept is dropped"
-            ),
+        error!(
+            key_fnv1a = %format_args!("{named:016x}"),
+            db,
+            answered,
+            age_ms = age as u64,
+            "verify: a hit was not what Redis has, and Redis told of no change; everything kept is dropped"
         );
         self.poison_all(Flush::Mismatch);
     }

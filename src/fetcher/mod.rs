@@ -23,7 +23,6 @@ mod worker;
 
 use crate::config::{Config, RedisUrl};
 use crate::fetch::{Completion, FetchError, Job};
-use crate::helper;
 use crate::mischief::Mischief;
 use crate::socket;
 use crate::time::Time;
@@ -76,7 +75,6 @@ impl Fetcher {
         config: &Config,
         tls: Option<tls::Upstream>,
         waker: Arc<mio::Waker>,
-        log: &helper::Handle,
     ) -> io::Result<Fetcher> {
         let tls = Arc::new(Mutex::new(tls));
         let settings = Settings {
@@ -100,13 +98,7 @@ impl Fetcher {
         let mut workers = Vec::new();
         for index in 0..config.redis_workers.max(1) {
             let queue = Arc::new(Queue::new(config.fetch_queue_max.max(1)));
-            let worker = Worker::new(
-                index,
-                settings.clone(),
-                queue.clone(),
-                completions.clone(),
-                log.clone(),
-            );
+            let worker = Worker::new(index, settings.clone(), queue.clone(), completions.clone());
             let name = format!("fetch{index}");
             let thread = std::thread::Builder::new()
                 .name(name)

@@ -2,9 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::*;
-use crate::config::LogLevel;
 use crate::fetch::{FetchId, Fetched};
-use crate::helper::Helper;
 use mio::{Events, Poll, Token, Waker};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -109,7 +107,6 @@ struct Pool {
     fetcher: Fetcher,
     poll: Poll,
     ids: u64,
-    helper: Helper,
 }
 
 impl Pool {
@@ -117,13 +114,11 @@ impl Pool {
         let config = config(port, timeout_ms, queue_max);
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let helper = Helper::start(&config).unwrap();
-        let fetcher = Fetcher::start(&config, None, waker, &helper.handle()).unwrap();
+        let fetcher = Fetcher::start(&config, None, waker).unwrap();
         Pool {
             fetcher,
             poll,
             ids: 0,
-            helper,
         }
     }
 
@@ -203,7 +198,6 @@ impl Pool {
 
     fn stop(self) {
         self.fetcher.stop(PATIENCE);
-        self.helper.stop(PATIENCE);
     }
 }
 
@@ -221,7 +215,6 @@ fn config(port: u16, timeout_ms: u64, fetch_queue_max: usize) -> Config {
         redis_timeout: Duration::from_millis(timeout_ms),
         fetch_queue_max,
         fetch_batch_max: 64,
-        log_level: LogLevel::Error,
         ..Config::default()
     }
 }
@@ -425,13 +418,11 @@ fn a_wrong_password_is_reported_as_unreachable() {
     config.redis_url.password = Some("wrong".into());
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-    let helper = Helper::start(&config).unwrap();
-    let fetcher = Fetcher::start(&config, None, waker, &helper.handle()).unwrap();
+    let fetcher = Fetcher::start(&config, None, waker).unwrap();
     let mut pool = Pool {
         fetcher,
         poll,
         ids: 0,
-        helper,
     };
     match pool.fetch("k") {
         Err(FetchError::Unreachable(why)) => {

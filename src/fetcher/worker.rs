@@ -8,15 +8,14 @@
 
 use super::upstream::{Lost, Upstream};
 use super::{Completions, Queue, Settings, Taken};
-use crate::config::LogLevel;
 use crate::fetch::{Completion, FetchError, Job};
-use crate::helper;
 use crate::socket;
 use crate::time::Time;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{error, info, warn};
 
 /// The first pause between attempts; it doubles with each failure.
 const RETRY_MS_MIN: u64 = 10;
@@ -28,7 +27,6 @@ pub(super) struct Worker {
     settings: Settings,
     queue: Arc<Queue>,
     completions: Arc<Completions>,
-    log: helper::Handle,
     link: Link,
     owed: VecDeque<Job>,
     /// How many at the front of `owed` were sent on a connection that is lost.
@@ -56,14 +54,12 @@ impl Worker {
         settings: Settings,
         queue: Arc<Queue>,
         completions: Arc<Completions>,
-        log: helper::Handle,
     ) -> Worker {
         Worker {
             index,
             settings,
             queue,
             completions,
-            log,
             link: Link::Lost,
             owed: VecDeque::new(),
             lost: 0,
@@ -92,10 +88,7 @@ impl Worker {
                 self.link = Link::Lost;
                 self.lost = 0;
                 self.fail_owed(|| FetchError::WorkerLost);
-                self.log.log(
-                    LogLevel::Error,
-                    format!("fetch{}: panicked; starting afresh", self.index),
-                );
+                error!(worker = self.index, "a worker panicked, starting afresh");
             }
             self.completions.deliver(&mut self.done);
         }
@@ -150,11 +143,11 @@ impl Worker {
                     self.link = Link::Lost;
                     let count = self.owed.len();
                     self.fail_owed(|| FetchError::TimedOut);
-                    let text = format!(
-                        "fetch{}: Redis did not answer in time: fetches={count}",
-                        self.index
+                    warn!(
+                        worker = self.index,
+                        fetches = count,
+                        "Redis did not answer a worker in time"
                     );
-                    self.log.log(LogLevel::Warn, text);
                     return;
                 }
                 // Most likely it died while idle: send what is unanswered once more.
@@ -172,10 +165,7 @@ impl Worker {
             Ok(upstream) => {
                 self.queue.open();
                 if matches!(self.link, Link::Away { .. }) {
-                    self.log.log(
-                        LogLevel::Info,
-                        format!("fetch{}: Redis is reachable again", self.index),
-                    );
+                    info!(worker = self.index, "a worker reaches Redis again");
                 }
                 self.link = Link::Up(Box::new(upstream));
             }
@@ -190,10 +180,7 @@ impl Worker {
             Link::Up(_) | Link::Lost => 1,
         };
         if failures == 1 {
-            self.log.log(
-                LogLevel::Warn,
-                format!("fetch{}: Redis is not reachable: {why}", self.index),
-            );
+            warn!(worker = self.index, why, "a worker does not reach Redis");
         }
         self.queue.close(&why, &mut self.owed);
         let pause = Duration::from_millis(retry_pause_ms(failures, self.random()));

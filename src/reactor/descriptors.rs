@@ -2,9 +2,9 @@
 //! connects to Redis must find one when Redis comes back.
 #![forbid(unsafe_code)]
 
-use crate::config::{Config, LogLevel};
-use crate::helper;
+use crate::config::Config;
 use crate::socket;
+use tracing::warn;
 
 /// For listeners, poll, waker, signals, log and look-ups, with room; the workers come on top of it.
 const FIXED: usize = 62;
@@ -13,7 +13,7 @@ const LINKS_LEAST: usize = 4;
 
 /// Lowers the limits on links where there are too few descriptors for all, and returns how many clients may have one. More
 /// wait until one of them leaves.
-pub(super) fn share_out(config: &mut Config, log: &helper::Handle) -> usize {
+pub(super) fn share_out(config: &mut Config) -> usize {
     let limit = match socket::raise_fd_limit() {
         Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
         // The start has said so.
@@ -22,11 +22,13 @@ pub(super) fn share_out(config: &mut Config, log: &helper::Handle) -> usize {
     let (links, own_links) = (config.links_max, config.own_links_max);
     let clients = fit(config, limit);
     if (links, own_links) != (config.links_max, config.own_links_max) {
-        let text = format!(
-            "of {limit} open files {clients} are for clients; connections to Redis are limited to LINKS_MAX={} and OWN_LINKS_MAX={}",
-            config.links_max, config.own_links_max
+        warn!(
+            open_files = limit,
+            clients,
+            links_max = config.links_max,
+            own_links_max = config.own_links_max,
+            "open files are limited, so connections to Redis are too"
         );
-        log.log(LogLevel::Warn, text);
     }
     clients
 }

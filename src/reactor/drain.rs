@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::{Ended, Reactor};
-use crate::config::LogLevel;
 use std::time::Duration;
+use tracing::info;
 
 /// The last of the drain time, in which what has arrived is answered and no more is taken; at most two fifths of it.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
@@ -14,12 +14,11 @@ const DRAIN_RESERVE: Duration = Duration::from_millis(300);
 impl Reactor {
     /// From here on clients are served until they leave, or the time for that is over.
     pub(super) fn begin_drain(&mut self) {
-        let text = format!(
-            "asked to end: serving {} clients until they leave, for {:?} at most",
-            self.engine.client_count(),
-            self.drain
+        info!(
+            clients = self.engine.client_count(),
+            drain = ?self.drain,
+            "asked to end, clients are served until they leave"
         );
-        self.log.log(LogLevel::Info, text);
         self.notify.stopping();
         let closing = CLOSING_TIME.min(self.drain * 2 / 5);
         self.serve_until = Some(self.now + self.drain.saturating_sub(closing));
@@ -39,11 +38,12 @@ impl Reactor {
             self.listeners.close();
             let drained = self.engine.drain();
             self.handle_outputs();
-            let text = format!(
-                "the time to drain is nearly over: idle={} waiting={} are closed, busy={} are answered",
-                drained.idle, drained.waiting, drained.busy
+            info!(
+                idle = drained.idle,
+                waiting = drained.waiting,
+                busy = drained.busy,
+                "the time to drain is nearly over, who is idle or waits is closed and the busy are answered"
             );
-            self.log.log(LogLevel::Info, text);
         }
         // Who is to come is waited for.
         let accepting = self.drain_accept && self.serve_until.is_some();

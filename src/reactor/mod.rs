@@ -36,7 +36,7 @@ mod sockets;
 mod straight;
 mod wall_clock;
 
-use crate::config::{Config, LogLevel};
+use crate::config::Config;
 use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::fetcher::Fetcher;
@@ -61,6 +61,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tracing::{error, warn};
 use wall_clock::WallClock;
 
 /// Events taken from the kernel at once; more wait for the next turn. 12 KiB of memory.
@@ -100,7 +101,7 @@ pub struct Reactor {
     poll: Poll,
     engine: Engine,
     fetcher: Fetcher,
-    log: helper::Handle,
+    helper: helper::Handle,
     listeners: Listeners,
     handshakes: Handshakes,
     signals: Option<Signals>,
@@ -131,17 +132,17 @@ impl Reactor {
     ///
     /// # Errors
     /// One line for the operator: a port that is taken, a limit of the system that was hit.
-    pub fn new(mut config: Config, tls: Tls, log: helper::Handle) -> Result<Reactor, String> {
-        let clients_room = descriptors::share_out(&mut config, &log);
+    pub fn new(mut config: Config, tls: Tls, helper: helper::Handle) -> Result<Reactor, String> {
+        let clients_room = descriptors::share_out(&mut config);
         let poll = Poll::new().map_err(|e| format!("cannot make a poll: {e}"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token())
             .map_err(|e| format!("cannot make a waker: {e}"))?;
         let waker = Arc::new(waker);
         let mut listeners = Listeners::bind(&config, poll.registry())?;
         listeners.clients_room = clients_room;
-        let fetcher = Fetcher::start(&config, tls.upstream.clone(), waker.clone(), &log)
+        let fetcher = Fetcher::start(&config, tls.upstream.clone(), waker.clone())
             .map_err(|e| format!("cannot start a worker: {e}"))?;
-        let dialer = Dialer::new(&config, waker.clone(), log.clone());
+        let dialer = Dialer::new(&config, waker.clone(), helper.clone());
         let handshakes = Handshakes::new(&config, tls);
         let (now, drain, drain_accept) = (socket::now(), config.drain, config.drain_accept);
         let client_dead = config.client_dead;
@@ -157,7 +158,7 @@ impl Reactor {
             poll,
             engine: Engine::new(config, origin),
             fetcher,
-            log,
+            helper,
             listeners,
             handshakes,
             signals: None,
@@ -530,16 +531,12 @@ impl Reactor {
                 Accepted::Nothing => break,
                 Accepted::Exhausted(e) => {
                     if let Some(e) = e {
-                        self.log
-                            .log(LogLevel::Warn, format!("cannot accept, clients wait: {e}"));
+                        warn!(why = %e, "cannot accept, clients wait");
                     }
                     break;
                 }
                 Accepted::Failed(address, e) => {
-                    self.log.log(
-                        LogLevel::Error,
-                        format!("cannot accept on {address} any more: {e}"),
-                    );
+                    error!(%address, why = %e, "cannot accept any more");
                 }
             }
         }
@@ -631,9 +628,8 @@ impl Reactor {
                 Output::Recovered => self.fetcher.recovered(),
                 Output::Shut(id) => self.shut(id),
                 Output::Close(id) => self.close(id),
-                Output::Log(level, text) => self.log.log(level, text),
                 // Should the helper have no room for it, the next time will do.
-                Output::Trim => drop(self.log.read(process::give_memory_back)),
+                Output::Trim => drop(self.helper.read(process::give_memory_back)),
                 Output::Set(setting) => self.take_setting(&setting),
             }
         }

@@ -5,11 +5,12 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use crate::config::{Loaded, LogLevel, Setting};
+use crate::config::{Loaded, Setting};
 use crate::helper;
 use crate::tls::Tls;
 use mio::Waker;
 use std::sync::{Arc, Mutex, PoisonError};
+use tracing::{error, info, warn};
 
 /// A configuration as it is read now, with the certificates that it names, or what is wrong with them, a line for each.
 pub type Read = Result<(Loaded, Tls), Vec<String>>;
@@ -76,7 +77,7 @@ impl Reloader {
 impl Reactor {
     /// SIGHUP reads the configuration anew with `reader`; `running` is the one in force.
     pub fn reload_with(&mut self, reader: Reader, running: Loaded) {
-        let (waker, helper) = (self.waker.clone(), self.log.clone());
+        let (waker, helper) = (self.waker.clone(), self.helper.clone());
         self.engine.show_settings(&running.settings);
         self.reloader = Some(Reloader::new(reader, running, waker, helper));
     }
@@ -88,7 +89,7 @@ impl Reactor {
         };
         reloader.running.take_setting(setting);
         self.drain = reloader.running.config.drain;
-        self.log.set_level(reloader.running.config.log_level);
+        self.helper.take(&reloader.running.config);
     }
 
     pub(super) fn ask_for_reload(&mut self) {
@@ -111,8 +112,7 @@ impl Reactor {
         match read {
             Err(lines) => {
                 for line in lines {
-                    let text = format!("reload refused, nothing changes: {line}");
-                    self.log.log(LogLevel::Error, text);
+                    error!(problem = line, "reload refused, nothing changes");
                 }
             }
             Ok((loaded, tls)) => {
@@ -133,28 +133,29 @@ impl Reactor {
         let level = config.log_level;
         (self.drain, self.drain_accept) = (config.drain, config.drain_accept);
         let settings = reloader.running.settings.clone();
-        self.engine.reload(config);
+        self.engine.reload(config.clone());
         self.engine.show_settings(&settings);
         self.handle_outputs();
         // What changes is said as long as either level would have it said.
-        self.log.set_level(level.max(level_before));
-        for warning in &read.warnings {
-            self.log.log(LogLevel::Warn, warning.as_str());
+        self.helper.set_level(level.max(level_before));
+        for problem in &read.warnings {
+            warn!(problem, "configuration");
         }
         for change in &changes {
-            let level = if change.is_taken {
-                LogLevel::Info
+            let (setting, old, new) = (change.name, change.old.as_str(), change.new.as_str());
+            if change.is_taken {
+                info!(setting, old, new, "reload");
             } else {
-                LogLevel::Warn
-            };
-            self.log.log(level, format!("reload: {change}"));
+                // What is masked looks the same.
+                warn!(setting, old, new, "reload: this needs a restart");
+            }
         }
         let taken = changes.iter().filter(|change| change.is_taken).count();
-        let text = format!(
-            "reloaded: changed={taken} need_restart={}",
-            changes.len() - taken
+        info!(
+            changed = taken,
+            need_restart = changes.len() - taken,
+            "reloaded"
         );
-        self.log.log(LogLevel::Info, text);
-        self.log.set_level(level);
+        self.helper.take(&config);
     }
 }

@@ -7,5 +7,6 @@
 #![allow(dead_code)] // each test crate uses its own part
 
 pub mod codec;
+pub mod listen;
 pub mod redis;
 pub mod world;

@@ -576,7 +576,6 @@ impl World {
                         }
                     }
                 },
-                Output::Log(_, text) => self.tell("engine logs", &text, b""),
                 Output::Renew => self.renewals += 1,
                 Output::Recovered | Output::Trim | Output::Set(_) => {}
             }

@@ -71,7 +71,7 @@ fn those_who_never_read_are_paused_and_then_closed_and_nobody_else_notices() {
     assert!(grown < 24, "{grown} MiB more than before");
     eventually("the log says so", PATIENCE, || {
         let said = proxy.stderr();
-        said.contains("BUFFERS_MAX_BYTES=4194304") && said.contains("reason=buffers_full")
+        said.contains("buffers_max_bytes=4194304") && said.contains("reason=buffers_full")
     });
     drop(greedy);
     eventually("all is given back", PATIENCE, || {

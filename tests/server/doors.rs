@@ -199,7 +199,7 @@ fn sighup_takes_another_password_but_not_none() {
     check("first-one", true);
     reload(
         "CLIENT_PASSWORD=second-one\n",
-        "reloaded: changed=1 need_restart=0",
+        "reloaded changed=1 need_restart=0",
     );
     check("first-one", false);
     check("second-one", true);

@@ -195,7 +195,9 @@ fn a_log_that_cannot_be_written_stops_nobody() {
         (None, "mkfifo fifo && exec 7<>fifo && exec 2>fifo"),
     ];
     for (file, shell) in prefixes {
-        let proxy = Proxy::to(&redis).env("LOG_LEVEL", "debug");
+        let proxy = Proxy::to(&redis)
+            .env("LOG_LEVEL", "debug")
+            .env("LOG_BURST", 1_000_000);
         let proxy = match file {
             Some(file) => proxy.env("LOG_FILE", file),
             None => proxy,

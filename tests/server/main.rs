@@ -65,6 +65,7 @@ mod kept;
 mod large;
 mod lies;
 mod limits;
+mod logs;
 mod nearcache_command;
 mod oracle;
 mod outages;

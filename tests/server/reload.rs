@@ -40,11 +40,11 @@ fn sighup_changes_prefixes_and_what_may_not_be_kept_any_more_goes() {
     let log = reload(
         &proxy,
         Some("BYPASS_PREFIXES=user:\nREDIS_WORKERS=3\n"),
-        "reloaded: changed=1 need_restart=1",
+        "reloaded changed=1 need_restart=1",
     );
     for line in [
-        " INFO reload: BYPASS_PREFIXES: lock: -> user:\n",
-        " WARN reload: REDIS_WORKERS: 2 -> 3 needs a restart\n",
+        " INFO reload setting=BYPASS_PREFIXES old=lock: new=user:\n",
+        " WARN reload: this needs a restart setting=REDIS_WORKERS old=2 new=3\n",
     ] {
         assert_eq!(log.matches(line).count(), 1, "{log}");
     }
@@ -63,9 +63,9 @@ fn sighup_changes_prefixes_and_what_may_not_be_kept_any_more_goes() {
     let log = reload(
         &proxy,
         Some("BYPASS_PREFIXES=user:\n"),
-        "reloaded: changed=0 need_restart=0",
+        "reloaded changed=0 need_restart=0",
     );
-    assert!(!log.contains("reload: "), "{log}");
+    assert!(!log.contains("setting="), "{log}");
     assert_eq!(
         proxy.counter(info::ENTRIES),
         1,
@@ -85,15 +85,15 @@ fn a_file_that_is_wrong_or_missing_changes_nothing() {
     let wrong = [
         (
             Some("BYPASS_PREFIXES=k\nCACHE_TTL_SECS=never\n"),
-            "ERROR reload refused, nothing changes: nearcache.env line 2: CACHE_TTL_SECS=never: want",
+            "ERROR reload refused, nothing changes problem=\"nearcache.env line 2: CACHE_TTL_SECS=never: want",
         ),
         (
             Some("BYPASS_PREFIXES=k\nCACHE_TTL=1\n"),
-            "ERROR reload refused, nothing changes: nearcache.env line 2: CACHE_TTL is not a key",
+            "ERROR reload refused, nothing changes problem=\"nearcache.env line 2: CACHE_TTL is not a key",
         ),
         (
             None,
-            "ERROR reload refused, nothing changes: cannot read nearcache.env: ",
+            "ERROR reload refused, nothing changes problem=\"cannot read nearcache.env: ",
         ),
     ];
     for (lines, outcome) in wrong {
@@ -105,7 +105,7 @@ fn a_file_that_is_wrong_or_missing_changes_nothing() {
         assert_eq!(hits, 1, "k is kept as before");
     }
     let right = "CACHE_CAPACITY=7\nBYPASS_PREFIXES=lock:,k\n";
-    reload(&proxy, Some(right), "reloaded: changed=1 need_restart=0");
+    reload(&proxy, Some(right), "reloaded changed=1 need_restart=0");
     assert_eq!(proxy.counter(info::ENTRIES), 0);
 }
 
@@ -135,8 +135,11 @@ fn limits_and_the_log_level_change_while_running() {
     });
     let lines =
         "MAX_CONCURRENT_REQUESTS=2\nQUEUE_WAIT_MS=600000\nCACHE_CAPACITY=3\nLOG_LEVEL=debug\n";
-    let log = reload(&proxy, Some(lines), "reloaded: changed=3 need_restart=0");
-    assert!(log.contains("reload: LOG_LEVEL: info -> debug\n"), "{log}");
+    let log = reload(&proxy, Some(lines), "reloaded changed=3 need_restart=0");
+    assert!(
+        log.contains("reload setting=LOG_LEVEL old=info new=debug\n"),
+        "{log}"
+    );
     assert_eq!(proxy.counter(info::IN_FLIGHT), 2, "there is room for both");
     assert_eq!(proxy.counter(info::QUEUED_NOW), 0);
     assert_eq!(proxy.counter(info::ENTRIES), 3, "the others had to leave");

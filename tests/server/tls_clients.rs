@@ -104,7 +104,7 @@ fn the_usual_tools_speak_tls_in_both_versions_and_protocols() {
     });
     says(
         &secure.proxy,
-        &format!(" tls_resp=127.0.0.1:{}", secure.resp),
+        &format!("port=tls_resp address=127.0.0.1:{}", secure.resp),
     );
 }
 
@@ -445,7 +445,6 @@ fn clients_must_show_the_certificate_that_is_asked_for() {
             proxy.counter("nearcache_tls_failed_client_certificate"),
             refused
         );
-        let log = proxy.stderr();
         says(
             &proxy,
             "showed a certificate that is not signed by TLS_CLIENT_CA_FILE",
@@ -476,19 +475,19 @@ fn certificates_are_read_again_and_nobody_is_dropped() {
 
     // Only one of the two has been replaced yet.
     std::fs::copy(&new.cert, &old.cert).expect("ours can be copied");
-    reload("reload refused, nothing changes: TLS_KEY_FILE=");
+    reload("reload refused, nothing changes problem=\"TLS_KEY_FILE=");
     says(&proxy, "it is not the key of TLS_CERT_FILE");
     stays.call("GET k", "$1\r\nv\r\n");
     assert!(TlsClient::connect(resp, &before.client(None)).is_served());
 
     std::fs::copy(&new.key, &old.key).expect("ours can be copied");
-    reload("reloaded: changed=0 need_restart=0");
+    reload("reloaded changed=0 need_restart=0");
     stays.call("GET k", "$1\r\nv\r\n");
     assert!(TlsClient::connect(resp, &after.client(None)).is_served());
     assert!(TlsClient::try_connect(resp, &before.client(None)).is_err());
 
     std::fs::write(&old.cert, "no certificate").expect("ours can be written");
-    reload("reload refused, nothing changes: TLS_CERT_FILE=");
+    reload("reload refused, nothing changes problem=\"TLS_CERT_FILE=");
     assert!(TlsClient::connect(resp, &after.client(None)).is_served());
     stays.call("GET k", "$1\r\nv\r\n");
     proxy.stop();

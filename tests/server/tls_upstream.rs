@@ -112,7 +112,7 @@ fn everything_works_over_tls_as_it_does_without() {
             blocked.reply(),
             Reply::Array(vec![Reply::bulk("list"), Reply::bulk("a")])
         );
-        says(&proxy, &format!("redis=rediss://{host}:{}/0", secure.port));
+        says(&proxy, &format!("rediss://{host}:{}/0", secure.port));
     }
 }
 

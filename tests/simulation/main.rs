@@ -54,6 +54,10 @@ type Totals = [u64; TOTALS.len()];
 fn run(seed: u64, broken: Option<Rule>, trace: bool) -> Totals {
     let mut run = Run::new(seed, broken);
     run.world.trace = trace;
+    if trace {
+        // Fails where another seed is replayed by this process already.
+        let _ = tracing::subscriber::set_global_default(driver::listen::Printed);
+    }
     let turns = run.random.usize(50..300);
     for _ in 0..turns {
         run.newcomers();

@@ -4,10 +4,11 @@
 //! nowhere. Costs: forgetting by prefix walks all entries, some 50 ns each.
 #![forbid(unsafe_code)]
 
-use crate::config::{Coherence, LogLevel, Setting};
+use crate::config::{Coherence, Setting};
 use crate::engine::forget::{Cause, Flush};
 use crate::engine::{Engine, Output};
 use crate::protocol::http::admin::Parameter;
+use tracing::warn;
 
 /// What is to be forgotten.
 #[derive(Debug)]
@@ -77,10 +78,7 @@ impl Engine {
             }
         };
         let dropped = before - self.cache.len();
-        self.log(
-            LogLevel::Warn,
-            format!("admin: asked to forget {words}: entries={dropped}"),
-        );
+        warn!(what = words, entries = dropped, "admin: asked to forget");
         self.note_event(
             "forgotten",
             format!("asked to forget {words}: {dropped} entries"),
@@ -130,7 +128,11 @@ impl Engine {
     ) -> Result<String, String> {
         let (config, setting) = self.config.with(name, value)?;
         let line = format!("{}={}", setting.name, setting.shown);
-        self.log(LogLevel::Warn, format!("admin: asked to set {line}"));
+        warn!(
+            setting = setting.name,
+            value = setting.shown,
+            "admin: asked to set"
+        );
         self.note_event("setting", line.clone());
         self.reload(config);
         let same = |old: &&mut Setting| old.name == setting.name;

@@ -10,7 +10,7 @@ use super::hello::said_in_hello;
 use super::{SYNTAX, quoting};
 use crate::client::{Client, HelloRest, Hold};
 use crate::command::{LocalCommand, Way};
-use crate::config::{ClientAuth, Config, LogLevel};
+use crate::config::{ClientAuth, Config};
 use crate::engine::Engine;
 use crate::engine::clients::Handled;
 use crate::engine::doors::is_wrong_password;
@@ -23,6 +23,7 @@ use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write;
 use crate::secret::same;
 use std::borrow::Cow;
+use tracing::{info, warn};
 
 const NO_AUTH: &[u8] = b"NOAUTH Authentication required.";
 /// Redis quotes as much of a name that it does not know, and of its arguments.
@@ -64,19 +65,27 @@ impl Engine {
         if self.demands_password() {
             return;
         }
-        let (level, why) = if self.config.bound_beyond_loopback().is_some() {
-            (LogLevel::Warn, "ALLOW_UNAUTHENTICATED=yes")
-        } else if self.config.client_auth == ClientAuth::None {
-            (LogLevel::Warn, "CLIENT_AUTH=none")
-        } else {
-            (LogLevel::Info, "listening on this machine only")
-        };
-        let whose = self.proxys_user().to_owned();
+        let user = self.proxys_user();
         let bind = self.config.bind.join(",");
-        self.log(
-            level,
-            format!("{why}: clients need no password and act as Redis's user {whose}; who reaches {bind} is let in"),
-        );
+        if self.config.bound_beyond_loopback().is_some() {
+            warn!(
+                user,
+                bind,
+                "ALLOW_UNAUTHENTICATED=yes: clients need no password and act as the proxy's user in Redis"
+            );
+        } else if self.config.client_auth == ClientAuth::None {
+            warn!(
+                user,
+                bind,
+                "CLIENT_AUTH=none: clients need no password and act as the proxy's user in Redis"
+            );
+        } else {
+            info!(
+                user,
+                bind,
+                "listening on this machine only: clients need no password and act as the proxy's user in Redis"
+            );
+        }
     }
 
     /// The name of the user that the proxy itself is.

@@ -6,13 +6,13 @@
 #![forbid(unsafe_code)]
 
 use super::quoting;
-use crate::config::LogLevel;
 use crate::engine::Engine;
 use crate::engine::admin::What;
 use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write;
 use crate::secret::same;
+use tracing::warn;
 
 const NO_RIGHTS: &[u8] =
     b"NOPERM nearcache: this wants admin rights: NEARCACHE AUTH with ADMIN_PASSWORD";
@@ -98,10 +98,7 @@ impl Engine {
             return self.reply_ok(ix);
         }
         let (number, peer) = (self.clients[ix].number, self.clients[ix].peer.addr());
-        self.log(
-            LogLevel::Warn,
-            format!("admin: wrong password client={number} peer={peer}"),
-        );
+        warn!(client = number, %peer, "admin: wrong password");
         self.reply_error(ix, WRONG_PASSWORD);
         self.note_wrong_password(ix);
     }

@@ -508,11 +508,7 @@ impl World {
                         self.wires.remove(&id).expect("a link is closed once");
                     }
                 },
-                Output::Renew
-                | Output::Recovered
-                | Output::Trim
-                | Output::Log(..)
-                | Output::Set(_) => {}
+                Output::Renew | Output::Recovered | Output::Trim | Output::Set(_) => {}
             }
         }
     }

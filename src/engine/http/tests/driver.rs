@@ -83,8 +83,6 @@ pub(super) struct Driver {
     replies: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
     /// The keys that Redis was asked for, by workers and links.
     pub(super) asked: Vec<Vec<u8>>,
-    /// The lines of the log.
-    pub(super) log: Vec<String>,
 }
 
 impl Driver {
@@ -121,7 +119,6 @@ impl Driver {
             jobs: Vec::new(),
             replies: BTreeMap::new(),
             asked: Vec::new(),
-            log: Vec::new(),
         };
         driver.turn();
         for key in warm {
@@ -246,7 +243,6 @@ impl Driver {
                 Output::Shut(_) => self.end = End::Shut,
                 Output::Close(id) if id == self.client => self.end = End::Closed,
                 Output::Close(id) => drop(self.replies.remove(&id)),
-                Output::Log(_, line) => self.log.push(line),
                 Output::Renew | Output::Recovered | Output::Trim | Output::Set(_) => {}
             }
         }

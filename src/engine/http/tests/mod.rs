@@ -71,7 +71,7 @@ impl Scene {
             .iter()
             .map(|line| line.strip_prefix("head ").unwrap_or(line))
             .collect();
-        assert_eq!(told, expected, "{:?}", whole.driver.log);
+        assert_eq!(told, expected);
         assert_eq!(whole.driver.end, end);
         for answer in &answers {
             check_common(answer);

@@ -6,6 +6,7 @@
 #   deploy/test.sh icount     instructions and system calls per hit
 #   deploy/test.sh bench      throughput and CPU beside other servers
 #   deploy/test.sh micro      what the parts cost by themselves
+#   deploy/test.sh tls        what TLS costs beside doing without
 #   deploy/test.sh abuse      what abusive clients cost others
 #   deploy/test.sh soak [SECONDS]  everything at once under faults, with a checker
 #   deploy/test.sh asan       the tests under AddressSanitizer and LeakSanitizer
@@ -178,6 +179,8 @@ icount() { cargo bench --locked --bench icount; }
 bench() { cargo bench --locked --bench compare; }
 micro() { cargo bench --locked --bench micro; }
 
+tls() { cargo bench --locked --bench tls; }
+
 abuse() { cargo bench --locked --bench abuse; }
 
 # soak [SECONDS]: the test that runs for seconds in `cargo test`, for longer.
@@ -230,6 +233,7 @@ clients)
 icount) icount ;;
 bench) bench ;;
 micro) micro ;;
+tls) tls ;;
 abuse) abuse ;;
 soak) soak "${2:-3600}" ;;
 asan) asan ;;

@@ -50,6 +50,8 @@ pub enum CloseReason {
     LinksExhausted,
     /// It held most of what all clients may hold together (`BUFFERS_MAX_BYTES`).
     BuffersFull,
+    /// It came by a port for TLS and there was none with it.
+    HandshakeFailed,
 }
 
 impl CloseReason {
@@ -69,6 +71,7 @@ impl CloseReason {
             CloseReason::Killed => "killed",
             CloseReason::LinksExhausted => "links_exhausted",
             CloseReason::BuffersFull => "buffers_full",
+            CloseReason::HandshakeFailed => "handshake_failed",
         }
     }
 }
@@ -299,6 +302,8 @@ pub struct Client {
     pub last: Place,
     /// What few clients have.
     pub extras: Option<Box<Extras>>,
+    /// Whether it came by a port for TLS.
+    pub is_tls: bool,
     /// Whether the peer's FIN was seen.
     pub peer_closed: bool,
     /// Whether `Flush` was said and not yet answered.
@@ -348,6 +353,7 @@ impl Client {
             mute: Mute::Off,
             last: Place::UNKNOWN,
             extras: None,
+            is_tls: false,
             peer_closed: false,
             flush_listed: false,
             ready_listed: false,

@@ -31,7 +31,7 @@
 //!
 //! # In reading order
 //!
-//! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`],
+//! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`], [`tls`],
 //! [`socket`] and [`process`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`], [`survey`] (`nearcache
 //! check-upstream`), [`mischief`] (failures that tests order).
 //!
@@ -68,6 +68,7 @@ pub mod socket;
 pub mod stats;
 pub mod survey;
 pub mod time;
+pub mod tls;
 pub mod tracking;
 pub mod transport;
 pub mod wheel;

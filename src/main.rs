@@ -13,6 +13,7 @@ use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
 use nearcache::survey;
+use nearcache::tls::Tls;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -52,8 +53,8 @@ fn main() -> ExitCode {
         Ok(Args::Version) => return print(concat!("nearcache ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(why) => return fail(EXIT_USAGE, &why),
     };
-    let loaded = match load(config_file.as_deref()) {
-        Ok(loaded) => loaded,
+    let (loaded, tls) = match load(config_file.as_deref()) {
+        Ok(read) => read,
         Err(lines) => return fail(EXIT_USAGE, &lines.join("\nnearcache: ")),
     };
     if wanted != Wanted::Run {
@@ -72,13 +73,13 @@ fn main() -> ExitCode {
         }
     }
     let reader: Reader = Arc::new(move || load(config_file.as_deref()));
-    match run(loaded, reader) {
+    match run(loaded, tls, reader) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILURE, &why),
     }
 }
 
-fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
+fn load(config_file: Option<&str>) -> Result<(Loaded, Tls), Vec<String>> {
     let contents = match config_file {
         None => None,
         Some(name) => {
@@ -103,10 +104,17 @@ fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
     let loaded = Config::load(&sources);
     // Our copies of what may hold passwords; the system keeps its own of the environment, which is why there are *_FILE.
     env.iter_mut().for_each(|(_, value)| value.zeroize());
-    loaded.map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    let loaded = loaded.map_err(|errors| {
+        errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<String>>()
+    })?;
+    let tls = Tls::load(&loaded.config)?;
+    Ok((loaded, tls))
 }
 
-fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
+fn run(loaded: Loaded, tls: Tls, reader: Reader) -> Result<(), String> {
     let config = &loaded.config;
     let helper = Helper::start(config).map_err(|e| match &config.log_file {
         Some(path) => format!("cannot open the log file {}: {e}", path.display()),
@@ -117,7 +125,7 @@ fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
         warn!(problem, "configuration");
     }
     let logs_to_file = config.log_file.is_some();
-    let result = match catch_unwind(AssertUnwindSafe(|| serve(loaded, reader, &helper))) {
+    let result = match catch_unwind(AssertUnwindSafe(|| serve(loaded, tls, reader, &helper))) {
         Ok(result) => result,
         Err(panic) => {
             // The panic hook has told standard error and the log.
@@ -135,7 +143,7 @@ fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
     result
 }
 
-fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> {
+fn serve(loaded: Loaded, tls: Tls, reader: Reader, helper: &Helper) -> Result<(), String> {
     let config = loaded.config.clone();
     if !config.core_dumps
         && let Err(e) = process::forbid_core_dumps()
@@ -160,7 +168,7 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         Err(e) => warn!(why = %e, "cannot raise the limit on open files"),
     }
     let redis = config.redis_url.to_string();
-    let mut reactor = Reactor::new(config, helper.handle())?;
+    let mut reactor = Reactor::new(config, tls, helper.handle())?;
     reactor.reload_with(reader, loaded);
     reactor
         .catch_signals()
@@ -171,8 +179,8 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         redis,
         "nearcache starts"
     );
-    for (port, address) in reactor.addresses() {
-        info!(port = port.name(), %address, "listening");
+    for (entrance, address) in reactor.addresses() {
+        info!(port = entrance, %address, "listening");
     }
     let ended = reactor
         .run()

@@ -364,7 +364,7 @@ fn every_mistake_is_named_at_once() {
 
 #[test]
 fn a_redis_url_is_refused_without_being_repeated() {
-    let form = "want redis://[user][:password@]host[:port][/database], or unix://[user][:password@]/path[?db=database]";
+    let form = "want redis[s]://[user][:password@]host[:port][/database], or unix://[user][:password@]/path[?db=database]";
     let check = |url: &str, why: &str| {
         refused(
             "",
@@ -374,8 +374,8 @@ fn a_redis_url_is_refused_without_being_repeated() {
     };
     check("sesame", "does not begin with redis:// or unix://");
     check(
-        "rediss://:sesame@db",
-        "TLS (rediss://) is not yet in this version",
+        "rediss://:sesame%@db",
+        "a % that no two hexadecimal digits follow (write %25 for a percent sign)",
     );
     check(
         "unix://:sesame@db/run/redis.sock",

@@ -13,6 +13,7 @@ const SHELL: &[&str] = &[
     "lib",
     "reactor",
     "transport",
+    "tls",
     "socket",
     "process",
     "fetcher",
@@ -41,7 +42,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("fetch", &["engine", "hash", "time"]),
     (
         "fetcher",
-        &["config", "fetch", "mischief", "secret", "socket", "time"],
+        &[
+            "config", "fetch", "mischief", "secret", "socket", "time", "tls",
+        ],
     ),
     (
         "fuzzing",
@@ -56,7 +59,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("log", &["config", "time"]),
     (
         "main",
-        &["config", "helper", "process", "reactor", "socket", "survey"],
+        &[
+            "config", "helper", "process", "reactor", "socket", "survey", "tls",
+        ],
     ),
     ("protocol", &["fuzzing", "secret"]),
     (
@@ -72,14 +77,16 @@ const EDGES: &[(&str, &[&str])] = &[
             "process",
             "socket",
             "time",
+            "tls",
             "transport",
         ],
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
     ("survey", &["command", "config", "protocol"]),
+    ("tls", &["config", "engine", "socket", "time"]),
     ("tracking", &["time"]),
-    ("transport", &["socket"]),
+    ("transport", &["socket", "tls"]),
     ("wheel", &["time"]),
 ];
 

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::{
-    AccessLog, ClientAuth, Coherence, Config, LogFormat, LogKeys, LogLevel, ReadyRequires,
-    RedisUrl, UpstreamLost,
+    AccessLog, ClientAuth, ClientCerts, Coherence, Config, LogFormat, LogKeys, LogLevel,
+    ReadyRequires, RedisUrl, TlsVersion, UpstreamLost,
 };
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ impl Config {
             host: String::new(),
             port: 0,
             socket: None,
+            tls: false,
             db: 0,
             username: None,
             password: None,
@@ -35,7 +36,20 @@ impl Config {
             ready_requires: ReadyRequires::Nothing,
             slow_relay: Duration::ZERO,
             bind: Vec::new(),
+            tls_resp_port: None,
+            tls_http_port: None,
+            tls_cert_file: None,
+            tls_key_file: None,
+            tls_client_ca_file: None,
+            tls_client_certs: ClientCerts::Required,
+            tls_min_version: TlsVersion::Tls12,
+            tls_handshake_timeout: Duration::ZERO,
+            tls_handshakes_max: 0,
             redis_url,
+            redis_tls_ca_file: None,
+            redis_tls_cert_file: None,
+            redis_tls_key_file: None,
+            redis_tls_server_name: None,
             coherence: Coherence::Tracking,
             event_barrier: false,
             staleness_bound: Duration::ZERO,

@@ -432,7 +432,9 @@ fn agree(
         given.map_or(String::new(), |given| given.place.clone())
     };
     let sockets = (&config.http_socket, &config.resp_socket);
-    if (config.http_port, config.resp_port) == (None, None) && sockets == (&None, &None) {
+    let tls_ports = (config.tls_http_port, config.tls_resp_port);
+    let has_door = sockets != (&None, &None) || tls_ports != (None, None);
+    if (config.http_port, config.resp_port) == (None, None) && !has_door {
         let message =
             "HTTP_PORT and RESP_PORT are both off: nobody could connect; give one of them a port";
         errors.push(ConfigError {
@@ -457,13 +459,8 @@ fn agree(
             message: "HTTP_SOCKET and RESP_SOCKET are the same path; give each its own".to_string(),
         });
     }
-    let ports = [
-        ("HTTP_PORT", config.http_port, &config.bind),
-        ("RESP_PORT", config.resp_port, &config.bind),
-        ("ADMIN_PORT", config.admin_port, &config.admin_bind),
-        ("PROBE_PORT", config.probe_port, &config.probe_bind),
-    ];
-    let pairs = (0..ports.len()).flat_map(|other| (0..other).map(move |one| (one, other)));
+    let ports = config.ports();
+    let pairs = (1..ports.len()).flat_map(|other| (0..other).map(move |one| (one, other)));
     for (one, other) in pairs {
         let ((one, port, _), (other, same, _)) = (ports[one], ports[other]);
         if let (Some(port), true) = (port, port == same) {
@@ -485,6 +482,10 @@ fn agree(
                 message,
             });
         }
+    }
+    for (keys, message) in config.tls_faults() {
+        let place = place(keys);
+        errors.push(ConfigError { place, message });
     }
     if let Some(message) = config.unguarded() {
         errors.push(ConfigError {
@@ -616,7 +617,7 @@ mod tests {
                 Kind::Commands(_) => "flushall,config|set",
                 Kind::Header(_) => "private",
                 Kind::Origins(_) => "https://elsewhere",
-                Kind::Hosts(_) => "elsewhere",
+                Kind::Hosts(_) | Kind::Host(_) => "elsewhere",
                 Kind::Mode(_) => "777",
                 Kind::Owner(_) => "redis:redis",
                 Kind::Level(_) => "debug",

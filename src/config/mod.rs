@@ -19,11 +19,13 @@ mod blank;
 mod doors;
 mod fraction;
 pub mod load;
+mod prefixes;
 pub mod reload;
 pub mod row;
 pub mod rows;
 pub mod socket;
 pub mod text;
+mod tls;
 mod url;
 pub mod value;
 mod web;
@@ -33,6 +35,7 @@ use crate::secret::Secret;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+pub use tls::{ClientCerts, TlsVersion};
 
 /// Where Redis is and as whom to speak to it, from `REDIS_URL`.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub struct RedisUrl {
     pub port: u16,
     /// The path of a Unix socket, which stands in the place of host and port: then these are empty and 0.
     pub socket: Option<PathBuf>,
+    /// Inside TLS (`rediss://`).
+    pub tls: bool,
     /// Database selected by the path, 0 when none.
     pub db: u32,
     /// ACL user name, if given.
@@ -64,10 +69,10 @@ impl RedisUrl {
 impl fmt::Display for RedisUrl {
     /// The URL with `***` for the password, whatever it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.socket.is_some() {
-            "unix://"
-        } else {
-            "redis://"
+        f.write_str(match (&self.socket, self.tls) {
+            (Some(_), _) => "unix://",
+            (None, true) => "rediss://",
+            (None, false) => "redis://",
         })?;
         if self.password.is_some() {
             write!(f, "{}:***@", self.username.as_deref().unwrap_or(""))?;
@@ -212,7 +217,21 @@ pub struct Config {
     pub socket_owner: String,
     /// Addresses the data ports listen on: `localhost` (both families) or IP addresses.
     pub bind: Vec<String>,
+    pub tls_resp_port: Option<u16>,
+    pub tls_http_port: Option<u16>,
+    pub tls_cert_file: Option<PathBuf>,
+    pub tls_key_file: Option<PathBuf>,
+    pub tls_client_ca_file: Option<PathBuf>,
+    pub tls_client_certs: ClientCerts,
+    pub tls_min_version: TlsVersion,
+    pub tls_handshake_timeout: Duration,
+    pub tls_handshakes_max: usize,
     pub redis_url: RedisUrl,
+    pub redis_tls_ca_file: Option<PathBuf>,
+    pub redis_tls_cert_file: Option<PathBuf>,
+    pub redis_tls_key_file: Option<PathBuf>,
+    /// The name that the certificate of Redis must be for, where it is not the host's.
+    pub redis_tls_server_name: Option<String>,
     pub coherence: Coherence,
     pub event_barrier: bool,
     pub staleness_bound: Duration,

@@ -87,6 +87,8 @@ pub enum Kind {
     Origins(fn(&mut Config, Vec<String>)),
     /// Names that clients may use for this host, or nothing.
     Hosts(fn(&mut Config, Vec<String>)),
+    /// One name or address of a host, or nothing.
+    Host(fn(&mut Config, Option<String>)),
     /// Names of commands, separated by commas, or nothing.
     Commands(fn(&mut Config, Vec<String>)),
     /// How to stay coherent.

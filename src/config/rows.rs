@@ -7,7 +7,9 @@
 use super::row::{
     GIB, KIB, Kind, MIB, MS, Row, ZERO, count, live, millis, other, port, secs, share, size,
 };
-use super::{AccessLog, ClientAuth, LogFormat, LogKeys, ReadyRequires, UpstreamLost};
+use super::{
+    AccessLog, ClientAuth, ClientCerts, LogFormat, LogKeys, ReadyRequires, TlsVersion, UpstreamLost,
+};
 
 /// Every key.
 pub static ROWS: &[Row] = &[
@@ -57,6 +59,80 @@ pub static ROWS: &[Row] = &[
         "",
         Kind::Owner(|c, v| c.socket_owner = v),
         "Whom these sockets are given to. To give them to another user needs the right to do so.",
+    ),
+    port(
+        "TLS_RESP_PORT",
+        "off",
+        |c, v| c.tls_resp_port = v,
+        "Where Redis clients connect with TLS (rediss://, redis-cli --tls), on the addresses of BIND; RESP_PORT=off leaves \
+         this one alone.",
+    ),
+    port(
+        "TLS_HTTP_PORT",
+        "off",
+        |c, v| c.tls_http_port = v,
+        "Where HTTP clients connect with TLS (https://), on the addresses of BIND.",
+    ),
+    live(other(
+        "TLS_CERT_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_cert_file = v),
+        "The certificate shown to clients and those above it, in PEM, its own first. SIGHUP reads it again, with the other \
+         files of TLS: connections that stand go on, new ones see it.",
+    )),
+    live(other(
+        "TLS_KEY_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_key_file = v),
+        "The private key of TLS_CERT_FILE, in PEM, not encrypted.",
+    )),
+    live(other(
+        "TLS_CLIENT_CA_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_client_ca_file = v),
+        "Who may sign the certificates of clients, in PEM. With it, clients must show one on the ports for TLS.",
+    )),
+    live(other(
+        "TLS_CLIENT_CERTS",
+        "required",
+        Kind::Choice {
+            words: &["required", "optional"],
+            set: |c, word| {
+                c.tls_client_certs = match word {
+                    "optional" => ClientCerts::Optional,
+                    _ => ClientCerts::Required,
+                }
+            },
+        },
+        "Whether TLS_CLIENT_CA_FILE keeps out clients that show no certificate, or only those that show a wrong one.",
+    )),
+    live(other(
+        "TLS_MIN_VERSION",
+        "1.2",
+        Kind::Choice {
+            words: &["1.2", "1.3"],
+            set: |c, word| {
+                c.tls_min_version = match word {
+                    "1.3" => TlsVersion::Tls13,
+                    _ => TlsVersion::Tls12,
+                }
+            },
+        },
+        "The oldest version of TLS that clients may speak.",
+    )),
+    secs(
+        "TLS_HANDSHAKE_TIMEOUT_SECS",
+        "10",
+        MS,
+        |c, v| c.tls_handshake_timeout = v,
+        "How long a client may take from connecting to the end of its handshake.",
+    ),
+    count(
+        "TLS_HANDSHAKES_MAX",
+        "512",
+        (1, 1_000_000),
+        |c, v| c.tls_handshakes_max = v,
+        "Handshakes of clients under way at the same time; above it the next ones wait to be accepted.",
     ),
     port(
         "ADMIN_PORT",
@@ -138,7 +214,7 @@ pub static ROWS: &[Row] = &[
         "redis://127.0.0.1:6379/0",
         Kind::Url(|c, v| c.redis_url = v),
         "The Redis behind this cache: redis://[user][:password@]host[:port][/database], user and password \
-         percent-encoded; or unix://[user][:password@]/path[?db=database] (redis+unix:// is the same).",
+         percent-encoded; rediss:// for TLS; or unix://[user][:password@]/path[?db=database] (redis+unix:// is the same).",
     ),
     other(
         "REDIS_URL_FILE",
@@ -146,6 +222,30 @@ pub static ROWS: &[Row] = &[
         Kind::FileOf("REDIS_URL"),
         "A file whose first line is the REDIS_URL, for a password that shall not stand in the environment.",
     ),
+    live(other(
+        "REDIS_TLS_CA_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_ca_file = v),
+        "Who may have signed the certificate of Redis, in PEM; nothing for whom this machine trusts. SIGHUP reads it again.",
+    )),
+    live(other(
+        "REDIS_TLS_CERT_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_cert_file = v),
+        "The certificate shown to a Redis that asks for one (tls-auth-clients), in PEM.",
+    )),
+    live(other(
+        "REDIS_TLS_KEY_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_key_file = v),
+        "The private key of REDIS_TLS_CERT_FILE, in PEM, not encrypted.",
+    )),
+    live(other(
+        "REDIS_TLS_SERVER_NAME",
+        "",
+        Kind::Host(|c, v| c.redis_tls_server_name = v),
+        "The name that the certificate of Redis must be for, where it is not the host in REDIS_URL.",
+    )),
     other(
         "CLIENT_AUTH",
         "redis",

@@ -9,12 +9,12 @@ use crate::secret::Secret;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
-/// Reads `redis://[user][:password@]host[:port][/database]`. The error says what is wrong.
+/// Reads `redis[s]://[user][:password@]host[:port][/database]`. The error says what is wrong.
 pub(super) fn parse(text: &str) -> Result<RedisUrl, String> {
     let say = |what: &str| Err(what.to_string());
-    let rest = match text.split_once("://") {
-        Some(("redis", rest)) => rest,
-        Some(("rediss", _)) => return say("TLS (rediss://) is not yet in this version"),
+    let (tls, rest) = match text.split_once("://") {
+        Some(("redis", rest)) => (false, rest),
+        Some(("rediss", rest)) => (true, rest),
         Some(("unix" | "redis+unix", rest)) => return parse_unix(rest),
         _ => return say("does not begin with redis:// or unix://"),
     };
@@ -46,6 +46,7 @@ pub(super) fn parse(text: &str) -> Result<RedisUrl, String> {
         host,
         port,
         socket: None,
+        tls,
         db,
         username,
         password,
@@ -90,6 +91,7 @@ fn parse_unix(rest: &str) -> Result<RedisUrl, String> {
         host: String::new(),
         port: 0,
         socket: Some(PathBuf::from(path)),
+        tls: false,
         db,
         username,
         password,
@@ -249,7 +251,6 @@ mod tests {
         check("", scheme);
         check("127.0.0.1:6379", scheme);
         check("http://h", scheme);
-        check("rediss://h", "TLS (rediss://) is not yet in this version");
         let host = "a Unix socket has no host: want unix:///run/redis.sock";
         check("unix://run/redis.sock", host);
         check("unix://:sesame@h/run/redis.sock", host);

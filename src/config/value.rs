@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use super::row::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, doors, fraction, socket, url, web};
-use crate::prefix::{Keep, Rule};
+use super::{Coherence, Config, LogLevel, doors, fraction, prefixes, socket, url, web};
+use crate::prefix::Rule;
 use crate::secret::Secret;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -149,6 +149,10 @@ pub fn apply(
             set(config, web::parse_hosts(text).ok_or_else(wrong)?);
             Ok(text.to_string())
         }
+        Kind::Host(set) => {
+            set(config, web::parse_host(text).ok_or_else(wrong)?);
+            Ok(text.to_string())
+        }
         Kind::Coherence(set) => match text {
             "tracking" => {
                 set(config, Coherence::Tracking);
@@ -172,7 +176,7 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Prefixes { nested, set } => {
-            let prefixes: Vec<String> = items(text).map(str::to_owned).collect();
+            let prefixes: Vec<String> = prefixes::items(text).map(str::to_owned).collect();
             let begins = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
             if !nested && prefixes.iter().any(begins) {
                 // Redis refuses overlapping prefixes, in the middle of a handshake.
@@ -182,7 +186,7 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Rules(set) => {
-            let rules: Option<Vec<Rule>> = items(text).map(rule).collect();
+            let rules: Option<Vec<Rule>> = prefixes::items(text).map(prefixes::rule).collect();
             set(config, rules.ok_or_else(wrong)?);
             Ok(text.to_string())
         }
@@ -246,7 +250,7 @@ pub fn allowed(kind: &Kind) -> String {
         }
         Kind::Fraction(_) => "a number from 0 to 1 with at most six decimals".to_string(),
         Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
-        Kind::Url(_) => "redis://[user][:password@]host[:port][/database], or \
+        Kind::Url(_) => "redis[s]://[user][:password@]host[:port][/database], or \
              unix://[user][:password@]/path[?db=database]"
             .to_string(),
         Kind::Secret(_) => "any text, or nothing".to_string(),
@@ -277,30 +281,9 @@ pub fn allowed(kind: &Kind) -> String {
         Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
         Kind::Mode(_) => "permission bits in octal, at most 777".to_string(),
         Kind::Owner(_) => "user, user:group or :group, names or numbers, or nothing".to_string(),
+        Kind::Host(_) => "the name or the address of a host, or nothing".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
-}
-
-/// The parts between commas, without the white space around them; empty ones are passed over.
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-}
-
-/// `prefix`, or `prefix=time`.
-fn rule(item: &str) -> Option<Rule> {
-    let Some((prefix, time)) = item.rsplit_once('=') else {
-        return Some(Rule {
-            prefix: item.to_owned(),
-            keep: Keep::Yes,
-        });
-    };
-    let ttl = parse_time(time, TimeUnit::Secs)?;
-    (!prefix.is_empty() && !ttl.is_zero()).then(|| Rule {
-        prefix: prefix.to_owned(),
-        keep: Keep::AtMost(ttl),
-    })
 }
 
 pub(super) fn all_digits(text: &str) -> bool {

@@ -41,11 +41,13 @@ impl Engine {
         let Some(peer) = client.peer.addr() else {
             return self.path_of(client.port);
         };
-        let port = match client.port {
-            Port::Http => self.config.http_port,
-            Port::Resp => self.config.resp_port,
-            Port::Admin => self.config.admin_port,
-            Port::Probe => self.config.probe_port,
+        let port = match (client.port, client.is_tls) {
+            (Port::Http, false) => self.config.http_port,
+            (Port::Http, true) => self.config.tls_http_port,
+            (Port::Resp, false) => self.config.resp_port,
+            (Port::Resp, true) => self.config.tls_resp_port,
+            (Port::Admin, _) => self.config.admin_port,
+            (Port::Probe, _) => self.config.probe_port,
         };
         let here = || SocketAddr::new(peer.ip(), port.unwrap_or(0));
         let extras = client.extras.as_ref();

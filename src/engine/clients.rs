@@ -441,6 +441,7 @@ impl Engine {
             | CloseReason::Shutdown
             | CloseReason::SocketFailed
             | CloseReason::Killed
+            | CloseReason::HandshakeFailed
             | CloseReason::UpstreamLost => {
                 debug!(client = number, %peer, reason = why, "close");
             }

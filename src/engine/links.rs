@@ -542,7 +542,11 @@ impl Engine {
         let link = &mut self.links[ix];
         link.timer = None;
         if link.state == State::Connecting {
-            return self.link_lost(id, "no connection in time");
+            let why = match self.config.redis_url.tls {
+                true => "no connection in time (is TLS spoken on this port?)",
+                false => "no connection in time",
+            };
+            return self.link_lost(id, why);
         }
         let own = link.own.as_ref();
         // Who waits for data hears nothing for as long as it takes.

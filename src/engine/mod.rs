@@ -39,6 +39,7 @@ mod relay;
 mod reload;
 mod replies;
 mod resp;
+mod secure;
 mod straight;
 mod switches;
 mod timers;
@@ -70,6 +71,7 @@ use coherence::Barriers;
 use insight::Insight;
 use measure::Measures;
 use own::OwnLinks;
+pub use secure::Refused;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -285,6 +287,8 @@ pub struct Engine {
     /// The key of the HTTP request being handled, where it had to be decoded.
     http_key: Vec<u8>,
     stats: Stats,
+    /// What was last said of handshakes that failed, by reason.
+    tls_said: [secure::Said; Refused::ALL.len()],
     /// The process is to end: clients are served, and shown out when they leave a moment for it.
     draining: bool,
     /// The time for that is over: what has arrived is answered, and nothing more.
@@ -371,6 +375,7 @@ impl Engine {
             canonical: Vec::new(),
             http_key: Vec::new(),
             stats: Stats::default(),
+            tls_said: Default::default(),
             draining: false,
             closing: false,
             switches: switches::Switches::default(),

@@ -114,7 +114,7 @@ impl Pool {
         let config = config(port, timeout_ms, queue_max);
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let fetcher = Fetcher::start(&config, waker).unwrap();
+        let fetcher = Fetcher::start(&config, None, waker).unwrap();
         Pool {
             fetcher,
             poll,
@@ -207,6 +207,7 @@ fn config(port: u16, timeout_ms: u64, fetch_queue_max: usize) -> Config {
             host: "127.0.0.1".into(),
             port,
             socket: None,
+            tls: false,
             db: 0,
             username: None,
             password: None,
@@ -418,7 +419,7 @@ fn a_wrong_password_is_reported_as_unreachable() {
     config.redis_url.password = Some(crate::secret::Secret::new("wrong"));
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-    let fetcher = Fetcher::start(&config, waker).unwrap();
+    let fetcher = Fetcher::start(&config, None, waker).unwrap();
     let mut pool = Pool {
         fetcher,
         poll,

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use super::Settings;
+use super::wire::{Secured, Wire};
 use crate::fetch::{Completion, FetchError, Fetched, Job, RunId};
 use crate::socket;
 use crate::time::Time;
@@ -20,6 +21,7 @@ use redis::{
     RedisError, Value,
 };
 use std::collections::VecDeque;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// A buffer that grew beyond this is given back after the batch.
@@ -27,7 +29,7 @@ const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 
 /// A connection that stands.
 pub(super) struct Upstream {
-    connection: Connection,
+    wire: Wire,
     /// The database selected, `None` when a SELECT failed and nobody knows.
     db: Option<u32>,
     greeting: Greeting,
@@ -55,39 +57,18 @@ pub(super) enum Lost {
 impl Upstream {
     /// Connects (every address of the name in turn, each with the connect time-out) and authenticates.
     pub(super) fn connect(settings: &Settings, name: String) -> Result<Upstream, String> {
-        let url = &settings.url;
-        let mut redis = RedisConnectionInfo::default()
-            .set_protocol(ProtocolVersion::RESP2)
-            .set_skip_set_lib_name();
-        if let Some(username) = &url.username {
-            redis = redis.set_username(username);
-        }
-        if let Some(password) = &url.password {
-            redis = redis.set_password(password.text());
-        }
-        let connect = || -> Result<Connection, RedisError> {
-            let info = match &url.socket {
-                Some(path) => ConnectionAddr::Unix(path.clone()).into_connection_info()?,
-                None => (url.host.as_str(), url.port).into_connection_info()?,
-            };
-            let info = info
-                .set_tcp_settings(TcpSettings::default().set_nodelay(true))
-                .set_redis_settings(redis);
-            let connection =
-                Client::open(info)?.get_connection_with_timeout(settings.connect_timeout)?;
-            connection.set_read_timeout(Some(settings.timeout))?;
-            connection.set_write_timeout(Some(settings.timeout))?;
-            Ok(connection)
-        };
-        let connection = connect().map_err(|e| {
-            if e.is_timeout() {
-                "connect timed out".into()
-            } else {
-                e.to_string()
+        let tls = settings.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let tls = tls.clone();
+        let wire = match tls {
+            None => Wire::Plain(connect_plainly(settings)?),
+            Some(tls) => {
+                let (connecting, waiting) = (settings.connect_timeout, settings.timeout);
+                let secured = Secured::connect(&settings.url, &tls, connecting, waiting)?;
+                Wire::Tls(Box::new(secured))
             }
-        })?;
+        };
         Ok(Upstream {
-            connection,
+            wire,
             db: Some(0),
             greeting: Greeting::ToSend(name),
             run_id: None,
@@ -107,10 +88,7 @@ impl Upstream {
     ) -> Result<(), Lost> {
         self.encode(owed);
         self.wait_at_most(deadline)?;
-        let sent = self
-            .connection
-            .send_packed_command(&self.buffer)
-            .map_err(lost);
+        let sent = self.wire.send(&self.buffer).map_err(lost);
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         sent?;
@@ -200,7 +178,7 @@ impl Upstream {
 
     fn reply(&mut self, deadline: Time) -> Result<Value, Lost> {
         self.wait_at_most(deadline)?;
-        self.connection.recv_response().map_err(lost)
+        self.wire.recv().map_err(lost)
     }
 
     /// Sees to it that reading ends near `deadline`. The crate offers a time-out per read only; it is set anew when it
@@ -213,12 +191,45 @@ impl Upstream {
         }
         if left.abs_diff(self.timeout_set) > self.timeout / 16 {
             self.timeout_set = left.max(Duration::from_millis(1));
-            self.connection
-                .set_read_timeout(Some(self.timeout_set))
-                .map_err(lost)?;
+            self.wire.set_read_timeout(self.timeout_set).map_err(lost)?;
         }
         Ok(())
     }
+}
+
+/// As the crate does it: every address of the name in turn, each with the connect time-out.
+fn connect_plainly(settings: &Settings) -> Result<Connection, String> {
+    let url = &settings.url;
+    let mut redis = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP2)
+        .set_skip_set_lib_name();
+    if let Some(username) = &url.username {
+        redis = redis.set_username(username);
+    }
+    if let Some(password) = &url.password {
+        redis = redis.set_password(password.text());
+    }
+    let connect = || -> Result<Connection, RedisError> {
+        let info = match &url.socket {
+            Some(path) => ConnectionAddr::Unix(path.clone()).into_connection_info()?,
+            None => (url.host.as_str(), url.port).into_connection_info()?,
+        };
+        let info = info
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true))
+            .set_redis_settings(redis);
+        let connection =
+            Client::open(info)?.get_connection_with_timeout(settings.connect_timeout)?;
+        connection.set_read_timeout(Some(settings.timeout))?;
+        connection.set_write_timeout(Some(settings.timeout))?;
+        Ok(connection)
+    };
+    connect().map_err(|e| {
+        if e.is_timeout() {
+            "connect timed out".into()
+        } else {
+            e.to_string()
+        }
+    })
 }
 
 /// Appends one command in RESP.

@@ -45,7 +45,7 @@ impl Reactor {
     }
 
     /// Tries the addresses in order until one can at least be tried. `why` is what the last one failed of.
-    fn dial(&mut self, id: ConnId, mut addresses: Vec<Target>, why: &str) {
+    pub(super) fn dial(&mut self, id: ConnId, mut addresses: Vec<Target>, why: &str) {
         let mut why = why.to_owned();
         while !addresses.is_empty() {
             let address = addresses.remove(0);
@@ -95,10 +95,15 @@ impl Reactor {
             Ok(Some(e)) | Err(e) => e,
             Ok(None) => match transport.connected() {
                 Ok(()) => {
-                    socket.stage = Stage::Open(transport);
-                    socket.flags.put(Flag::WRITABLE, true);
-                    self.engine.connected(id, Ok(()));
-                    return self.handle_outputs();
+                    let attempt = Attempt {
+                        transport,
+                        address,
+                        rest,
+                    };
+                    return match self.handshakes.tls.upstream.clone() {
+                        None => self.link_stands(id, attempt.transport),
+                        Some(tls) => self.secure_link(id, attempt, &tls),
+                    };
                 }
                 Err(e)
                     if e.kind() == io::ErrorKind::NotConnected
@@ -117,6 +122,16 @@ impl Reactor {
         };
         drop(transport);
         self.dial(id, rest, &format!("{address}: {error}"));
+        self.handle_outputs();
+    }
+
+    /// Bytes may pass on it.
+    pub(super) fn link_stands(&mut self, id: ConnId, transport: Transport) {
+        if let Some(socket) = self.sockets.get(id) {
+            socket.stage = Stage::Open(transport);
+            socket.flags.put(Flag::WRITABLE, true);
+        }
+        self.engine.connected(id, Ok(()));
         self.handle_outputs();
     }
 

@@ -148,6 +148,7 @@ mod tests {
             host: host.to_owned(),
             port: 6379,
             socket: None,
+            tls: false,
             db: 0,
             username: None,
             password: None,

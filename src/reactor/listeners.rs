@@ -30,10 +30,39 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// At the limit descriptors run out again with every client that leaves; the log is told this often.
 const EXHAUSTED_SILENCE: Duration = Duration::from_secs(10);
 
+/// What is spoken behind a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entrance {
+    pub(super) port: Port,
+    /// Inside TLS.
+    pub(super) is_tls: bool,
+}
+
+impl Entrance {
+    const fn plain(port: Port) -> Entrance {
+        let is_tls = false;
+        Entrance { port, is_tls }
+    }
+
+    const fn tls(port: Port) -> Entrance {
+        let is_tls = true;
+        Entrance { port, is_tls }
+    }
+
+    /// One word for people.
+    pub(super) const fn name(self) -> &'static str {
+        match (self.port, self.is_tls) {
+            (Port::Resp, true) => "tls_resp",
+            (Port::Http | Port::Admin | Port::Probe, true) => "tls_http",
+            (port, false) => port.name(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Listener {
     socket: Listening,
-    port: Port,
+    entrance: Entrance,
     address: Bound,
     ready: bool,
 }
@@ -95,6 +124,8 @@ pub(super) struct Listeners {
     /// So many clients may have a descriptor at once.
     pub(super) clients_room: usize,
     paused_until: Option<Time>,
+    /// Clients that want TLS wait.
+    tls_held: bool,
     /// When the log was last told that descriptors ran out.
     exhausted_said: Option<Time>,
 }
@@ -102,7 +133,7 @@ pub(super) struct Listeners {
 /// What [`Listeners::accept`] came to.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    Client(Port, Stream, Peer),
+    Client(Entrance, Stream, Peer),
     /// Nothing waits, or accepting rests.
     Nothing,
     /// Descriptors or memory ran out; accepting rests from now on. The error comes along now and then.
@@ -118,16 +149,38 @@ impl Listeners {
     /// One line that names the port, its key and, where that can be found out, the process that has it.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Listeners, String> {
         let ports = [
-            (Port::Http, "HTTP_PORT", config.http_port, &config.bind),
-            (Port::Resp, "RESP_PORT", config.resp_port, &config.bind),
             (
-                Port::Admin,
+                Entrance::plain(Port::Http),
+                "HTTP_PORT",
+                config.http_port,
+                &config.bind,
+            ),
+            (
+                Entrance::plain(Port::Resp),
+                "RESP_PORT",
+                config.resp_port,
+                &config.bind,
+            ),
+            (
+                Entrance::tls(Port::Http),
+                "TLS_HTTP_PORT",
+                config.tls_http_port,
+                &config.bind,
+            ),
+            (
+                Entrance::tls(Port::Resp),
+                "TLS_RESP_PORT",
+                config.tls_resp_port,
+                &config.bind,
+            ),
+            (
+                Entrance::plain(Port::Admin),
                 "ADMIN_PORT",
                 config.admin_port,
                 &config.admin_bind,
             ),
             (
-                Port::Probe,
+                Entrance::plain(Port::Probe),
                 "PROBE_PORT",
                 config.probe_port,
                 &config.probe_bind,
@@ -139,19 +192,19 @@ impl Listeners {
             clients_room: usize::MAX,
             ..Listeners::default()
         };
-        for (port, key, number, binds) in ports {
+        for (entrance, key, number, binds) in ports {
             let Some(number) = number else { continue };
             // What the service manager holds open for this port is used as it is, and nothing else is opened for it.
             let (given, rest) = inherited
                 .into_iter()
                 .partition(|(_, address): &(_, SocketAddr)| address.port() == number);
             inherited = rest;
-            if listeners.take(given, port, registry)? {
+            if listeners.take(given, entrance, registry)? {
                 continue;
             }
             for bind in binds {
                 listeners
-                    .bind_name(bind, port, number, registry)
+                    .bind_name(bind, entrance, number, registry)
                     .map_err(|(address, e)| {
                         if e.kind() != io::ErrorKind::AddrInUse {
                             return format!("cannot listen on {address} ({key}): {e}");
@@ -180,7 +233,12 @@ impl Listeners {
                 _door: door,
             };
             listeners
-                .add(socket, Bound::Unix(path.clone()), port, registry)
+                .add(
+                    socket,
+                    Bound::Unix(path.clone()),
+                    Entrance::plain(port),
+                    registry,
+                )
                 .map_err(|e| cannot(e.to_string()))?;
         }
         Ok(listeners)
@@ -190,13 +248,13 @@ impl Listeners {
     fn take(
         &mut self,
         given: Vec<(std::net::TcpListener, SocketAddr)>,
-        port: Port,
+        entrance: Entrance,
         registry: &Registry,
     ) -> Result<bool, String> {
         let any = !given.is_empty();
         for (socket, address) in given {
             let socket = Listening::Tcp(TcpListener::from_std(socket));
-            self.add(socket, Bound::Tcp(address), port, registry)
+            self.add(socket, Bound::Tcp(address), entrance, registry)
                 .map_err(|e| format!("cannot use the passed socket on {address}: {e}"))?;
         }
         Ok(any)
@@ -205,7 +263,7 @@ impl Listeners {
     fn bind_name(
         &mut self,
         bind: &str,
-        port: Port,
+        entrance: Entrance,
         mut number: u16,
         registry: &Registry,
     ) -> Result<(), (SocketAddr, io::Error)> {
@@ -227,7 +285,7 @@ impl Listeners {
         };
         for (i, ip) in addresses.iter().enumerate() {
             let address = SocketAddr::new(*ip, number);
-            match self.bind_one(address, port, registry) {
+            match self.bind_one(address, entrance, registry) {
                 // Port 0 lets the kernel choose, once for both families.
                 Ok(bound) => number = bound.port(),
                 // `localhost` means both families, but a machine without IPv6 is a machine all the same.
@@ -241,12 +299,17 @@ impl Listeners {
     fn bind_one(
         &mut self,
         address: SocketAddr,
-        port: Port,
+        entrance: Entrance,
         registry: &Registry,
     ) -> io::Result<SocketAddr> {
         let socket = TcpListener::from_std(socket::listen(address)?);
         let address = socket.local_addr()?;
-        self.add(Listening::Tcp(socket), Bound::Tcp(address), port, registry)?;
+        self.add(
+            Listening::Tcp(socket),
+            Bound::Tcp(address),
+            entrance,
+            registry,
+        )?;
         Ok(address)
     }
 
@@ -254,7 +317,7 @@ impl Listeners {
         &mut self,
         mut socket: Listening,
         address: Bound,
-        port: Port,
+        entrance: Entrance,
         registry: &Registry,
     ) -> io::Result<()> {
         let token = Event::Listener(self.list.len()).token();
@@ -263,7 +326,7 @@ impl Listeners {
             .register(registry, token, Interest::READABLE)?;
         self.list.push(Listener {
             socket,
-            port,
+            entrance,
             address,
             ready: false,
         });
@@ -271,10 +334,15 @@ impl Listeners {
     }
 
     /// Where clients are taken.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (Port, Bound)> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (Entrance, Bound)> {
         self.list
             .iter()
-            .map(|listener| (listener.port, listener.address.clone()))
+            .map(|listener| (listener.entrance, listener.address.clone()))
+    }
+
+    /// Clients that want TLS wait from here on, or not any more.
+    pub(super) fn hold_tls(&mut self, is_held: bool) {
+        self.tls_held = is_held;
     }
 
     /// The poll says that connections wait.
@@ -293,7 +361,7 @@ impl Listeners {
         let count = self.list.len();
         while let Some(index) = (self.next..self.next + count)
             .map(|i| i % count)
-            .find(|&i| self.list[i].ready)
+            .find(|&i| self.may_accept(&self.list[i]))
         {
             if clients >= self.clients_room {
                 return self.rest(now, io::Error::from_raw_os_error(libc::EMFILE));
@@ -302,7 +370,7 @@ impl Listeners {
             let error = match listener.socket.accept() {
                 Ok((stream, peer)) => {
                     self.next = index + 1;
-                    return Accepted::Client(listener.port, stream, peer);
+                    return Accepted::Client(listener.entrance, stream, peer);
                 }
                 Err(error) => error,
             };
@@ -338,7 +406,11 @@ impl Listeners {
 
     /// Whether there is something to accept in the next turn, without waiting.
     pub(super) fn has_work(&self) -> bool {
-        self.paused_until.is_none() && self.list.iter().any(|listener| listener.ready)
+        self.paused_until.is_none() && self.list.iter().any(|listener| self.may_accept(listener))
+    }
+
+    fn may_accept(&self, listener: &Listener) -> bool {
+        listener.ready && !(listener.entrance.is_tls && self.tls_held)
     }
 
     /// When accepting is to be tried again.
@@ -386,7 +458,7 @@ mod tests {
             "2 ports on 1 or 2 families: {addresses:?}"
         );
         let mut events = Events::with_capacity(8);
-        for (port, address) in addresses {
+        for (entrance, address) in addresses {
             let Bound::Tcp(address) = address else {
                 panic!("no path is configured: {address}")
             };
@@ -406,7 +478,7 @@ mod tests {
                     other => panic!("{other:?}"),
                 }
             };
-            assert_eq!(got, port);
+            assert_eq!(got, entrance);
             assert_eq!(from.addr().map(|from| from.ip()), Some(address.ip()));
             assert!(
                 listeners.has_work(),

@@ -11,6 +11,7 @@
 
 use super::dialer::Target;
 use crate::engine::{ConnId, Place};
+use crate::time::Time;
 use crate::transport::Transport;
 use mio::Token;
 use mio::event::Event;
@@ -22,8 +23,21 @@ pub(super) enum Stage {
     Resolving,
     /// A non-blocking connect is under way.
     Connecting(Box<Attempt>),
+    /// A link that stands and shakes hands.
+    Securing(Box<Attempt>),
+    /// A client that shakes hands.
+    Accepting(Box<Accepting>),
     /// Bytes may pass.
     Open(Transport),
+}
+
+/// A client's handshake.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    pub(super) transport: Transport,
+    /// It fails then.
+    pub(super) deadline: Time,
+    pub(super) speaks_http: bool,
 }
 
 /// A connect to `address`; `rest` is tried if it fails.
@@ -143,7 +157,10 @@ impl Socket {
     /// Whether serving the socket could do something.
     fn has_work(&self) -> bool {
         self.flags.0 & (Flag::READABLE.0 | Flag::BROKEN.0 | Flag::RESUME.0) != 0
-            || matches!(self.stage, Stage::Connecting(_))
+            || matches!(
+                self.stage,
+                Stage::Connecting(_) | Stage::Securing(_) | Stage::Accepting(_)
+            )
     }
 }
 

@@ -58,7 +58,7 @@ impl Reactor {
                 return self.list(place);
             }
         };
-        let more = n == len || socket.flags.is(Flag::READ_CLOSED);
+        let more = transport.may_have_more(n, len) || socket.flags.is(Flag::READ_CLOSED);
         socket.flags.put(Flag::READABLE, more);
         match self.engine.received_at_once(id, n) {
             AtOnce::Outputs => self.handle_outputs(),

@@ -12,6 +12,7 @@
 //! - [`handshakes`]: what client libraries say on connecting
 //! - [`client_command`]: CLIENT and its like about the proxy's own clients
 //! - [`crowds`]: ten thousand idle clients, two thousand subscribers
+//! - [`tls_clients`]: TLS for clients; [`tls_upstream`]: TLS to Redis
 //! - [`doors`]: the clients' password, denied commands, what other users may not
 //! - [`databases`]: SELECT, and what belongs to a database
 //! - [`differential`]: every command of the server, directly and through the proxy
@@ -85,6 +86,8 @@ mod service_manager;
 mod session;
 mod shutdown;
 mod soak;
+mod tls_clients;
+mod tls_upstream;
 mod together;
 mod tools;
 mod unix_sockets;

@@ -140,7 +140,8 @@ fn pipelines_and_values_larger_than_a_record_pass_both_ways() {
         client.send(&encode(&["GET", "small"]).repeat(20_000));
         client.expect(&b"$1\r\nv\r\n".repeat(20_000));
     }
-    assert!(secure.proxy.counter("nearcache_hits") >= 60_000);
+    // The first pipeline joins its own fetch.
+    assert!(secure.proxy.counter("nearcache_hits") >= 40_000);
     drop(client);
 
     let mut http = TlsClient::connect(secure.http, &authority.client(None));

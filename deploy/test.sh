@@ -186,6 +186,15 @@ abuse() { cargo bench --locked --bench abuse; }
 # soak [SECONDS]: the test that runs for seconds in `cargo test`, for longer.
 soak() { SOAK_SECONDS=${1:-120} cargo test --locked --test server soak:: -- --nocapture; }
 
+# largest: 512 MB up and down, where there is the memory for it; the test says aloud where there is not.
+largest() {
+    cargo test --locked --test server large::the_largest -- --ignored --nocapture 2>&1 | tee target/largest.log
+    if grep -q '^!! SKIPPED' target/largest.log; then
+        NOT_TESTED="$NOT_TESTED  !! not tested: $(sed -n 's/^!! SKIPPED: //p' target/largest.log)
+"
+    fi
+}
+
 # asan: what our own crate and its dependencies do, with a nightly compiler; the standard library is taken as it is. The
 # binary that the end-to-end tests start is instrumented too. Abuse is left out: a sanitizer's memory is not ours.
 asan() {
@@ -213,6 +222,7 @@ all)
     check
     stage tests cargo test --locked
     clients
+    stage 'the largest value' largest
     stage 'soak for 120 s' soak 120
     stage compose compose
     stage deployment deployment

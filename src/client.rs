@@ -503,6 +503,13 @@ impl Client {
         self.slot(number).is_some_and(|slot| slot.muted)
     }
 
+    /// What comes for slot `number` is no reply, which CLIENT REPLY would keep from the client.
+    pub fn unmute_slot(&mut self, number: u64) {
+        if let Some(slot) = self.place(number).and_then(|at| self.owed.get_mut(at)) {
+            slot.muted = false;
+        }
+    }
+
     /// Whether the slot `number` is still owed.
     fn place(&self, number: u64) -> Option<usize> {
         let at = usize::try_from(number.checked_sub(self.owed.front_number())?).ok()?;

@@ -432,7 +432,8 @@ pub static ROWS: &[Row] = &[
         "REDIS_TIMEOUT_MS",
         "3000",
         |c, v| c.redis_timeout = v,
-        "How long a read that missed waits for Redis before it is answered with an error.",
+        "How long a read that missed waits for Redis before it is answered with an error. While Redis answers others \
+         and bytes of the value arrive it waits on, up to 20 times as long.",
     ),
     millis(
         "REDIS_CONNECT_TIMEOUT_MS",

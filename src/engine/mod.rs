@@ -238,6 +238,10 @@ pub struct Engine {
     coherence: Coherence,
     tracking: Tracking,
     barriers: Barriers,
+    /// Scripts that are outstanding on links that clients share.
+    scripts: u32,
+    /// CLIENT PAUSE is in effect, as far as that is known.
+    paused_until: Time,
     measures: Measures,
     missed: kept::Missed,
     /// Hits are given before this instant.
@@ -345,6 +349,8 @@ impl Engine {
             coherence: config.coherence,
             tracking: Tracking::default(),
             barriers: Barriers::default(),
+            scripts: 0,
+            paused_until: Time::ZERO,
             measures: Measures::default(),
             missed: kept::Missed::default(),
             hits_until: Time::ZERO,
@@ -438,7 +444,7 @@ impl Engine {
                 .map_or(0, |ix| self.clients[ix].outbox.slices(slices)),
             Place::Link(_) => self
                 .link_index(id)
-                .map_or(0, |ix| self.links[ix].outbox.slices(slices)),
+                .map_or(0, |ix| self.links[ix].slices(slices)),
         }
     }
 
@@ -653,7 +659,7 @@ impl Engine {
 
     fn fire(&mut self, timer: Timer) {
         match timer {
-            Timer::Fetch(id) => self.fetch_completed(id, Err(crate::fetch::FetchError::TimedOut)),
+            Timer::Fetch(id) => self.fetch_is_due(id),
             Timer::Client(id) => self.client_timer_fired(id),
             Timer::Queue(id) => self.queue_timer_fired(id),
             Timer::Link(id) => self.link_timer_fired(id),

@@ -30,7 +30,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(190);
 
 /// Errors that say why nothing can be done for now: a script runs, the data are being loaded, a replica has no master.
-const BUSY: [&str; 3] = ["BUSY ", "LOADING ", "MASTERDOWN "];
+pub(super) const BUSY: [&str; 3] = ["BUSY ", "LOADING ", "MASTERDOWN "];
 
 /// What is known of Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -110,6 +110,11 @@ impl Upstream {
             Availability::Away(why) => Some(why),
             Availability::Unknown | Availability::Up | Availability::Busy => None,
         }
+    }
+
+    /// Whether it answers even a PING with an error that will pass.
+    pub(super) fn is_busy(&self) -> bool {
+        self.availability == Availability::Busy
     }
 
     /// Its role in HELLO's words.
@@ -226,6 +231,15 @@ impl Engine {
             Purpose::Touch => self.touch_answered(id, reply),
             Purpose::Identity => self.identified(ix, reply),
             _ => {}
+        }
+        let link = &mut self.links[ix];
+        let is_let_in = link
+            .owed
+            .iter()
+            .all(|owed| owed.purpose != Purpose::Required);
+        if link.gate.is_some() && is_let_in {
+            link.gate = None;
+            self.flush_link(ix);
         }
         let link = &mut self.links[ix];
         let greeting_over = link.owed.iter().all(|owed| owed.to.is_some());

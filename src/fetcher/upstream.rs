@@ -78,22 +78,23 @@ impl Upstream {
         })
     }
 
-    /// Sends all of `owed` and reads the replies until `deadline`. Each job that is answered moves, oldest first, from
-    /// `owed` to `done`; after an error those still in `owed` have not been answered.
+    /// Sends all of `owed` and reads the replies while each comes within the time-out of the one before, until `last`.
+    /// Each job that is answered moves, oldest first, from `owed` to `done`; after an error those still in `owed` have
+    /// not been answered.
     pub(super) fn exchange(
         &mut self,
         owed: &mut VecDeque<Job>,
         done: &mut Vec<Completion>,
-        deadline: Time,
+        last: Time,
     ) -> Result<(), Lost> {
         self.encode(owed);
-        self.wait_at_most(deadline)?;
+        self.wait_until(last)?;
         let sent = self.wire.send(&self.buffer).map_err(lost);
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         sent?;
         let (mut hint, before) = (None, owed.len());
-        self.read_replies(owed, done, deadline, &mut hint)
+        self.read_replies(owed, done, last, &mut hint)
             .map_err(|lost| match (lost, hint) {
                 // A server that is full or protected says so in answer to whatever comes first, and closes: hand that on.
                 (Lost::Broken(_), Some(said)) if owed.len() == before => Lost::Broken(said),
@@ -124,16 +125,16 @@ impl Upstream {
         &mut self,
         owed: &mut VecDeque<Job>,
         done: &mut Vec<Completion>,
-        deadline: Time,
+        last: Time,
         hint: &mut Option<String>,
     ) -> Result<(), Lost> {
         if let Greeting::ToSend(_) = self.greeting {
             // Best effort: a user without the right to name its connection still may read keys.
-            if let Value::ServerError(e) = self.reply(deadline)? {
+            if let Value::ServerError(e) = self.reply(last)? {
                 *hint = Some(error_text(&e));
             }
             // Likewise INFO: then nobody can say that this is the server that tracks, unless that one is as silent.
-            if let Value::BulkString(text) = self.reply(deadline)? {
+            if let Value::BulkString(text) = self.reply(last)? {
                 self.run_id = RunId::in_info(&text);
             }
             self.greeting = Greeting::Sent;
@@ -143,19 +144,19 @@ impl Upstream {
         while let Some(job) = owed.front() {
             if planned != Some(job.db) {
                 planned = Some(job.db);
-                (self.db, select_error) = match self.reply(deadline)? {
+                (self.db, select_error) = match self.reply(last)? {
                     Value::Okay => (planned, None),
                     Value::ServerError(e) => (None, Some(error_text(&e))),
                     other => return Err(confused("SELECT", &other)),
                 };
             }
-            let value = match self.reply(deadline)? {
+            let value = match self.reply(last)? {
                 Value::BulkString(bytes) => Ok(Some(bytes)),
                 Value::Nil => Ok(None),
                 Value::ServerError(e) => Err(error_text(&e)),
                 other => return Err(confused("GET", &other)),
             };
-            let pttl_ms = match self.reply(deadline)? {
+            let pttl_ms = match self.reply(last)? {
                 Value::Int(ms) => Some(ms),
                 Value::ServerError(_) => None,
                 other => return Err(confused("PTTL", &other)),
@@ -176,16 +177,17 @@ impl Upstream {
         Ok(())
     }
 
-    fn reply(&mut self, deadline: Time) -> Result<Value, Lost> {
-        self.wait_at_most(deadline)?;
+    fn reply(&mut self, last: Time) -> Result<Value, Lost> {
+        self.wait_until(last)?;
         self.wire.recv().map_err(lost)
     }
 
-    /// Sees to it that reading ends near `deadline`. The crate offers a time-out per read only; it is set anew when it
-    /// would miss the deadline by more than a sixteenth of the whole, so a batch of fresh jobs sets nothing. A server
-    /// that drips one reply byte by byte can stretch that one reply; its waiters have been answered by the loop's timer.
-    fn wait_at_most(&mut self, deadline: Time) -> Result<(), Lost> {
-        let left = deadline.since(socket::now());
+    /// Sees to it that reading ends when nothing comes for the time-out, and near `last`. The crate offers a time-out per
+    /// read only, which is what is wanted of a large value: the silence counts, not the whole. It is set anew when it
+    /// would miss `last` by more than a sixteenth of the whole, so nearly all batches set nothing. A server that drips
+    /// one reply byte by byte can stretch that one reply; its waiters have been answered by the loop's timer.
+    fn wait_until(&mut self, last: Time) -> Result<(), Lost> {
+        let left = last.since(socket::now()).min(self.timeout);
         if left.is_zero() {
             return Err(Lost::TimedOut);
         }

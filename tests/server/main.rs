@@ -26,6 +26,7 @@
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`abuse`]: clients that mean no good; [`half_open`]: clients that vanish
 //! - [`faults`]: a Redis, a network, a system in trouble; [`lies`]: clocks and names that are wrong; [`soak`]: all at once
+//! - [`suites`]: what the suites of Redis and redis-py have found
 //! - [`large`], [`uploads`]: values of hundreds of megabytes, down and up, in bounded memory
 //! - [`unix_sockets`]: clients and Redis by a file
 //! - [`upstream_check`]: what `nearcache check-upstream` says
@@ -86,6 +87,7 @@ mod service_manager;
 mod session;
 mod shutdown;
 mod soak;
+mod suites;
 mod tls_clients;
 mod tls_upstream;
 mod together;

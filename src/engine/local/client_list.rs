@@ -7,8 +7,9 @@
 use super::{SYNTAX, quoting};
 use crate::client::{Client, CloseReason, Peer, State};
 use crate::engine::{Engine, Place, Port};
+use crate::protocol::Parse;
 use crate::protocol::resp::number;
-use crate::protocol::resp::request::Request;
+use crate::protocol::resp::request::{Request, RequestParser};
 use crate::protocol::resp::write;
 use crate::session::Session;
 use crate::session::channels::Family;
@@ -63,10 +64,26 @@ impl Engine {
 
     /// `CLIENT LIST [TYPE kind] [ID id ...]`.
     pub(super) fn client_list(&mut self, ix: usize, request: &Request<'_>) {
-        let (filter, ids) = match read_list(request) {
-            Ok(read) => read,
-            Err(text) => return self.reply_error(ix, &text),
+        match self.list(request) {
+            Ok(text) => self.reply_text(ix, text.as_bytes()),
+            Err(text) => self.reply_error(ix, &text),
+        }
+    }
+
+    /// What CLIENT INFO or CLIENT LIST says, in the middle of a reply to EXEC. `None`: it is neither, or wrong.
+    pub(in crate::engine) fn clients_shown(&self, ix: usize, request: &[u8]) -> Option<String> {
+        let mut parser = RequestParser::default();
+        let Parse::Done(request) = parser.parse(request, &self.request_limits) else {
+            return None;
         };
+        match request.args().nth(1)? {
+            info if info.eq_ignore_ascii_case(b"info") => Some(self.describe(&self.clients[ix])),
+            _ => self.list(&request).ok(),
+        }
+    }
+
+    fn list(&self, request: &Request<'_>) -> Result<String, Refused> {
+        let (filter, ids) = read_list(request)?;
         let meant = self.clients.iter().map(|(_, client)| client);
         let meant = meant.filter(|client| self.is_meant(client, &filter));
         let meant: BTreeMap<u64, &Client> = meant.map(|client| (client.number, client)).collect();
@@ -79,10 +96,10 @@ impl Engine {
         for client in listed {
             out.push_str(&self.describe(client));
             if out.len() > self.config.outbox_max_bytes {
-                return self.reply_error(ix, LONG_LIST);
+                return Err(LONG_LIST.into());
             }
         }
-        self.reply_text(ix, out.as_bytes());
+        Ok(out)
     }
 
     /// `CLIENT KILL addr`, or `CLIENT KILL` with filters: how many were closed.

@@ -71,6 +71,7 @@ use coherence::Barriers;
 use insight::Insight;
 use measure::Measures;
 use own::OwnLinks;
+pub use pause::PUSH_BYTES_MAX;
 pub use secure::Refused;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
@@ -511,12 +512,13 @@ impl Engine {
 
     /// When [`Engine::advance`] wants to be called next, `None` when nothing is timed.
     pub fn next_deadline(&self) -> Option<Time> {
-        let deadlines = [
-            self.timers.next_deadline(),
-            self.cache.next_deadline(),
-            self.aside.next_deadline(),
-        ];
-        deadlines.into_iter().flatten().min()
+        let soonest = self
+            .timers
+            .next_deadline()
+            .unwrap_or(Time::NEVER)
+            .min(self.cache.next_deadline().unwrap_or(Time::NEVER))
+            .min(self.aside.next_deadline().unwrap_or(Time::NEVER));
+        (soonest < Time::NEVER).then_some(soonest)
     }
 
     /// The next thing to do, oldest first.

@@ -236,17 +236,31 @@ fn connect_plainly(settings: &Settings) -> Result<Connection, String> {
 
 /// Appends one command in RESP.
 fn command(buffer: &mut Vec<u8>, args: &[&[u8]]) {
-    let number = |buffer: &mut Vec<u8>, sigil: u8, n: usize| {
-        buffer.push(sigil);
-        buffer.extend_from_slice(n.to_string().as_bytes());
-        buffer.extend_from_slice(b"\r\n");
-    };
-    number(buffer, b'*', args.len());
+    header(buffer, b'*', args.len());
     for arg in args {
-        number(buffer, b'$', arg.len());
+        header(buffer, b'$', arg.len());
         buffer.extend_from_slice(arg);
         buffer.extend_from_slice(b"\r\n");
     }
+}
+
+/// Appends a header line. Without an allocation: there are six for each job.
+fn header(buffer: &mut Vec<u8>, sigil: u8, number: usize) {
+    /// `usize::MAX` has 20 digits.
+    const DIGITS_MAX: usize = 20;
+    let mut digits = [0; DIGITS_MAX];
+    let (mut at, mut rest) = (DIGITS_MAX, number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    buffer.push(sigil);
+    buffer.extend_from_slice(&digits[at..]);
+    buffer.extend_from_slice(b"\r\n");
 }
 
 /// An error reply as Redis sent it. The crate splits it at the first space into code and details.
@@ -276,4 +290,23 @@ fn confused(asked: &str, reply: &Value) -> Lost {
         _ => "a reply of RESP3",
     };
     Lost::Broken(format!("{asked} was answered with {kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_written_as_redis_reads_them() {
+        let long = vec![b'k'; 1234];
+        let mut buffer = Vec::new();
+        command(&mut buffer, &[b"GET", b"", &long]);
+        let begin = b"*3\r\n$3\r\nGET\r\n$0\r\n\r\n$1234\r\n";
+        assert_eq!(buffer, [&begin[..], &long, b"\r\n"].concat());
+        for number in [0, 9, 10, 99, 100, usize::MAX] {
+            buffer.clear();
+            header(&mut buffer, b'*', number);
+            assert_eq!(buffer, format!("*{number}\r\n").as_bytes());
+        }
+    }
 }

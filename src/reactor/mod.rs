@@ -39,7 +39,7 @@ mod wall_clock;
 
 use crate::client::Peer;
 use crate::config::Config;
-use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
+use crate::engine::{ConnId, Engine, Origin, Output, PUSH_BYTES_MAX, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::fetcher::Fetcher;
 use crate::helper;
@@ -70,14 +70,10 @@ const EVENTS_MAX: usize = 1024;
 const CLIENT_READ_BYTES_MAX: usize = 64 * 1024;
 /// Bytes read from one link in a turn. A link carries the replies of many clients, so it may be served longer.
 const LINK_READ_BYTES_MAX: usize = 4 * CLIENT_READ_BYTES_MAX;
-/// Bytes read from the invalidation link at once, some 600 keys; to remove an entry takes about a microsecond when a
-/// million are kept and none of them is in the CPU's caches. It is read first in a turn and once more among the links, so
-/// that one push of 100,000 keys holds nobody up for more than a millisecond. What is still in the socket has not been heard: hits are bound by the lease, whose PONG comes behind it.
-const INVALIDATION_READ_BYTES_MAX: usize = 16 * 1024;
 /// Connections accepted in a turn; about 10 µs each.
 const ACCEPTS_MAX: usize = 64;
-/// Timers fired in a turn.
-const TIMERS_MAX: usize = 1024;
+/// Timers fired in a turn, and as many steps of what expires or is given back: some 0.3 µs each.
+const TIMERS_MAX: usize = 512;
 /// Slices gathered for one write.
 const SLICES_MAX: usize = 16;
 /// Unread bytes taken from a socket before it is closed.
@@ -232,7 +228,7 @@ impl Reactor {
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events(events);
-        self.serve_invalidations();
+        let invalidation_link = self.serve_invalidations();
         self.take_completions();
         self.take_addresses();
         self.take_reload();
@@ -240,7 +236,10 @@ impl Reactor {
             let Some(id) = self.ready_links.pop_front() else {
                 break;
             };
-            self.serve(id);
+            match Some(id) == invalidation_link {
+                true => self.ready_links.push_back(id),
+                false => self.serve(id),
+            }
         }
         self.serve_straight(events);
         for _ in 0..self.ready_clients.len() {
@@ -284,26 +283,27 @@ impl Reactor {
             self.notify.next_deadline(),
             self.drain_until,
         ];
+        let soonest = deadlines
+            .map(|deadline| deadline.unwrap_or(Time::NEVER))
+            .into_iter()
+            .fold(Time::NEVER, Time::min);
         // `now` is this turn's beginning, so a wait may end late by the length of the turn. Nothing that has to be exact
         // depends on a timer: an entry past its deadline is not served whether or not its timer has fired.
-        deadlines
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|deadline| deadline.since(self.now))
+        (soonest < Time::NEVER).then(|| soonest.since(self.now))
     }
 
     /// Reads the invalidation link, before anything that might be answered from what it takes away, and before fetches
-    /// whose results it voids. To its end, but for a push of very many keys.
-    fn serve_invalidations(&mut self) {
-        let Some(id) = self.engine.invalidation_link() else {
-            return;
-        };
+    /// whose results it voids. To its end, but for a push of very many keys: it has had its share of this turn then. The
+    /// link, if it was read.
+    fn serve_invalidations(&mut self) -> Option<ConnId> {
+        let id = self.engine.invalidation_link()?;
         let is_listed = |socket: &mut Socket| socket.flags.is(Flag::LISTED);
-        if self.sockets.get(id).is_some_and(is_listed) {
+        let is_ready = self.sockets.get(id).is_some_and(is_listed);
+        if is_ready {
             self.ready_links.retain(|listed| *listed != id);
             self.serve(id);
         }
+        is_ready.then_some(id)
     }
 
     /// Notes what the poll said of all but clients, before anything is opened or closed.
@@ -389,9 +389,7 @@ impl Reactor {
     fn read(&mut self, id: ConnId) {
         let mut budget = match id.place {
             Place::Client(_) => CLIENT_READ_BYTES_MAX,
-            Place::Link(_) if self.engine.invalidation_link() == Some(id) => {
-                INVALIDATION_READ_BYTES_MAX
-            }
+            Place::Link(_) if self.engine.invalidation_link() == Some(id) => PUSH_BYTES_MAX,
             Place::Link(_) => LINK_READ_BYTES_MAX,
         };
         loop {

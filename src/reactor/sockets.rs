@@ -90,6 +90,12 @@ impl Flags {
         self.0 = self.0 & !flag.0 | if is_set { flag.0 } else { 0 };
     }
 
+    /// Clears the only flag beside `WRITABLE`, of a socket that [`Socket::is_straight`]: the last read took all there was.
+    #[inline(always)]
+    pub(super) fn is_read(&mut self) {
+        self.0 = Flag::WRITABLE.0;
+    }
+
     /// Sets a flag or clears it; how it was.
     #[inline]
     pub(super) fn replace(&mut self, flag: Flag, is_set: bool) -> bool {
@@ -147,11 +153,11 @@ impl Socket {
             | says(broken, Flag::BROKEN);
     }
 
-    /// Whether there is something to read, and nothing of before to be done first.
-    #[inline]
+    /// Whether there is something to read, and nothing else is known of the socket: nothing of before to be done first,
+    /// and no end to come.
+    #[inline(always)]
     pub(super) fn is_straight(&self) -> bool {
-        const ASIDE: u16 = Flag::READ_CLOSED.0 | Flag::ENDED.0;
-        self.flags.0 & !ASIDE == Flag::READABLE.0 | Flag::WRITABLE.0
+        self.flags.0 == Flag::READABLE.0 | Flag::WRITABLE.0
     }
 
     /// Whether serving the socket could do something.

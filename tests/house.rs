@@ -43,7 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "fetcher",
         &[
-            "config", "fetch", "mischief", "secret", "socket", "time", "tls",
+            "config", "fetch", "mischief", "protocol", "secret", "socket", "time", "tls",
         ],
     ),
     (
@@ -83,7 +83,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
-    ("survey", &["command", "config", "protocol"]),
+    ("survey", &["command", "config", "protocol", "tls"]),
     ("tls", &["config", "engine", "socket", "time"]),
     ("tracking", &["time"]),
     ("transport", &["socket", "tls"]),

@@ -292,8 +292,6 @@ pub struct Engine {
     /// The key of the HTTP request being handled, where it had to be decoded.
     http_key: Vec<u8>,
     stats: Stats,
-    /// What was last said of handshakes that failed, by reason.
-    tls_said: [secure::Said; Refused::ALL.len()],
     /// The process is to end: clients are served, and shown out when they leave a moment for it.
     draining: bool,
     /// The time for that is over: what has arrived is answered, and nothing more.
@@ -382,7 +380,6 @@ impl Engine {
             canonical: Vec::new(),
             http_key: Vec::new(),
             stats: Stats::default(),
-            tls_said: Default::default(),
             draining: false,
             closing: false,
             switches: switches::Switches::default(),

@@ -26,8 +26,8 @@ ENV NEARCACHE_BIND=0.0.0.0 \
 EXPOSE 6000 6380 6390
 STOPSIGNAL SIGTERM
 # Healthy is a proxy that answers. Whether Redis is there is another question (INFO nearcache): while it is away, PING
-# gets an error of the proxy's own (with a password in REDIS_URL: one that asks for it), and starting the container anew
-# would not help.
+# gets an error of the proxy's own (with a password in REDIS_URL: one that asks for it; while Redis loads its data: Redis's),
+# and starting the container anew would not help.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["bash", "-c", \
-    "exec 3<>/dev/tcp/127.0.0.1/$NEARCACHE_RESP_PORT && printf 'PING\\r\\n' >&3 && read -r -t 2 reply <&3 && [[ $reply == +PONG* || $reply == '-ERR nearcache: '* || $reply == '-NOAUTH '* ]]"]
+    "exec 3<>/dev/tcp/127.0.0.1/$NEARCACHE_RESP_PORT && printf 'PING\\r\\n' >&3 && read -r -t 2 reply <&3 && [[ $reply == +PONG* || $reply == -?* ]]"]
 ENTRYPOINT ["nearcache"]

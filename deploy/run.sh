@@ -10,8 +10,12 @@ ROOT=$(pwd -P)
 
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
 case $TARGET in /*) ;; *) TARGET=$ROOT/$TARGET ;; esac
-BIN=$TARGET/release/nearcache
 RUN=$ROOT/target/run
+# As the system names them: either may be behind a link.
+mkdir -p "$TARGET" "$RUN"
+TARGET=$(cd "$TARGET" && pwd -P)
+RUN=$(cd "$RUN" && pwd -P)
+BIN=$TARGET/release/nearcache
 PID_FILE=$RUN/nearcache.pid
 SETTINGS_FILE=$RUN/nearcache.settings
 ERR_FILE=$RUN/nearcache.err
@@ -59,9 +63,10 @@ own_pid() {
     pid=$(cat "$PID_FILE")
     case $pid in '' | *[!0-9]*) return 0 ;; esac
     alive "$pid" || return 0
-    if [ -e "/proc/$pid/exe" ] || [ -L "/proc/$pid/exe" ]; then
-        # A binary that was built anew since shows as "... (deleted)".
-        exe=$(readlink "/proc/$pid/exe" || true); exe=${exe% (deleted)}
+    if [ -r "/proc/$pid/cmdline" ]; then
+        # A binary that was built anew since shows as "... (deleted)". With CORE_DUMPS=off only root may follow the link;
+        # the command line tells by which path the program was started.
+        exe=$(readlink "/proc/$pid/exe" || tr '\0' '\n' <"/proc/$pid/cmdline" | head -n 1); exe=${exe% (deleted)}
     else
         exe=$(ps -p "$pid" -o comm= || true)
     fi
@@ -166,10 +171,10 @@ refuse_taken() {
 }
 
 # proxy_answers PORT: whether the proxy is there. While Redis is away it answers PING too, with an error of its own; with
-# a password in REDIS_URL it wants that first.
+# a password in REDIS_URL it wants that first; what a Redis that loads its data says is passed on.
 proxy_answers() {
     case "$(ask "$HOST" "$1" 'PING\r\n')" in
-    +PONG | '-ERR nearcache: '* | '-NOAUTH '*) return 0 ;;
+    +PONG | -?*) return 0 ;;
     *) return 1 ;;
     esac
 }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | main, the loop | clients, links, cache, fetches, timers, counters: all mutable state | `Poll::poll` |
 //! | `fetch0` .. | one connection of the `redis` crate each; sees only jobs and completions | its queue, its Redis calls |
-//! | `helper` | log output and name look-ups, through bounded queues | all of that; it never sees a request |
+//! | `log`, `helper` | log output; name look-ups and files to be read: both through bounded queues | all of that; it never sees a request |
 //!
 //! # A request's way
 //!

@@ -14,6 +14,7 @@ use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
 use nearcache::survey;
 use nearcache::tls::Tls;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
@@ -197,14 +198,14 @@ fn read_file(name: &str) -> Result<String, String> {
 }
 
 fn print(text: &str) -> ExitCode {
-    use std::io::Write;
     // `nearcache --help | head` closes the pipe early; that is no failure of ours.
     let _ = std::io::stdout().lock().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
 fn fail(code: u8, why: &str) -> ExitCode {
-    eprintln!("nearcache: {why}");
+    // Nobody can be told that stderr is gone; the exit code stays.
+    let _ = writeln!(std::io::stderr(), "nearcache: {why}");
     ExitCode::from(code)
 }
 

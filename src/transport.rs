@@ -158,6 +158,16 @@ impl Transport {
         }
     }
 
+    /// How many more bytes may be read in this turn, of `budget` before `n` came. With TLS none: what they cost is not in
+    /// their number.
+    #[inline]
+    pub fn budget_after(&self, budget: usize, n: usize) -> usize {
+        match &self.tls {
+            None => budget - n,
+            Some(_) => 0,
+        }
+    }
+
     /// Writes as much as the socket takes; with TLS, the next call begins with the bytes that this one did not count. One
     /// slice goes by `send`, which the kernel does a little faster.
     #[inline]

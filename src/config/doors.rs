@@ -41,9 +41,14 @@ impl Config {
         self.bind.iter().find(beyond).map(String::as_str)
     }
 
+    /// Whether others than this machine's users may reach the data ports: something asks who they are, or need not.
+    pub fn keeps_strangers_out(&self) -> bool {
+        self.demands_password() || self.demands_certificates() || self.allow_unauthenticated
+    }
+
     /// What is wrong with listening where it is to listen.
     pub(super) fn unguarded(&self) -> Option<String> {
-        if self.demands_password() || self.demands_certificates() || self.allow_unauthenticated {
+        if self.keeps_strangers_out() {
             return None;
         }
         let address = self.bound_beyond_loopback()?;

@@ -23,7 +23,20 @@ pub struct Change {
 
 impl Loaded {
     /// Takes over from `read` what a running process can take, and says what differs, in the order of the rows.
-    pub fn take_reloadable(&mut self, read: &Loaded) -> Vec<Change> {
+    ///
+    /// # Errors
+    /// What is wrong with what would be in force then, although `read` as a whole is right; nothing is taken.
+    pub fn take_reloadable(&mut self, read: &Loaded) -> Result<Vec<Change>, String> {
+        let mut next = self.clone();
+        let changes = next.take_each(read);
+        if let Some(why) = next.config.unguarded() {
+            return Err(format!("until a restart this would be in force: {why}"));
+        }
+        *self = next;
+        Ok(changes)
+    }
+
+    fn take_each(&mut self, read: &Loaded) -> Vec<Change> {
         let mut changes = Vec::new();
         let url_differs = self.config.redis_url != read.config.redis_url;
         let password = &read.config.client_password;
@@ -45,6 +58,9 @@ impl Loaded {
                     self.config.client_password.clone_from(password);
                 }
                 password.is_some()
+            } else if url_differs && running.name.starts_with("REDIS_TLS_") {
+                // It belongs to the Redis that the next start will speak to.
+                false
             } else {
                 row.reloadable && apply(row, &new.shown, None, &mut self.config).is_ok()
             };
@@ -142,7 +158,7 @@ mod tests {
     }
 
     fn told(running: &mut Loaded, file: &str) -> Vec<String> {
-        let changes = running.take_reloadable(&load(file));
+        let changes = running.take_reloadable(&load(file)).expect("it is safe");
         let told = |change: &Change| {
             let rest = match change.is_taken {
                 true => "",
@@ -186,6 +202,35 @@ mod tests {
             !change.contains("before") && !change.contains("after"),
             "{change}"
         );
+    }
+
+    #[test]
+    fn what_belongs_to_another_redis_waits_with_it() {
+        let mut running = load("REDIS_URL=rediss://before\n");
+        let ca = "REDIS_TLS_CA_FILE=/etc/ca.pem\n";
+        let changes = told(&mut running, &format!("REDIS_URL=rediss://after\n{ca}"));
+        assert!(
+            changes.iter().all(|change| change.ends_with("a restart")),
+            "{changes:?}"
+        );
+        let taken = told(&mut running, &format!("REDIS_URL=rediss://before\n{ca}"));
+        assert_eq!(taken, ["REDIS_TLS_CA_FILE:  -> /etc/ca.pem"]);
+    }
+
+    #[test]
+    fn what_would_let_strangers_in_until_the_restart_is_refused_whole() {
+        let tls = "BIND=0.0.0.0\nHTTP_PORT=off\nRESP_PORT=off\nTLS_RESP_PORT=6381\nTLS_CERT_FILE=c\nTLS_KEY_FILE=k\n";
+        let running = load(&format!("{tls}TLS_CLIENT_CA_FILE=ca\n"));
+        for instead in [
+            "REDIS_URL=redis://:password@h\n",
+            "ALLOW_UNAUTHENTICATED=yes\n",
+        ] {
+            let mut next = running.clone();
+            let refused = next.take_reloadable(&load(&format!("{tls}{instead}CACHE_TTL_SECS=9\n")));
+            let why = refused.expect_err("it is a door for everybody");
+            assert!(why.contains("BIND has 0.0.0.0"), "{why}");
+            assert_eq!(next.config, running.config);
+        }
     }
 
     #[test]

@@ -376,7 +376,10 @@ impl Engine {
                 if table != self.table {
                     // The places of commands are others now.
                     for (_, client) in &mut self.clients {
-                        client.last = Place::UNKNOWN;
+                        let name = self.table.name_at(client.last);
+                        let words = name.map(|name| name.split('|').map(str::as_bytes));
+                        client.last =
+                            words.map_or(Place::UNKNOWN, |words| table.find(words).place());
                     }
                 }
                 self.table = table;

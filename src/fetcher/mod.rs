@@ -118,7 +118,7 @@ impl Fetcher {
 
     /// Connections made from here on are made with these certificates.
     pub fn secure(&self, tls: Option<tls::Upstream>) {
-        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
+        *lock(&self.tls) = tls;
     }
 
     /// Queues a job for its worker. The worker need not notice before [`Fetcher::kick`]. Gives the job back when the
@@ -219,6 +219,11 @@ struct QueueState {
     /// The pause between attempts is over before its time.
     try_now: bool,
     stopping: bool,
+}
+
+/// What is guarded is replaced whole, so a panic elsewhere leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]

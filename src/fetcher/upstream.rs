@@ -10,8 +10,8 @@
 //! from the last one's.
 #![forbid(unsafe_code)]
 
-use super::Settings;
 use super::wire::{Secured, Wire};
+use super::{Settings, lock};
 use crate::fetch::{Completion, FetchError, Fetched, Job, RunId};
 use crate::protocol::resp::write;
 use crate::socket;
@@ -22,7 +22,6 @@ use redis::{
     RedisError, Value,
 };
 use std::collections::VecDeque;
-use std::sync::PoisonError;
 use std::time::Duration;
 
 /// A buffer that grew beyond this is given back after the batch.
@@ -58,8 +57,8 @@ pub(super) enum Lost {
 impl Upstream {
     /// Connects (every address of the name in turn, each with the connect time-out) and authenticates.
     pub(super) fn connect(settings: &Settings, name: String) -> Result<Upstream, String> {
-        let tls = settings.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        let tls = tls.clone();
+        // Not held while connecting: the loop takes it too.
+        let tls = lock(&settings.tls).clone();
         let wire = match tls {
             None => Wire::Plain(connect_plainly(settings)?),
             Some(tls) => {

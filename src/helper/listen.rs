@@ -75,7 +75,7 @@ impl Handle {
             queue.bursts.name(kind, now, level, line.words());
             drop(queue);
             // It may sleep without a time to wake up at.
-            return self.shared.work.notify_one();
+            return self.shared.said.notify_one();
         }
         self.shared.push(To::Log, level, line);
     }

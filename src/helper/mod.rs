@@ -1,4 +1,5 @@
-//! The thread for what may block and is no request: log lines, name look-ups, reading the configuration again.
+//! What may block and is no request, on two threads: log lines on one, errands (name look-ups, reading the configuration
+//! again) on the other, since a pipe that nobody empties holds up whoever writes to it for ever.
 //!
 //! It never sees a request, and nobody ever waits for it: who asks gets on, and a full queue drops the line and counts
 //! it. The next line that is written says how many were dropped.
@@ -20,6 +21,7 @@ use sink::Sink;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
@@ -38,11 +40,11 @@ const READS_MAX: usize = 4;
 /// What a look-up found: the addresses in the resolver's order, or why there are none.
 pub type Resolved = Result<Vec<SocketAddr>, String>;
 
-/// The helper thread, as its owner sees it.
+/// The helper's threads, as their owner sees them.
 #[derive(Debug)]
 pub struct Helper {
     handle: Handle,
-    thread: JoinHandle<()>,
+    log: JoinHandle<()>,
 }
 
 /// How everybody else speaks to the helper.
@@ -67,7 +69,10 @@ pub struct Figures {
 #[derive(Debug)]
 struct Shared {
     queue: Mutex<Queue>,
-    work: Condvar,
+    /// There are lines to write, or the end has come.
+    said: Condvar,
+    /// There are errands to do, or the end has come.
+    sent: Condvar,
     /// The [`LogLevel`] in force, for all handles.
     level: AtomicU8,
     format: LogFormat,
@@ -132,21 +137,26 @@ impl std::fmt::Debug for Lookup {
 }
 
 impl Helper {
-    /// Starts the thread. Lines go to `log_file`, or to stderr when there is none. Fails when a file cannot be opened
-    /// or the thread cannot be made.
+    /// Starts the threads. Lines go to `log_file`, or to stderr when there is none. Fails when a file cannot be opened
+    /// or a thread cannot be made.
     pub fn start(config: &Config) -> io::Result<Helper> {
         let bytes_max = config.log_file_max_bytes;
-        let mut sinks = Sinks {
+        let sinks = Sinks {
             log: Sink::open(config.log_file.as_deref(), bytes_max)?,
             access: match &config.access_log {
                 AccessLog::Off | AccessLog::Log => None,
                 AccessLog::File(path) => Some(Sink::open(Some(path), bytes_max)?),
             },
         };
+        Helper::start_with(config, sinks)
+    }
+
+    fn start_with(config: &Config, mut sinks: Sinks) -> io::Result<Helper> {
         let handle = Handle {
             shared: Arc::new(Shared {
                 queue: Mutex::default(),
-                work: Condvar::new(),
+                said: Condvar::new(),
+                sent: Condvar::new(),
                 level: AtomicU8::new(config.log_level as u8),
                 format: config.log_format,
                 has_access_log: config.access_log != AccessLog::Off,
@@ -154,11 +164,14 @@ impl Helper {
             }),
         };
         handle.take(config);
-        let shared = handle.shared.clone();
-        let thread = std::thread::Builder::new()
+        let (writer, errands) = (handle.shared.clone(), handle.shared.clone());
+        let log = std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_lines(&writer, &mut sinks))?;
+        std::thread::Builder::new()
             .name("helper".to_owned())
-            .spawn(move || run(&shared, &mut sinks))?;
-        Ok(Helper { handle, thread })
+            .spawn(move || run_errands(&errands))?;
+        Ok(Helper { handle, log })
     }
 
     /// A handle for another owner.
@@ -166,19 +179,21 @@ impl Helper {
         self.handle.clone()
     }
 
-    /// Writes what waits and ends the thread, or gives up on it after `patience` (a look-up or a disk may hang).
+    /// Writes what waits and ends the log's thread, or gives up on it after `patience` (a disk may hang). The errands end
+    /// by themselves, or with the process.
     pub fn stop(self, patience: Duration) {
         self.handle.shared.lock().stopping = true;
-        self.handle.shared.work.notify_one();
+        self.handle.shared.said.notify_one();
+        self.handle.shared.sent.notify_one();
         let give_up = Instant::now() + patience;
-        while !self.thread.is_finished() {
+        while !self.log.is_finished() {
             if Instant::now() >= give_up {
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        // A panic of the helper has been printed by the panic hook; there is nothing left to do about it.
-        let _ = self.thread.join();
+        // A panic of it has been printed by the panic hook; there is nothing left to do about it.
+        let _ = self.log.join();
     }
 }
 
@@ -233,7 +248,7 @@ impl Handle {
         }
         queue.reads.push_back(Read(Box::new(read)));
         drop(queue);
-        self.shared.work.notify_one();
+        self.shared.sent.notify_one();
         true
     }
 
@@ -255,7 +270,7 @@ impl Handle {
             answer: Box::new(answer),
         });
         drop(queue);
-        self.shared.work.notify_one();
+        self.shared.sent.notify_one();
         true
     }
 }
@@ -286,7 +301,7 @@ impl Shared {
         queue.lines_bytes += text.len();
         queue.lines.push_back(Waiting { to, text });
         drop(queue);
-        self.work.notify_one();
+        self.said.notify_one();
     }
 
     /// Written by the helper itself, between lines of others.
@@ -329,11 +344,10 @@ impl Sinks {
     }
 }
 
-fn run(shared: &Shared, sinks: &mut Sinks) {
+fn write_lines(shared: &Shared, sinks: &mut Sinks) {
     let mut lines = VecDeque::new();
     let mut queue = shared.lock();
     loop {
-        // Lines first: a look-up may take many seconds, and what led to it should be readable meanwhile.
         let floods = match queue.stopping {
             true => queue.bursts.take_all(),
             false => queue.bursts.take_over(socket::now()),
@@ -360,27 +374,47 @@ fn run(shared: &Shared, sinks: &mut Sinks) {
             queue.totals.written += written;
         } else if queue.stopping {
             return;
-        } else if let Some(Read(read)) = queue.reads.pop_front() {
-            drop(queue);
-            read();
-            queue = shared.lock();
-        } else if let Some(lookup) = queue.lookups.pop_front() {
-            drop(queue);
-            let found = match (lookup.host.as_str(), lookup.port).to_socket_addrs() {
-                Ok(addrs) => Ok(addrs.collect()),
-                Err(e) => Err(format!("cannot resolve {}: {e}", lookup.host)),
-            };
-            (lookup.answer)(found);
-            queue = shared.lock();
         } else if let Some(over) = queue.bursts.next_over() {
             let patience = over.since(socket::now());
-            let waited = shared.work.wait_timeout(queue, patience);
+            let waited = shared.said.wait_timeout(queue, patience);
             queue = waited.unwrap_or_else(PoisonError::into_inner).0;
         } else {
-            let waited = shared.work.wait(queue);
+            let waited = shared.said.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
+
+fn run_errands(shared: &Shared) {
+    let mut queue = shared.lock();
+    loop {
+        if queue.stopping {
+            return;
+        } else if let Some(Read(read)) = queue.reads.pop_front() {
+            drop(queue);
+            unharmed(read);
+            queue = shared.lock();
+        } else if let Some(lookup) = queue.lookups.pop_front() {
+            drop(queue);
+            unharmed(move || {
+                let found = match (lookup.host.as_str(), lookup.port).to_socket_addrs() {
+                    Ok(addrs) => Ok(addrs.collect()),
+                    Err(e) => Err(format!("cannot resolve {}: {e}", lookup.host)),
+                };
+                (lookup.answer)(found);
+            });
+            queue = shared.lock();
+        } else {
+            let waited = shared.sent.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A panic ends what was to be done and not the helper, whom everybody else goes on needing. The hook has told of it.
+fn unharmed(work: impl FnOnce()) {
+    // What it owns is gone with it.
+    let _ = catch_unwind(AssertUnwindSafe(work));
 }
 
 /// One word for people and machines.
@@ -407,70 +441,82 @@ static ONE_LISTENER: Mutex<()> = Mutex::new(());
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::{Path, PathBuf};
     use std::sync::mpsc;
 
-    fn scratch(name: &str) -> PathBuf {
-        let path =
-            std::env::temp_dir().join(format!("nearcache-helper-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
-        path
-    }
-
-    fn start(log_file: Option<&Path>) -> Helper {
-        let log_file = log_file.map(Path::to_owned);
-        let config = Config {
-            log_file,
-            log_burst: 1_000_000,
-            ..Config::default()
-        };
-        Helper::start(&config).unwrap()
+    fn start() -> Helper {
+        Helper::start(&Config::default()).unwrap()
     }
 
     #[test]
     fn a_full_queue_drops_and_counts_and_says_so_later() {
-        let path = scratch("full");
-        let helper = start(Some(&path));
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let config = Config {
+            log_burst: 1_000_000,
+            ..Config::default()
+        };
+        let sinks = Sinks {
+            log: Sink::Held(text.clone()),
+            access: None,
+        };
+        let held = text.lock().unwrap();
+        let helper = Helper::start_with(&config, sinks).unwrap();
         let handle = helper.handle();
-        // Hold the helper in a look-up's answer while lines pile up behind it.
-        let (entered_tx, entered) = mpsc::channel();
-        let (release, gate) = mpsc::channel::<()>();
-        assert!(handle.resolve("127.0.0.1", 1, move |_| {
-            entered_tx.send(()).unwrap();
-            gate.recv().unwrap();
-        }));
-        entered.recv_timeout(Duration::from_secs(5)).unwrap();
         let alone = ONE_LISTENER.lock();
         tracing::subscriber::with_default(handle.clone(), || {
+            tracing::info!("the first");
+            // Its writer is held up, and looks at no line that comes behind it.
+            while !handle.shared.lock().is_writing {
+                std::thread::yield_now();
+            }
             for i in 0..LINES_MAX + 10 {
                 tracing::info!("{i}");
             }
         });
         drop(alone);
         assert_eq!(handle.shared.lock().lines.len(), LINES_MAX);
-        for _ in 0..LOOKUPS_MAX {
+        // A log that hangs keeps nobody from an errand.
+        let (tx, rx) = mpsc::channel();
+        assert!(handle.resolve("127.0.0.1", 1, move |_| tx.send(()).unwrap()));
+        rx.recv().unwrap();
+        drop(held);
+        helper.stop(Duration::from_secs(60));
+        let log = String::from_utf8(text.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.lines().count(), LINES_MAX + 2);
+        let last = log.lines().last().unwrap();
+        assert!(last.ends_with("the queue was full lines=10"), "{last}");
+    }
+
+    #[test]
+    fn errands_that_wait_are_bounded_and_one_that_panics_harms_no_other() {
+        let helper = start();
+        let handle = helper.handle();
+        let (entered_tx, entered) = mpsc::channel();
+        let (release, gate) = mpsc::channel::<()>();
+        assert!(handle.read(move || {
+            entered_tx.send(()).unwrap();
+            gate.recv().unwrap();
+            // Without the hook, which would print it.
+            std::panic::resume_unwind(Box::new("an errand that panics"));
+        }));
+        entered.recv().unwrap();
+        for _ in 1..LOOKUPS_MAX {
             assert!(handle.resolve("127.0.0.1", 1, |_| ()));
         }
-        assert!(
-            !handle.resolve("127.0.0.1", 1, |_| ()),
-            "the look-up queue is bounded too"
-        );
+        let (tx, rx) = mpsc::channel();
+        assert!(handle.resolve("127.0.0.1", 1, move |_| tx.send(()).unwrap()));
+        assert!(!handle.resolve("127.0.0.1", 1, |_| ()), "it is full");
+        for _ in 0..READS_MAX {
+            assert!(handle.read(|| ()));
+        }
+        assert!(!handle.read(|| ()), "and so is this one");
         release.send(()).unwrap();
-        helper.stop(Duration::from_secs(5));
-        let log = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(log.lines().count(), LINES_MAX + 1);
-        assert!(
-            log.lines()
-                .last()
-                .unwrap()
-                .ends_with("the queue was full lines=10")
-        );
-        std::fs::remove_file(path).unwrap();
+        rx.recv().unwrap();
+        helper.stop(Duration::from_secs(60));
     }
 
     #[test]
     fn names_are_looked_up() {
-        let helper = start(None);
+        let helper = start();
         let (tx, rx) = mpsc::channel();
         assert!(
             helper

@@ -9,8 +9,9 @@ use tracing::info;
 
 /// The last of the drain time, in which what has arrived is answered and no more is taken; at most two fifths of it.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
-/// What remains of the drain time for the workers and the helper to end in.
+/// What remains of the drain time for the workers and the helper to end in; at most half of the closing time.
 const DRAIN_RESERVE: Duration = Duration::from_millis(300);
+
 impl Reactor {
     /// From here on clients are served until they leave, or the time for that is over.
     pub(super) fn begin_drain(&mut self) {
@@ -21,8 +22,9 @@ impl Reactor {
         );
         self.notify.stopping();
         let closing = CLOSING_TIME.min(self.drain * 2 / 5);
+        let reserve = DRAIN_RESERVE.min(closing / 2);
         self.serve_until = Some(self.now + self.drain.saturating_sub(closing));
-        self.drain_until = Some(self.now + self.drain.saturating_sub(DRAIN_RESERVE));
+        self.drain_until = Some(self.now + self.drain.saturating_sub(reserve));
         if !self.drain_accept {
             self.listeners.close();
         }

@@ -199,6 +199,16 @@ impl Listeners {
                 .into_iter()
                 .partition(|(_, address): &(_, SocketAddr)| address.port() == number);
             inherited = rest;
+            let is_data = matches!(entrance.port, Port::Http | Port::Resp);
+            if is_data
+                && !config.keeps_strangers_out()
+                && let Some((_, address)) = given.iter().find(|(_, address)| is_reachable(*address))
+            {
+                return Err(format!(
+                    "the service manager listens on {address} ({key}), which others can reach, and no password is asked for: set \
+                     CLIENT_PASSWORD, or ALLOW_UNAUTHENTICATED=yes if something else keeps strangers out"
+                ));
+            }
             if listeners.take(given, entrance, registry)? {
                 continue;
             }
@@ -423,6 +433,11 @@ impl Listeners {
         self.list.clear();
         self.paused_until = None;
     }
+}
+
+/// Whether others than this machine can.
+fn is_reachable(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
 }
 
 fn no_such_family(error: &io::Error) -> bool {

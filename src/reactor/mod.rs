@@ -103,6 +103,8 @@ pub struct Reactor {
     signals: Option<Signals>,
     dialer: Dialer,
     client_dead: Duration,
+    /// Connections to Redis, shared and own, that there are descriptors for.
+    links_max: (usize, usize),
     sockets: Sockets,
     ready_links: VecDeque<ConnId>,
     ready_clients: VecDeque<ConnId>,
@@ -142,6 +144,7 @@ impl Reactor {
         let handshakes = Handshakes::new(&config, tls);
         let (now, drain, drain_accept) = (socket::now(), config.drain, config.drain_accept);
         let client_dead = config.client_dead;
+        let links_max = (config.links_max, config.own_links_max);
         let mut wall = WallClock::new(now);
         let origin = Origin {
             seed: socket::random_seed(),
@@ -163,6 +166,7 @@ impl Reactor {
             notify: Notify::from_environment(now),
             dialer,
             client_dead,
+            links_max,
             sockets: Sockets::default(),
             mischief: Mischief::ordered(),
             ready_links: VecDeque::new(),
@@ -416,14 +420,20 @@ impl Reactor {
             }
             match transport.read(&mut room[..len]) {
                 Ok(n) if n > 0 => {
-                    budget -= n;
+                    budget = transport.budget_after(budget, n);
                     let more = transport.may_have_more(n, len);
                     let more = more || socket.flags.is(Flag::READ_CLOSED);
                     socket.flags.put(Flag::READABLE, more);
                     self.engine.received(id, n);
                     self.handle_outputs();
                 }
-                result => self.read_nothing(id, result),
+                result => {
+                    let is_left = is_interrupted(&result);
+                    self.read_nothing(id, result);
+                    if is_left {
+                        return self.list_ready(id);
+                    }
+                }
             }
         }
     }
@@ -643,6 +653,10 @@ impl Reactor {
             ready_list(&mut self.ready_links, &mut self.ready_clients, id).push_back(id);
         }
     }
+}
+
+fn is_interrupted(result: &io::Result<usize>) -> bool {
+    matches!(result, Err(e) if e.kind() == io::ErrorKind::Interrupted)
 }
 
 /// The list in which a connection waits to be served. (A function of the lists, so that other fields stay borrowable.)

@@ -60,6 +60,12 @@ impl Reloader {
             // Fails only if the poll is gone, and then nobody waits for the answer either.
             let _ = waker.wake();
         });
+        if !self.is_reading {
+            error!(
+                problem = "the helper is busy with look-ups and readings that wait; ask again",
+                "reload refused, nothing changes"
+            );
+        }
     }
 
     fn take(&mut self) -> Option<Read> {
@@ -76,7 +82,9 @@ impl Reloader {
 
 impl Reactor {
     /// SIGHUP reads the configuration anew with `reader`; `running` is the one in force.
-    pub fn reload_with(&mut self, reader: Reader, running: Loaded) {
+    pub fn reload_with(&mut self, reader: Reader, mut running: Loaded) {
+        // As they were shared out.
+        (running.config.links_max, running.config.own_links_max) = self.links_max;
         let (waker, helper) = (self.waker.clone(), self.helper.clone());
         self.engine.show_settings(&running.settings);
         self.reloader = Some(Reloader::new(reader, running, waker, helper));
@@ -115,20 +123,27 @@ impl Reactor {
                     error!(problem = line, "reload refused, nothing changes");
                 }
             }
-            Ok((loaded, tls)) => {
-                self.handshakes.take(tls);
-                self.fetcher.secure(self.handshakes.tls.upstream.clone());
-                self.reload(&loaded);
-            }
+            Ok((loaded, tls)) => self.reload(&loaded, tls),
         }
     }
 
-    fn reload(&mut self, read: &Loaded) {
+    fn reload(&mut self, read: &Loaded, mut tls: Tls) {
         let Some(reloader) = &mut self.reloader else {
             return;
         };
         let level_before = reloader.running.config.log_level;
-        let changes = reloader.running.take_reloadable(read);
+        let changes = match reloader.running.take_reloadable(read) {
+            Ok(changes) => changes,
+            Err(problem) => {
+                return error!(problem, "reload refused, nothing changes");
+            }
+        };
+        if reloader.running.config.redis_url != read.config.redis_url {
+            // Another Redis is for the next start, and so is what proves who that is.
+            tls.upstream = None;
+        }
+        self.handshakes.take(tls);
+        self.fetcher.secure(self.handshakes.tls.upstream.clone());
         let config = reloader.running.config.clone();
         let level = config.log_level;
         (self.drain, self.drain_accept) = (config.drain, config.drain_accept);

@@ -29,6 +29,8 @@ const CIPHERTEXT_BYTES: usize = 2 * (RECORD_BYTES + 256);
 const RECORD_BYTES: usize = 16 * 1024;
 /// What rustls may hold of ours before it says no: one record beside handshake messages.
 const BUFFER_BYTES_MAX: usize = 2 * RECORD_BYTES;
+/// Receives of one read. What TLS carries beside plaintext (padding, empty records, new keys) is bounded by nothing else.
+const RECEIVES_MAX: usize = 2;
 /// Reads in search of a last word.
 const LAST_READS_MAX: usize = 16;
 /// Slices that go into one record.
@@ -158,6 +160,7 @@ impl Session {
 
     /// Reads what is there, at most `into.len()` bytes, which are more than none. `Ok(0)`: the peer will send nothing more,
     /// whether it has said so or only closed; the protocols above know by themselves whether something is missing.
+    /// `Interrupted`: nothing yet, of so much that others are to be served before the next read.
     pub fn read(&mut self, fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
         self.untried = true;
         let mut got = self.take_plaintext(into);
@@ -171,6 +174,7 @@ impl Session {
             _ if got > 0 => Ok(got),
             Some(why) => Err(io::Error::other(why.clone())),
             None if self.ended => Ok(0),
+            None if self.untried => Err(io::ErrorKind::Interrupted.into()),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -182,7 +186,7 @@ impl Session {
         into: &mut [u8],
         got: &mut usize,
     ) {
-        loop {
+        for _ in 0..RECEIVES_MAX {
             self.feed_unfed(into, got);
             if *got == into.len() || self.ended || self.broken.is_some() {
                 return;
@@ -213,6 +217,8 @@ impl Session {
                 }
             }
         }
+        // Whether the socket has come to its end, nobody has looked.
+        self.untried |= *got == 0;
     }
 
     fn feed_unfed(&mut self, into: &mut [u8], got: &mut usize) {
@@ -524,6 +530,30 @@ mod tests {
             let (session, socket) = &mut ends[0];
             assert_eq!(read_all(session, socket, &mut rng).0, b"bye");
         }
+    }
+
+    #[test]
+    fn one_read_takes_a_bounded_share_of_small_records() {
+        const RECORDS: usize = 4000;
+        let mut ends = pair();
+        let (session, socket) = &mut ends[0];
+        let mut records = Vec::new();
+        for _ in 0..RECORDS {
+            session.connection.writer().write_all(b"x").unwrap();
+            session.connection.write_tls(&mut records).unwrap();
+        }
+        (&*socket).write_all(&records).unwrap();
+        let (session, socket) = &mut ends[1];
+        let mut room = [0; 64 * 1024];
+        let (mut got, mut reads) = (0, 0);
+        while got < RECORDS {
+            assert!(reads == 0 || session.has_more());
+            let n = session.read(socket.as_fd(), &mut room).unwrap();
+            // 22 bytes of ciphertext each, at the least.
+            assert!(n <= RECEIVES_MAX * CIPHERTEXT_BYTES / 22, "{n} in one read");
+            (got, reads) = (got + n, reads + 1);
+        }
+        assert!(reads > 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ fn text(response: &Response) -> String {
 
 /// The page, which must be there.
 #[track_caller]
-fn page(proxy: &Proxy, target: &str) -> String {
+pub fn page(proxy: &Proxy, target: &str) -> String {
     let response = proxy.admin().get_target(target);
     assert_eq!(response.status, 200, "{target}: {}", text(&response));
     text(&response)

@@ -1,5 +1,6 @@
 //! What runs out: file descriptors, clients, requests at the same time.
 
+use crate::admin::page;
 use crate::support::http::request_for;
 use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
@@ -296,4 +297,24 @@ fn with_the_limit_at_one_a_long_pipeline_of_many_clients_gets_through() {
         }
     }
     assert_eq!(proxy.resp().line("GET shared"), Reply::bulk("800"));
+}
+
+#[test]
+fn what_was_shared_out_of_few_descriptors_outlives_a_reload() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis)
+        .after_shell("ulimit -n 64")
+        .with_admin()
+        .start();
+    let shares_are = |links: &str, own_links: &str| {
+        let text = page(&proxy, "/metrics");
+        text.contains(&format!("\nnearcache_links_max {links}\n"))
+            && text.contains(&format!("\nnearcache_own_links_max {own_links}\n"))
+    };
+    assert!(shares_are("8", "16"));
+    proxy.signal("HUP");
+    eventually("it is read again", PATIENCE, || {
+        proxy.stderr().contains("reloaded")
+    });
+    assert!(shares_are("8", "16"));
 }

@@ -3,6 +3,7 @@
 use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
 use crate::support::resp::{Reply, encode_line};
+use crate::support::tls::Authority;
 use crate::support::{PATIENCE, eventually};
 
 /// Puts these lines in the file, asks for a reload, and waits until the log has another line that ends it with `outcome`.
@@ -151,4 +152,46 @@ fn limits_and_the_log_level_change_while_running() {
     for waiting in [&mut one, &mut other] {
         assert_eq!(waiting.reply(), Reply::ok());
     }
+}
+
+#[test]
+fn another_redis_and_what_proves_it_wait_for_the_restart_together() {
+    let redis = RedisServer::start();
+    let plain = format!(
+        "DRAIN_SECS=1\nREDIS_URL=redis://127.0.0.1:{}\n",
+        redis.port()
+    );
+    let proxy = Proxy::by_file(&plain).start();
+    let mut client = proxy.resp();
+    assert_eq!(client.line("SET k v"), Reply::ok());
+    let ca = Authority::new("the CA of a Redis that is to come");
+    let log = reload(
+        &proxy,
+        Some(&format!(
+            "DRAIN_SECS=1\nREDIS_URL=rediss://127.0.0.1:{}\nREDIS_TLS_CA_FILE={}\n",
+            redis.port(),
+            ca.ca()
+        )),
+        "reloaded changed=0 need_restart=2",
+    );
+    assert!(log.contains("needs a restart setting=REDIS_URL"), "{log}");
+    // Every connection that is made now is made as before.
+    redis.call(&["CLIENT", "KILL", "TYPE", "normal"]);
+    eventually("it goes on without TLS", PATIENCE, || {
+        let mut client = proxy.resp();
+        client.send(
+            &[
+                encode_line("MULTI"),
+                encode_line("GET k"),
+                encode_line("EXEC"),
+                encode_line("GET other"),
+            ]
+            .concat(),
+        );
+        let replies: Result<Vec<Reply>, String> = (0..4).map(|_| client.try_reply()).collect();
+        replies.is_ok_and(|replies| {
+            replies[2] == Reply::Array(vec![Reply::bulk("v")]) && replies[3] == Reply::NullBulk
+        })
+    });
+    reload(&proxy, Some(&plain), "reloaded changed=0 need_restart=0");
 }

@@ -6,7 +6,9 @@ use crate::support::resp::{Reply, RespClient, encode_line};
 use crate::support::scratch::Scratch;
 use crate::support::{PATIENCE, eventually};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::sync::Arc;
 
 #[test]
@@ -87,4 +89,35 @@ fn a_passed_socket_that_is_no_port_of_ours_is_refused() {
         words.contains("the service manager passed a socket on 127.0.0.1:"),
         "{words}"
     );
+}
+
+#[test]
+fn a_socket_that_others_can_reach_is_refused_unless_something_asks_who_they_are() {
+    let redis = RedisServer::start();
+    let socket = Arc::new(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("a free port"));
+    let port = socket.local_addr().expect("it is bound").port();
+    let stdin = socket.try_clone().expect("there is a descriptor left");
+    let output = Command::new("sh")
+        .args(["-c", "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1; export LISTEN_PID LISTEN_FDS; exec \"$0\""])
+        .arg(env!("CARGO_BIN_EXE_nearcache"))
+        .env_clear()
+        .env("REDIS_URL", format!("redis://127.0.0.1:{}", redis.port()))
+        .env("HTTP_PORT", "off")
+        .env("ADMIN_PORT", "off")
+        .env("RESP_PORT", port.to_string())
+        .stdin(OwnedFd::from(stdin))
+        .output()
+        .expect("there is a shell");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("which others can reach, and no password is asked for"),
+        "{said}"
+    );
+    let proxy = Proxy::to(&redis)
+        .on_ports(None, Some(port))
+        .inheriting(&socket)
+        .env("ALLOW_UNAUTHENTICATED", "yes")
+        .start();
+    assert_eq!(proxy.resp().line("SET k v"), Reply::ok());
 }

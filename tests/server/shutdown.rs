@@ -225,3 +225,17 @@ fn new_clients_are_taken_while_it_drains_where_that_was_asked_for() {
     proxy.assert_clean(status);
     assert!(RespClient::try_connect(proxy.resp_port).is_none());
 }
+
+#[test]
+fn however_short_the_time_what_is_idle_is_closed_and_not_cut_off() {
+    let redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis).env("DRAIN_SECS", "500ms").start();
+    let mut idle = proxy.resp();
+    assert_eq!(idle.line("SET k v"), Reply::ok());
+    proxy.signal("TERM");
+    let status = proxy.wait_for_end();
+    proxy.assert_clean(status);
+    let log = proxy.stderr();
+    assert!(log.contains("idle=1 waiting=0 busy=0"), "{log}");
+    assert!(log.contains("every client got what was owed"), "{log}");
+}

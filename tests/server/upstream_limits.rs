@@ -174,6 +174,13 @@ fn a_redis_that_cannot_be_connected_to_is_given_up_in_time_and_found_when_it_can
     assert!(client.line("GET k").is_own_error());
     assert!(client.line("SET k v").is_own_error());
     assert_eq!(proxy.http().get("k").status, 503);
+    // A reload hands certificates to the workers, which are connecting nearly all the time.
+    for round in 1..=20 {
+        proxy.signal("HUP");
+        eventually("it is read again", PATIENCE, || {
+            proxy.stderr().matches("reloaded").count() >= round
+        });
+    }
     drop((listener, crowd));
     redis.boot();
     proxy.await_redis("up");

@@ -104,6 +104,8 @@ pub enum Hold {
     Upstream,
     /// It has said wrong passwords: a timer ends this.
     Penalty,
+    /// It has asked for a prefix to be forgotten, which takes some turns.
+    Walk,
 }
 
 /// How a reply to a cacheable read is written, as it was when the command was handled.

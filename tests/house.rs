@@ -32,8 +32,8 @@ const EDGES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "insight", "link",
-            "outbox", "prefix", "protocol", "secret", "session", "stats", "time", "tracking",
-            "wheel",
+            "log", "outbox", "prefix", "protocol", "secret", "session", "stats", "time",
+            "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),

@@ -67,6 +67,8 @@ pub(super) struct Insight {
     /// State of a generator of its own, so that sampling moves no other draw.
     random: u64,
     forgotten: Vec<Forgotten>,
+    /// A hit was sampled, and how long it takes is not known yet.
+    wants_time: bool,
     /// Notes counts and nothing that takes room.
     is_quiet: bool,
 }
@@ -111,6 +113,7 @@ impl Insight {
             sampled_at: Time::ZERO,
             random: seed | 1,
             forgotten: Vec::new(),
+            wants_time: false,
             is_quiet: false,
         }
     }
@@ -170,36 +173,40 @@ impl Insight {
 impl Engine {
     /// The next sample of a hit is the one that is due first, whoever wants it.
     pub(super) fn plan_samples(&mut self) {
-        self.sample_due = self.verify.due.min(self.insight.due);
+        let due = self.verify.due.min(self.insight.due);
+        self.sample_due = due.min(self.access.due());
     }
 
     /// A row of `hits` canonical GETs was answered from `bytes`, and one of them is due.
     #[cold]
     #[inline(never)]
     pub(super) fn sample_of_row(&mut self, ix: usize, bytes: &[u8], hits: u64) {
-        let before = self.stats.get(Counter::Hits) - hits;
-        let mut skip = self.sample_due.saturating_sub(before + 1);
+        let mut number = self.stats.get(Counter::Hits) - hits;
         let mut at = 0;
         while let Some((key, used)) = bytes.get(at..).and_then(get_at_start) {
-            if skip == 0 {
-                return self.sample_hit(self.clients[ix].db, key, self.hasher.hash(key));
+            number += 1;
+            if number >= self.sample_due {
+                let db = self.clients[ix].db;
+                self.sample_hit(ix, db, key, self.hasher.hash(key), number);
             }
-            skip -= 1;
             at += used;
         }
         self.plan_samples();
     }
 
-    /// A hit that is due: it is about to be answered, or was just now.
+    /// A hit that is due, the one of this number: it is about to be answered, or was just now.
     #[cold]
     #[inline(never)]
-    pub(super) fn sample_hit(&mut self, db: u32, key: &[u8], hash: u64) {
+    pub(super) fn sample_hit(&mut self, ix: usize, db: u32, key: &[u8], hash: u64, number: u64) {
         let hits = self.stats.get(Counter::Hits);
         if hits >= self.verify.due {
             self.check_hit(db, key, hash);
         }
         if hits >= self.insight.due {
             self.look_at_hit(db, key, hash);
+        }
+        if number >= self.access.due() {
+            self.log_hit(ix, db, key, hash, number);
         }
         self.plan_samples();
     }
@@ -217,6 +224,7 @@ impl Engine {
             insight.bytes.note(db, key, hash, bytes, now);
         }
         self.is_timing = true;
+        self.insight.wants_time = true;
         let apart = now.since(insight.sampled_at);
         insight.sampled_at = now;
         if apart < SAMPLES_APART_MIN {
@@ -239,7 +247,10 @@ impl Engine {
     #[cold]
     pub fn timed(&mut self, written: Time) {
         self.is_timing = false;
-        self.insight.hit.record(written.since(self.now));
+        if std::mem::take(&mut self.insight.wants_time) {
+            self.insight.hit.record(written.since(self.now));
+        }
+        self.say_hits(Some(written));
     }
 
     /// A miss: a read that started a fetch.

@@ -351,7 +351,12 @@ impl Engine {
             Purpose::Info => self.pass_info(&owed, reply),
             Purpose::Http => match value_left {
                 Some(left) => self.pass(&owed, up_to(reply, left)),
-                None => self.pass_http(&owed, reply),
+                None => {
+                    if let (Some((client, slot)), true) = (owed.to, self.access.is_waiting()) {
+                        self.access_passed(client, slot, reply);
+                    }
+                    self.pass_http(&owed, reply)
+                }
             },
             Purpose::Login => self.login_answered(&owed, reply),
             Purpose::Select(db) => self.selected(&owed, db, reply),
@@ -439,6 +444,9 @@ impl Engine {
                     .expect("each hash belongs to a request");
                 self.uncount(client, hash, |counts| counts.relayed -= 1);
             }
+        }
+        if self.access.is_waiting() {
+            self.access_ends(client, slot);
         }
         if let Some(ix) = self.client_index(client) {
             self.relay_ends(ix);

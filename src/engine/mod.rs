@@ -14,6 +14,7 @@
 //! commands that count, and the admissions given out. [`Engine::check`] walks all of them.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod admission;
 mod aside;
@@ -45,6 +46,7 @@ mod touch;
 mod upload;
 mod upstream;
 mod verify;
+mod walk;
 mod warm;
 
 use crate::buffer;
@@ -62,6 +64,7 @@ use crate::protocol::resp::request::RequestLimits;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::tracking::Tracking;
+pub use admin::{ShellFigures, WorkerFigures, WorkerState};
 use admission::Admission;
 use aside::Aside;
 pub use clients::Drained;
@@ -248,8 +251,11 @@ pub struct Engine {
     insight: Box<Insight>,
     /// A sampled hit is about to be written: the shell is asked for the time.
     is_timing: bool,
+    access: access::Access,
     ghost: Ghost,
     warm: Warm,
+    walks: walk::Walks,
+    shell: ShellFigures,
     toucher: Toucher,
     table: Table,
     /// Relayed reads by command, for INFO.
@@ -345,8 +351,11 @@ impl Engine {
             sample_due: 0,
             insight: Box::new(Insight::new(origin.seed[1])),
             is_timing: false,
+            access: access::Access::default(),
             ghost: Ghost::default(),
             warm: Warm::default(),
+            walks: walk::Walks::default(),
+            shell: ShellFigures::default(),
             toucher: Toucher::new(origin.now),
             table: Table::builtin(),
             relayed_reads: BTreeMap::new(),
@@ -373,6 +382,7 @@ impl Engine {
         engine.set_date();
         engine.refresh_lease();
         engine.plan_check();
+        engine.plan_access();
         engine.plan_touching();
         engine.say_who_is_let_in();
         engine.connect_control();
@@ -481,11 +491,17 @@ impl Engine {
             self.fire(timer);
         }
         self.buffers_shrank();
+        if self.is_timing {
+            self.say_hits(None);
+        }
         let expired = self.cache.advance(self.now, budget);
         let more_aside = self.aside.advance(self.now, budget);
         self.stats
             .add(crate::stats::Counter::Expirations, expired.count as u64);
-        if left == 0 || expired.more || more_aside {
+        if !self.walks.is_empty() {
+            self.walk_on();
+        }
+        if left == 0 || expired.more || more_aside || !self.walks.is_empty() {
             Work::Left
         } else {
             Work::Finished

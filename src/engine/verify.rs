@@ -20,6 +20,7 @@ use super::{Engine, Output};
 use crate::cache::Content;
 use crate::config::Coherence;
 use crate::fetch::{Completion, FetchId, Job};
+use crate::log::key;
 use crate::stats::Counter;
 use crate::time::Time;
 use crate::tracking::State;
@@ -50,7 +51,7 @@ struct Check {
     db: u32,
     hash: u64,
     /// For the log.
-    named: u64,
+    named: String,
     /// A hash of what was answered, `None` for a missing key.
     answered: Option<u64>,
     stored_at: Time,
@@ -152,7 +153,7 @@ impl Engine {
             id,
             db,
             hash,
-            named: fnv1a(key),
+            named: key::shown(key),
             answered,
             stored_at: stamp.stored_at,
             deadline: stamp.deadline,
@@ -221,38 +222,19 @@ impl Engine {
         let Some(check) = wrong else {
             return;
         };
-        let (named, db) = (check.named, check.db);
+        let (key, db) = (check.named, check.db);
         let age = self.now.since(check.stored_at).as_millis();
         let answered = match check.answered {
             Some(_) => "a value",
             None => "its absence",
         };
         error!(
-            key_fnv1a = %format_args!("{named:016x}"),
+            key,
             db,
             answered,
             age_ms = age as u64,
             "verify: a hit was not what Redis has, and Redis told of no change; everything kept is dropped"
         );
         self.poison_all(Flush::Mismatch);
-    }
-}
-
-/// The name of a key in the log: found again by hashing the names one suspects (FNV-1a, 64 bits; Fowler, Noll, Vo).
-fn fnv1a(key: &[u8]) -> u64 {
-    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::fnv1a;
-
-    #[test]
-    fn the_name_of_a_key_in_the_log_is_the_published_fnv1a() {
-        assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
-        assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
     }
 }

@@ -88,7 +88,10 @@ impl Handle {
             if let Some(place) = panic.location() {
                 line.field("at", Value::Text(place));
             }
-            let why = panic.payload_as_str().unwrap_or("no text");
+            let payload = panic.payload();
+            let said = payload.downcast_ref::<&str>().copied();
+            let said = said.or(payload.downcast_ref::<String>().map(String::as_str));
+            let why = said.unwrap_or("no text");
             line.field("why", Value::Text(&why));
             if trace.status() == BacktraceStatus::Captured {
                 line.long_field("backtrace", &trace, BACKTRACE_BYTES_MAX);

@@ -24,6 +24,7 @@
 mod connecting;
 mod dialer;
 mod drain;
+mod figures;
 mod listeners;
 mod notify;
 mod owner;
@@ -114,6 +115,7 @@ pub struct Reactor {
     waker: Arc<Waker>,
     reloader: Option<reload::Reloader>,
     notify: Notify,
+    figures_due: Time,
 }
 
 impl Reactor {
@@ -149,6 +151,7 @@ impl Reactor {
             waker,
             reloader: None,
             notify: Notify::from_environment(now),
+            figures_due: now,
             dialer,
             sockets: Sockets::default(),
             ready_links: VecDeque::new(),
@@ -210,6 +213,7 @@ impl Reactor {
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events(events);
+        self.tell_figures();
         self.serve_invalidations();
         self.take_completions();
         self.take_addresses();

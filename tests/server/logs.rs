@@ -102,3 +102,107 @@ fn an_event_is_as_loud_as_its_level_and_the_level_follows_sighup() {
             && proxy.stderr().contains("reason=protocol_error")
     });
 }
+
+/// What the log calls a key (FNV-1a, 64 bits).
+fn named(key: &str) -> String {
+    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+#[test]
+fn the_access_log_has_each_way_with_its_outcome_and_no_key_by_name() {
+    let redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis)
+        .tracking()
+        .env("ACCESS_LOG", "log")
+        .env("ACCESS_LOG_SAMPLE", 1)
+        .start_tracking();
+    redis.call(&["SET", "secret-name", "12345"]);
+    let mut client = proxy.resp();
+    assert_eq!(client.line("GET secret-name"), Reply::bulk("12345"));
+    // In one write: the path of hits in a row.
+    client.send(&encode(&["GET", "secret-name"]).repeat(10));
+    for _ in 0..10 {
+        assert_eq!(client.reply(), Reply::bulk("12345"));
+    }
+    assert_eq!(client.line("GET nothing-here"), Reply::NullBulk);
+    assert_eq!(client.line("SET other-name private-value"), Reply::ok());
+    client.line("INCR other-name").error();
+    let script = "return 'in-no-log'";
+    assert_eq!(
+        client.call(&["EVAL", script, "0"]),
+        Reply::bulk("in-no-log")
+    );
+    assert_eq!(proxy.http().get("secret-name").body, b"12345");
+    proxy.stop();
+    let log = proxy.stderr();
+    let count = |fields: &str| log.lines().filter(|line| line.contains(fields)).count();
+    let (key, other) = (named("secret-name"), named("other-name"));
+    let expected = [
+        (
+            format!("command=get key={key} way=miss status=ok bytes=5 us="),
+            1,
+        ),
+        (
+            format!("command=get key={key} way=hit status=ok bytes=5 us="),
+            11,
+        ),
+        (
+            format!(
+                "key={} way=miss status=missing bytes=0 us=",
+                named("nothing-here")
+            ),
+            1,
+        ),
+        (
+            format!("command=set key={other} way=relay status=ok bytes=5 us="),
+            1,
+        ),
+        (
+            format!("command=incr key={other} way=relay status=error bytes="),
+            1,
+        ),
+    ];
+    for (fields, times) in expected {
+        assert_eq!(count(&fields), times, "{fields}\n{log}");
+    }
+    for word in [
+        "secret-name",
+        "other-name",
+        "private-value",
+        "in-no-log",
+        "nothing-here",
+    ] {
+        assert!(!log.contains(word), "{word}: {log}");
+    }
+}
+
+#[test]
+fn the_access_log_can_have_a_file_of_its_own_and_a_sample_is_a_sample() {
+    let redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis)
+        .env("LOG_LEVEL", "error")
+        .env("ACCESS_LOG", "access.log")
+        .env("ACCESS_LOG_SAMPLE", 0.05)
+        .env("LOG_FORMAT", "json")
+        .start();
+    let mut client = proxy.resp();
+    for n in 0..2000 {
+        assert_eq!(client.call(&["SET", "k", &n.to_string()]), Reply::ok());
+    }
+    let file = proxy.file("access.log");
+    proxy.stop();
+    assert_eq!(proxy.stderr(), "");
+    let lines = std::fs::read_to_string(file).expect("the access log is there");
+    assert_json(&lines);
+    // 100 are expected; gaps are drawn from 1 to 39, so that 51 is the least there can be.
+    let count = lines.lines().count();
+    assert!((51..2000).contains(&count), "{count}");
+    assert!(
+        lines
+            .lines()
+            .all(|line| line.contains(r#""way":"relay","status":"ok""#))
+    );
+}

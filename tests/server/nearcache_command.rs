@@ -175,6 +175,6 @@ fn redis_sees_whose_connections_they_are() {
         redis
             .call(&["CLIENT", "LIST"])
             .text()
-            .contains(" name=checkout ")
+            .contains(&format!("{prefix}own:checkout "))
     });
 }

@@ -478,6 +478,11 @@ impl Proxy {
             .unwrap_or_default()
     }
 
+    /// A file in the directory that it works in.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     fn stderr_path(&self) -> PathBuf {
         self.directory.path().join("stderr")
     }

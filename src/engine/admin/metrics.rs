@@ -12,10 +12,10 @@ use std::fmt::{Display, Write};
 
 /// The page under construction.
 #[derive(Default)]
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         writeln!(
             self.0,
@@ -24,7 +24,7 @@ impl Page {
         .expect("a string takes everything");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str("nearcache_");
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
@@ -41,7 +41,7 @@ impl Page {
         writeln!(self.0, " {value}").expect("a string takes everything");
     }
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    pub(super) fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -121,6 +121,7 @@ impl Engine {
         }
         self.write_counters(&mut page);
         self.write_maps(&mut page);
+        self.write_shell(&mut page);
         let saving = self.saving();
         page.single("upstream_commands_spared_total", "counter", "Commands that Redis did not get because they were answered here. Spared less spent is what this proxy saves Redis.", saving.spared);
         page.single("upstream_commands_spent_total", "counter", "Commands that Redis got because of this proxy alone (PTTL of each fetch, heartbeats, checks). More than spared: take the proxy out of the way of this load.", saving.spent);

@@ -61,6 +61,7 @@ impl Engine {
             });
             self.write_maps_json(json);
             self.write_lists_json(json);
+            self.write_shell_json(json);
         });
         json.finish()
     }

@@ -206,3 +206,51 @@ fn the_access_log_can_have_a_file_of_its_own_and_a_sample_is_a_sample() {
             .all(|line| line.contains(r#""way":"relay","status":"ok""#))
     );
 }
+
+#[test]
+fn figures_tell_how_workers_queues_buffers_and_the_log_fare() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::to(&redis)
+        .env("REDIS_WORKERS", 3)
+        .env("LOG_BURST", 1)
+        .start();
+    for _ in 0..5 {
+        break_protocol(&proxy);
+    }
+    let page = |target: &str| {
+        let response = proxy.admin().get_target(target);
+        String::from_utf8(response.body).expect("the admin port speaks UTF-8")
+    };
+    let metric = |series: &str| -> f64 {
+        let page = page("/metrics");
+        let line = page
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = line.unwrap_or_else(|| panic!("{series} in {page}"));
+        value.parse().expect("a number")
+    };
+    eventually("the shell has told of itself", PATIENCE, || {
+        metric("nearcache_workers_by_state{state=\"idle\"}") == 3.0
+            && metric("nearcache_log_events_held_back_total") >= 1.0
+            && metric("nearcache_log_lines_written_total") >= 2.0
+    });
+    assert_eq!(metric("nearcache_fetch_queue_length{worker=\"2\"}"), 0.0);
+    assert_eq!(metric("nearcache_log_lines_dropped_total"), 0.0);
+    assert_eq!(metric("nearcache_clients_paused_now"), 0.0);
+    assert_eq!(metric("nearcache_admin_clients"), 1.0);
+    assert!(metric("nearcache_buffer_bytes") < metric("nearcache_buffer_bytes_max"));
+    let stats = page("/stats");
+    assert!(
+        stats.contains(r#""workers":[{"state":"idle","queued":0},"#),
+        "{stats}"
+    );
+    assert!(
+        stats.contains(r#""log":{"log_lines_waiting":0,"#),
+        "{stats}"
+    );
+    redis.kill();
+    eventually("no worker reaches Redis", PATIENCE, || {
+        let _ = proxy.http().get("k");
+        metric("nearcache_workers_by_state{state=\"away\"}") >= 1.0
+    });
+}

@@ -224,7 +224,7 @@ impl Engine {
             insight.bytes.note(db, key, hash, bytes, now);
         }
         self.is_timing = true;
-        self.insight.wants_time = true;
+        insight.wants_time = true;
         let apart = now.since(insight.sampled_at);
         insight.sampled_at = now;
         if apart < SAMPLES_APART_MIN {

@@ -32,7 +32,8 @@
 //! # In reading order
 //!
 //! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`],
-//! [`socket`] and [`process`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`].
+//! [`socket`] and [`process`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`], [`mischief`] (failures that
+//! tests order).
 //!
 //! Core: [`engine`] (the decisions), [`client`], [`link`], [`session`] (what one of them is in the middle of), [`tracking`] (the invalidation link), [`fetch`] (misses in
 //! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
@@ -54,6 +55,7 @@ pub mod helper;
 pub mod insight;
 pub mod link;
 pub mod log;
+pub mod mischief;
 pub mod outbox;
 pub mod prefix;
 pub mod process;

@@ -11,6 +11,7 @@ use nearcache::helper::Helper;
 use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,7 +93,14 @@ fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
         warn!(problem, "configuration");
     }
     let logs_to_file = config.log_file.is_some();
-    let result = serve(loaded, reader, &helper);
+    let result = match catch_unwind(AssertUnwindSafe(|| serve(loaded, reader, &helper))) {
+        Ok(result) => result,
+        Err(panic) => {
+            // The panic hook has told standard error and the log.
+            helper.stop(LOG_PATIENCE);
+            resume_unwind(panic)
+        }
+    };
     if let Err(why) = &result
         && logs_to_file
     {

@@ -174,13 +174,17 @@ pub struct Keepalive {
     pub probes: u32,
 }
 
-/// For clients: pools sit idle for hours, so this only finds peers that vanished without a word. The first probe goes
-/// out after five minutes, as in Redis.
-pub const KEEPALIVE_CLIENT: Keepalive = Keepalive {
-    idle: Duration::from_secs(300),
-    interval: Duration::from_secs(100),
-    probes: 3,
-};
+impl Keepalive {
+    /// For clients: pools sit idle for hours, so this only finds peers that vanished without a word. With the default of
+    /// ten minutes the first probe goes out after five, as in Redis.
+    pub fn within(dead: Duration) -> Keepalive {
+        Keepalive {
+            idle: dead / 2,
+            interval: dead / 6,
+            probes: 3,
+        }
+    }
+}
 
 /// For links to Redis: also keeps firewalls and NAT tables from forgetting an idle link.
 pub const KEEPALIVE_LINK: Keepalive = Keepalive {
@@ -217,8 +221,7 @@ pub fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Keepalive) -> io::Result<()>
 }
 
 /// Bounds how long sent data may stay unacknowledged before the connection is dead (Linux only; elsewhere nothing is
-/// done). For links only: since Linux 5.11 it also ends connections whose peer merely stops reading, which a client
-/// may do for as long as it likes.
+/// done). Since Linux 5.11 it also ends connections whose peer merely stops reading.
 pub fn set_user_timeout(fd: BorrowedFd<'_>, timeout: Duration) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {

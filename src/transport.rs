@@ -34,10 +34,18 @@ impl Transport {
         Ok(Transport { stream })
     }
 
-    /// Sets what every connection of a client has: no delay for small writes, and (if given) keepalive.
-    pub fn set_client_options(&self, keepalive: Option<Keepalive>) -> io::Result<()> {
-        socket::set_nodelay(self.stream.as_fd())?;
-        keepalive.map_or(Ok(()), |k| socket::set_keepalive(self.stream.as_fd(), k))
+    /// Sets what every connection of a client has: no delay for small writes, and a time after which a peer that
+    /// acknowledges nothing is dead (zero: the kernel's). With `keepalive` a silent one is asked for a sign of life.
+    pub fn set_client_options(&self, keepalive: bool, dead: Duration) -> io::Result<()> {
+        let fd = self.stream.as_fd();
+        socket::set_nodelay(fd)?;
+        if dead.is_zero() {
+            return Ok(());
+        }
+        if keepalive {
+            socket::set_keepalive(fd, Keepalive::within(dead))?;
+        }
+        socket::set_user_timeout(fd, dead)
     }
 
     /// Sets what every link to Redis has. `dead` bounds how long sent bytes may stay unacknowledged.
@@ -127,7 +135,7 @@ mod tests {
     fn bytes_pass_in_both_directions_and_one_event_announces_them() {
         let (mut poll, mut transport, mut peer) = pair();
         transport
-            .set_client_options(Some(socket::KEEPALIVE_CLIENT))
+            .set_client_options(true, Duration::from_secs(600))
             .unwrap();
         assert_eq!(
             transport.read(&mut [0; 8]).unwrap_err().kind(),

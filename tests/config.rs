@@ -73,6 +73,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!((c.shared_links_per_pool, c.links_max), (4, 1000));
     assert_eq!(c.own_links_max, 4000);
     assert_eq!((c.max_clients, c.max_concurrent_requests), (10_000, 10_000));
+    assert_eq!(c.client_dead, Duration::from_secs(600));
     assert_eq!(c.queue_wait, Duration::from_millis(5000));
     assert_eq!(
         (c.outbox_max_bytes, c.buffers_max_bytes),

@@ -17,6 +17,7 @@ const SHELL: &[&str] = &[
     "process",
     "fetcher",
     "helper",
+    "mischief",
 ];
 
 /// Which module names which, outside tests. What is not here is refused, and so is what is here but not used.
@@ -37,7 +38,10 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
-    ("fetcher", &["config", "fetch", "socket", "time"]),
+    (
+        "fetcher",
+        &["config", "fetch", "mischief", "socket", "time"],
+    ),
     (
         "fuzzing",
         &[
@@ -58,6 +62,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "fetch",
             "fetcher",
             "helper",
+            "mischief",
             "process",
             "socket",
             "time",

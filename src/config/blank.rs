@@ -62,6 +62,7 @@ impl Config {
             shared_request_bytes_max: 0,
             request_bytes_max: 0,
             max_clients: 0,
+            client_dead: Duration::ZERO,
             max_concurrent_requests: 0,
             queue_wait: Duration::ZERO,
             outbox_max_bytes: 0,

@@ -241,6 +241,8 @@ pub struct Config {
     pub shared_request_bytes_max: usize,
     pub request_bytes_max: usize,
     pub max_clients: usize,
+    /// How long a client's machine may leave unanswered what it was sent; zero for as long as the kernel likes.
+    pub client_dead: Duration,
     pub max_concurrent_requests: usize,
     pub queue_wait: Duration,
     pub outbox_max_bytes: usize,

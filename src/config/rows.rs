@@ -318,9 +318,9 @@ pub static ROWS: &[Row] = &[
     count(
         "LINKS_MAX",
         "1000",
-        (1, 100_000),
+        (2, 100_000),
         |c, v| c.links_max = v,
-        "Connections to Redis in all, beside the workers'.",
+        "Connections to Redis in all, beside the workers' and those under OWN_LINKS_MAX; a command that finds none is told so.",
     ),
     live(other(
         "UPSTREAM_LOST",
@@ -374,6 +374,14 @@ pub static ROWS: &[Row] = &[
         |c, v| c.max_clients = v,
         "Clients connected at the same time.",
     )),
+    secs(
+        "CLIENT_DEAD_SECS",
+        "600",
+        ZERO,
+        |c, v| c.client_dead = v,
+        "A client is given up whose machine has acknowledged nothing for this long of what it was sent, or was asked \
+         when it was silent; and one that has read nothing of what waits for it. 0: when the system gives up.",
+    ),
     live(count(
         "MAX_CONCURRENT_REQUESTS",
         "10000",

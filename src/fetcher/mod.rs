@@ -22,6 +22,7 @@ mod worker;
 
 use crate::config::{Config, RedisUrl};
 use crate::fetch::{Completion, FetchError, Job};
+use crate::mischief::Mischief;
 use crate::socket;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -70,6 +71,7 @@ struct Settings {
     batch_max: usize,
     /// What the workers' connections are called, before their numbers.
     name: String,
+    mischief: Mischief,
 }
 
 impl Fetcher {
@@ -86,6 +88,7 @@ impl Fetcher {
                 socket::host_name(),
                 std::process::id()
             ),
+            mischief: Mischief::ordered(),
         };
         let completions = Arc::new(Completions {
             list: Mutex::default(),

@@ -587,7 +587,7 @@ fn a_panic_becomes_errors_and_a_fresh_worker() {
     let mut pool = Pool::start(server.port, 3000, 1000);
     assert_eq!(pool.fetch("k"), found("v", -1));
     assert_eq!(
-        pool.fetch_all(&[(0, worker::PANIC_KEY), (0, b"k")])[0],
+        pool.fetch_all(&[(0, Mischief::WORKER_KEY), (0, b"k")])[0],
         Err(FetchError::WorkerLost)
     );
     assert_eq!(pool.fetch("k"), found("v", -1));

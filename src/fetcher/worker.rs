@@ -22,10 +22,6 @@ const RETRY_MS_MIN: u64 = 10;
 /// The longest pause.
 const RETRY_MS_MAX: u64 = 250;
 
-/// A key whose fetch panics, so that tests can lose a worker.
-#[cfg(test)]
-pub(super) const PANIC_KEY: &[u8] = b"\0panic";
-
 pub(super) struct Worker {
     index: usize,
     settings: Settings,
@@ -92,7 +88,7 @@ impl Worker {
                 self.link = Link::Lost;
                 self.lost = 0;
                 self.fail_owed(|| FetchError::WorkerLost);
-                error!(worker = self.index, "a worker panicked, it starts afresh");
+                error!(worker = self.index, "a worker panicked, starting afresh");
             }
             self.completions.deliver(&mut self.done);
         }
@@ -130,11 +126,9 @@ impl Worker {
             let (Link::Up(upstream), Some(newest)) = (&mut self.link, self.owed.back()) else {
                 return;
             };
-            #[cfg(test)]
-            assert!(
-                self.owed.iter().all(|job| job.key != PANIC_KEY),
-                "a test asked for this panic"
-            );
+            for job in &self.owed {
+                self.settings.mischief.on_a_worker(&job.key);
+            }
             attempts_left -= 1;
             // The newest job's deadline bounds the batch: until then somebody may be waiting for an answer.
             let deadline = newest.dispatched + self.settings.timeout;

@@ -4,7 +4,7 @@
 //!
 //! Invariant: a listener whose readiness is not used up stays `ready`; nobody will remind us of what waits in its backlog.
 //! While `paused_until` is set, descriptors or memory have run out and nothing is accepted: the pause ends by time, or
-//! when a descriptor is given back.
+//! when a descriptor is given back. The last descriptors are not for clients: links must be made anew when Redis comes back.
 #![forbid(unsafe_code)]
 
 use super::sockets::Source;
@@ -38,6 +38,8 @@ pub(super) struct Listeners {
     list: Vec<Listener>,
     /// Where the next accept looks first, so that a flood on one port does not keep the others from being served.
     next: usize,
+    /// So many clients may have a descriptor at once.
+    pub(super) clients_room: usize,
     paused_until: Option<Time>,
     /// When the log was last told that descriptors ran out.
     exhausted_said: Option<Time>,
@@ -73,7 +75,10 @@ impl Listeners {
         ];
         let mut inherited = socket::inherited_listeners()
             .map_err(|e| format!("cannot take the sockets of the service manager: {e}"))?;
-        let mut listeners = Listeners::default();
+        let mut listeners = Listeners {
+            clients_room: usize::MAX,
+            ..Listeners::default()
+        };
         for (port, key, number, binds) in ports {
             let Some(number) = number else { continue };
             // What the service manager holds open for this port is used as it is, and nothing else is opened for it.
@@ -200,8 +205,8 @@ impl Listeners {
         }
     }
 
-    /// Takes one connection, from each listener that has some in turn.
-    pub(super) fn accept(&mut self, now: Time) -> Accepted {
+    /// Takes one connection, from each listener that has some in turn, while `clients` are connected.
+    pub(super) fn accept(&mut self, now: Time, clients: usize) -> Accepted {
         if self.paused_until.is_some_and(|until| now < until) {
             return Accepted::Nothing;
         }
@@ -211,6 +216,9 @@ impl Listeners {
             .map(|i| i % count)
             .find(|&i| self.list[i].ready)
         {
+            if clients >= self.clients_room {
+                return self.rest(now, io::Error::from_raw_os_error(libc::EMFILE));
+            }
             let listener = &mut self.list[index];
             let error = match listener.socket.accept() {
                 Ok((stream, peer)) => {
@@ -222,15 +230,7 @@ impl Listeners {
             match socket::classify_accept_error(&error) {
                 AcceptError::Again => listener.ready = false,
                 AcceptError::Retry => {}
-                AcceptError::Exhausted => {
-                    self.paused_until = Some(now + EXHAUSTED_PAUSE);
-                    let silent = |said: Time| now.since(said) < EXHAUSTED_SILENCE;
-                    let say = !self.exhausted_said.is_some_and(silent);
-                    if say {
-                        self.exhausted_said = Some(now);
-                    }
-                    return Accepted::Exhausted(say.then_some(error));
-                }
+                AcceptError::Exhausted => return self.rest(now, error),
                 AcceptError::Fatal => {
                     // It keeps its place, so that the tokens of the others stay right, but says nothing any more.
                     listener.ready = false;
@@ -239,6 +239,17 @@ impl Listeners {
             }
         }
         Accepted::Nothing
+    }
+
+    /// Accepting rests from now on.
+    fn rest(&mut self, now: Time, error: io::Error) -> Accepted {
+        self.paused_until = Some(now + EXHAUSTED_PAUSE);
+        let silent = |said: Time| now.since(said) < EXHAUSTED_SILENCE;
+        let say = !self.exhausted_said.is_some_and(silent);
+        if say {
+            self.exhausted_said = Some(now);
+        }
+        Accepted::Exhausted(say.then_some(error))
     }
 
     /// A descriptor was given back.
@@ -307,7 +318,7 @@ mod tests {
                         other => panic!("{other:?}"),
                     }
                 }
-                match listeners.accept(Time::ZERO) {
+                match listeners.accept(Time::ZERO, 0) {
                     Accepted::Client(got, _, from) => break (got, from),
                     Accepted::Nothing => {}
                     other => panic!("{other:?}"),
@@ -319,7 +330,7 @@ mod tests {
                 listeners.has_work(),
                 "it stays ready until accept says that nothing waits"
             );
-            assert!(matches!(listeners.accept(Time::ZERO), Accepted::Nothing));
+            assert!(matches!(listeners.accept(Time::ZERO, 0), Accepted::Nothing));
             assert!(!listeners.has_work());
         }
     }
@@ -354,6 +365,25 @@ mod tests {
     }
 
     #[test]
+    fn beyond_the_room_for_clients_nobody_is_taken_though_somebody_waits() {
+        let poll = Poll::new().unwrap();
+        let mut listeners = Listeners::bind(&config("127.0.0.1"), poll.registry()).unwrap();
+        listeners.clients_room = 3;
+        let (_, address) = listeners.addresses().next().unwrap();
+        let _waits = std::net::TcpStream::connect(address).unwrap();
+        listeners.note(0);
+        let said = listeners.accept(Time::ZERO, 3);
+        assert!(matches!(said, Accepted::Exhausted(Some(_))), "{said:?}");
+        assert!(!listeners.has_work());
+        listeners.descriptor_freed();
+        let silent = listeners.accept(Time::ZERO, 3);
+        assert!(matches!(silent, Accepted::Exhausted(None)), "{silent:?}");
+        listeners.descriptor_freed();
+        let taken = listeners.accept(Time::ZERO, 2);
+        assert!(matches!(taken, Accepted::Client(..)), "{taken:?}");
+    }
+
+    #[test]
     fn a_pause_ends_by_time_or_by_a_freed_descriptor() {
         let poll = Poll::new().unwrap();
         let mut listeners = Listeners::bind(&config("127.0.0.1"), poll.registry()).unwrap();
@@ -368,7 +398,7 @@ mod tests {
         listeners.descriptor_freed();
         assert!(listeners.has_work());
         listeners.paused_until = Some(until);
-        assert!(matches!(listeners.accept(until), Accepted::Nothing));
+        assert!(matches!(listeners.accept(until, 0), Accepted::Nothing));
         assert_eq!(listeners.next_deadline(), None);
     }
 }

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod connecting;
+mod descriptors;
 mod dialer;
 mod drain;
 mod figures;
@@ -38,6 +39,7 @@ use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::fetcher::Fetcher;
 use crate::helper;
+use crate::mischief::Mischief;
 use crate::process;
 use crate::socket;
 use crate::time::Time;
@@ -98,6 +100,7 @@ pub struct Reactor {
     listeners: Listeners,
     signals: Option<Signals>,
     dialer: Dialer,
+    client_dead: Duration,
     sockets: Sockets,
     ready_links: VecDeque<ConnId>,
     ready_clients: VecDeque<ConnId>,
@@ -116,6 +119,7 @@ pub struct Reactor {
     reloader: Option<reload::Reloader>,
     notify: Notify,
     figures_due: Time,
+    mischief: Mischief,
 }
 
 impl Reactor {
@@ -123,16 +127,19 @@ impl Reactor {
     ///
     /// # Errors
     /// One line for the operator: a port that is taken, a limit of the system that was hit.
-    pub fn new(config: Config, helper: helper::Handle) -> Result<Reactor, String> {
+    pub fn new(mut config: Config, helper: helper::Handle) -> Result<Reactor, String> {
+        let clients_room = descriptors::share_out(&mut config);
         let poll = Poll::new().map_err(|e| format!("cannot make a poll: {e}"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token())
             .map_err(|e| format!("cannot make a waker: {e}"))?;
         let waker = Arc::new(waker);
-        let listeners = Listeners::bind(&config, poll.registry())?;
+        let mut listeners = Listeners::bind(&config, poll.registry())?;
+        listeners.clients_room = clients_room;
         let fetcher = Fetcher::start(&config, waker.clone())
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         let dialer = Dialer::new(&config, waker.clone(), helper.clone());
         let (now, drain, drain_accept) = (socket::now(), config.drain, config.drain_accept);
+        let client_dead = config.client_dead;
         let mut wall = WallClock::new(now);
         let origin = Origin {
             seed: socket::random_seed(),
@@ -153,7 +160,9 @@ impl Reactor {
             notify: Notify::from_environment(now),
             figures_due: now,
             dialer,
+            client_dead,
             sockets: Sockets::default(),
+            mischief: Mischief::ordered(),
             ready_links: VecDeque::new(),
             ready_clients: VecDeque::new(),
             flush: VecDeque::new(),
@@ -500,7 +509,7 @@ impl Reactor {
 
     fn accept(&mut self) {
         for _ in 0..ACCEPTS_MAX {
-            match self.listeners.accept(self.now) {
+            match self.listeners.accept(self.now, self.engine.client_count()) {
                 Accepted::Client(port, stream, peer) => self.open(port, stream, peer),
                 Accepted::Nothing => break,
                 Accepted::Exhausted(e) => {
@@ -524,16 +533,13 @@ impl Reactor {
         if let Ok(local) = stream.local_addr() {
             self.engine.accepted_on(id, local);
         }
-        let keepalive = match port {
-            // HTTP has an idle time-out of its own.
-            Port::Http | Port::Admin => None,
-            Port::Resp => Some(socket::KEEPALIVE_CLIENT),
-        };
+        // HTTP has an idle time-out of its own.
+        let keepalive = port == Port::Resp;
         let token = Source::Socket(id.place).token();
         match Transport::register(stream, self.poll.registry(), token) {
             Ok(transport) => {
                 // Refused only for a peer that is gone already, and then the first read says so.
-                let _ = transport.set_client_options(keepalive);
+                let _ = transport.set_client_options(keepalive, self.client_dead);
                 self.sockets
                     .insert(id.place, Socket::new(id.generation, Stage::Open(transport)));
             }
@@ -547,6 +553,7 @@ impl Reactor {
         while !self.jobs.is_empty() {
             let mut jobs = std::mem::take(&mut self.jobs);
             for job in jobs.drain(..) {
+                self.mischief.on_the_loop(&job.key);
                 if let Err(job) = self.fetcher.submit(job) {
                     self.engine.complete(Completion {
                         id: job.id,

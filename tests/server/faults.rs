@@ -79,7 +79,7 @@ fn a_redis_that_is_loading_answers_errors_and_never_absence() {
 }
 
 #[test]
-fn bytes_that_stall_on_their_way_to_redis_are_errors_in_time_and_recovery_needs_nobody() {
+fn bytes_that_stall_one_way_are_errors_in_time_and_recovery_needs_nobody() {
     let redis = RedisServer::start();
     let relay = Relay::to(redis.port());
     let proxy = Proxy::through(&relay)
@@ -88,19 +88,24 @@ fn bytes_that_stall_on_their_way_to_redis_are_errors_in_time_and_recovery_needs_
         .lost_is_an_error()
         .start();
     redis.call(&["SET", "hot", "h"]);
-    let (mut client, mut http) = (proxy.resp(), proxy.http());
-    assert_eq!(client.line("GET hot"), Reply::bulk("h"));
-    assert_eq!(client.line("INCR n"), Reply::Int(1));
-    relay.pause(Way::Up);
-    assert!(client.line("GET cold").is_own_error());
-    assert!(client.line("INCR n").is_own_error());
-    assert!(matches!(http.get("cold").status, 503 | 504));
-    relay.resume(Way::Up);
-    eventually("it has recovered", PATIENCE, || {
-        client.line("GET cold") == Reply::NullBulk
-            && matches!(client.line("INCR n"), Reply::Int(_))
-            && http.get("cold").status == 404
-    });
+    for way in [Way::Up, Way::Down] {
+        let (mut client, mut http) = (proxy.resp(), proxy.http());
+        eventually("all is well", PATIENCE, || {
+            client.line("GET hot") == Reply::bulk("h")
+                && matches!(client.line("INCR n"), Reply::Int(_))
+        });
+        relay.pause(way);
+        let cold = format!("GET cold{way:?}");
+        assert!(client.line(&cold).is_own_error(), "{way:?}");
+        assert!(client.line("INCR n").is_own_error(), "{way:?}");
+        assert!(matches!(http.get("cold").status, 503 | 504), "{way:?}");
+        relay.resume(way);
+        eventually("it has recovered", PATIENCE, || {
+            client.line(&cold) == Reply::NullBulk
+                && matches!(client.line("INCR n"), Reply::Int(_))
+                && http.get("cold").status == 404
+        });
+    }
 }
 
 #[test]
@@ -135,20 +140,69 @@ fn a_proxy_that_slept_gives_no_hit_of_before() {
 }
 
 #[test]
+fn a_password_that_redis_changes_keeps_new_connections_out_until_it_is_the_old_one_again() {
+    const OLD: &str = "old+secret";
+    let redis = RedisServer::start();
+    let mut direct = redis.client();
+    assert_eq!(
+        direct.call(&["CONFIG", "SET", "requirepass", OLD]),
+        Reply::ok()
+    );
+    let url = format!("redis://:{OLD}@127.0.0.1:{}/0", redis.port());
+    let proxy = Proxy::to(&redis)
+        .env("REDIS_URL", url)
+        .env("CLIENT_AUTH", "none")
+        .lost_is_an_error()
+        .tracking()
+        .start_tracking();
+    let (mut client, mut http) = (proxy.resp(), proxy.http());
+    assert_eq!(client.line("SET k v"), Reply::ok());
+    for _ in 0..2 {
+        eventually("it is kept", PATIENCE, || http.get("k").is_hit());
+        assert_eq!(
+            direct.call(&["CONFIG", "SET", "requirepass", "new"]),
+            Reply::ok()
+        );
+        // Who is in stays in.
+        assert!(matches!(client.line("INCR n"), Reply::Int(_)));
+        direct.call(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        proxy.await_redis("away");
+        assert!(client.line("GET k").is_own_error());
+        assert!(client.line("SET k w").is_own_error());
+        assert_eq!(http.get("k").status, 503);
+        let said = proxy.stderr();
+        assert!(said.contains("WRONGPASS"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+        assert_eq!(
+            direct.call(&["CONFIG", "SET", "requirepass", OLD]),
+            Reply::ok()
+        );
+        proxy.await_coherence("tracking");
+        eventually("all works again", PATIENCE, || {
+            client.line("SET k v") == Reply::ok() && client.line("GET k") == Reply::bulk("v")
+        });
+    }
+}
+
+#[test]
 fn a_log_that_cannot_be_written_stops_nobody() {
     let redis = RedisServer::start();
-    // A full disk, and a reader that does not read.
+    // A full disk, a reader that does not read, and the same of standard error.
     let prefixes = [
-        ("/dev/full", "true"),
-        ("fifo", "mkfifo fifo && exec 7<>fifo"),
+        (Some("/dev/full"), "true"),
+        (Some("fifo"), "mkfifo fifo && exec 7<>fifo"),
+        (None, "exec 2>/dev/full"),
+        (None, "mkfifo fifo && exec 7<>fifo && exec 2>fifo"),
     ];
     for (file, shell) in prefixes {
-        let mut proxy = Proxy::to(&redis)
-            .env("LOG_FILE", file)
+        let proxy = Proxy::to(&redis)
             .env("LOG_LEVEL", "debug")
-            .env("LOG_BURST", 1_000_000)
-            .after_shell(shell)
-            .start();
+            .env("LOG_BURST", 1_000_000);
+        let proxy = match file {
+            Some(file) => proxy.env("LOG_FILE", file),
+            None => proxy,
+        };
+        let mut proxy = proxy.after_shell(shell).start();
         let mut client = proxy.resp();
         assert_eq!(client.line("SET k v"), Reply::ok());
         // Each of these is a line: more than a pipe takes.
@@ -291,4 +345,51 @@ fn replies_owed_above_their_limit_hold_the_next_commands_and_lose_none() {
     for n in 2..=101 {
         assert_eq!(client.reply(), Reply::Int(n));
     }
+}
+
+#[test]
+fn a_worker_that_panics_fails_its_fetches_and_goes_on_afresh() {
+    let redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis)
+        .env("REDIS_WORKERS", 1)
+        .env("MISCHIEF_WORKER_KEY", "panic")
+        .start();
+    redis.call(&["MSET", "k", "v", "panic", "never seen"]);
+    let (mut client, mut http) = (proxy.resp(), proxy.http());
+    for round in 1..=3 {
+        client.send(&[encode(&["GET", "panic"]), encode(&["ECHO", "x"])].concat());
+        let reply = client.reply();
+        assert!(reply.is_own_error(), "{reply:?}");
+        assert_eq!(client.reply(), Reply::bulk("x"));
+        assert_eq!(http.get("panic").status, 503);
+        assert_eq!(client.line("GET k"), Reply::bulk("v"));
+        assert_eq!(client.line(&format!("GET cold{round}")), Reply::NullBulk);
+    }
+    assert_eq!(proxy.counter(info::IN_FLIGHT), 0);
+    drop((client, http));
+    proxy.signal("TERM");
+    assert_eq!(proxy.wait_for_end().code(), Some(0));
+    let said = proxy.stderr();
+    let times = said.matches("starting afresh").count();
+    assert!((3..=6).contains(&times), "{said}");
+}
+
+#[test]
+fn a_panic_of_the_loop_ends_the_process_with_a_message_and_code_101() {
+    let redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis)
+        .env("MISCHIEF_LOOP_KEY", "panic")
+        .env("LOG_FILE", "log")
+        .start();
+    let mut client = proxy.resp();
+    assert_eq!(client.line("SET k v"), Reply::ok());
+    client.send(&encode(&["GET", "panic"]));
+    assert_eq!(proxy.wait_for_end().code(), Some(101));
+    for said in [proxy.stderr(), proxy.read_file("log")] {
+        assert!(
+            said.contains("a test has ordered this panic of the loop"),
+            "{said}"
+        );
+    }
+    assert!(client.bytes_until_closed().is_empty());
 }

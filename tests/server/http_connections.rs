@@ -129,6 +129,46 @@ fn a_refusal_is_read_although_much_more_was_sent() {
 }
 
 #[test]
+fn heads_up_to_their_limits_are_answered_and_longer_ones_refused_and_closed() {
+    let (proxy, _redis) = start_with(|proxy| proxy);
+    let mut well = proxy.http();
+    // The line without its end; all fields with the empty line behind them, `Host: h` among them; how many there are.
+    let ask = |line_bytes: usize, fields_bytes: usize, fields: usize| {
+        let frame = "GET /get?key=k&=x HTTP/1.1".len();
+        let line = format!(
+            "GET /get?key=k&{}=x HTTP/1.1\r\n",
+            "x".repeat(line_bytes - frame)
+        );
+        let mut head = "Host: h\r\n".to_owned();
+        for n in 2..fields {
+            head.push_str(&format!("A{n}: b\r\n"));
+        }
+        let frame = head.len() + "Z: \r\n\r\n".len();
+        head.push_str(&format!("Z: {}\r\n\r\n", "z".repeat(fields_bytes - frame)));
+        (line + &head).into_bytes()
+    };
+    const LINE: usize = 32 * 1024;
+    const FIELDS: usize = 16 * 1024;
+    for (bytes, status) in [
+        (ask(LINE, FIELDS, 100), 200),
+        (ask(LINE + 1, 100, 2), 414),
+        (ask(100, FIELDS + 1, 2), 431),
+        (ask(100, 2000, 101), 431),
+    ] {
+        let mut http = proxy.http();
+        http.send(&bytes);
+        let response = http.response();
+        assert_eq!(response.status, status, "{}", crate::support::show(&bytes));
+        if status == 200 {
+            assert_eq!(response.body, b"v");
+        } else {
+            assert!(http.bytes_until_closed().is_empty());
+        }
+        assert_eq!(well.get("k").body, b"v", "others notice nothing");
+    }
+}
+
+#[test]
 fn a_client_that_expects_it_is_told_to_continue() {
     let (proxy, _redis) = start_with(|proxy| proxy);
     let mut http = proxy.http();

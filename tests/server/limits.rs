@@ -47,6 +47,52 @@ fn out_of_descriptors_it_serves_who_is_there_without_spinning_and_accepts_again_
 }
 
 #[test]
+fn clients_never_take_the_descriptors_that_links_need_when_redis_comes_back() {
+    let mut redis = RedisServer::start();
+    let proxy = Proxy::to(&redis)
+        .after_shell("ulimit -n 64")
+        .tracking()
+        .lost_is_an_error()
+        .start_tracking();
+    let mut early = proxy.resp();
+    assert_eq!(early.line("SET k v"), Reply::ok());
+    assert_eq!(early.line("GET k"), Reply::bulk("v"));
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, proxy.resp_port));
+    let crowd: Vec<_> = (0..200)
+        .filter_map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok())
+        .collect();
+    assert!(crowd.len() > 64, "only {} connected", crowd.len());
+    eventually("no more are taken", PATIENCE, || {
+        proxy.stderr().contains("cannot accept")
+    });
+    for round in 1..=3 {
+        // All connections to Redis go, the worker's too, and are wanted again while every client stays.
+        redis.kill();
+        eventually("it is missed", PATIENCE, || {
+            early.line("GET k").is_own_error() && early.line("SET k v").is_own_error()
+        });
+        let (ticks, since) = (proxy.cpu_ticks(), Instant::now());
+        thread::sleep(Duration::from_millis(500));
+        let used_ms = (proxy.cpu_ticks() - ticks) * 10;
+        assert!(
+            u128::from(used_ms) * 2 < since.elapsed().as_millis(),
+            "{used_ms} ms of processor time while nothing can be done"
+        );
+        redis.boot();
+        let value = round.to_string();
+        eventually("it is found", PATIENCE, || {
+            early.call(&["SET", "k", &value]) == Reply::ok()
+                && early.line("GET k") == Reply::bulk(&value)
+        });
+        eventually("a transaction finds a connection too", PATIENCE, || {
+            early.line("MULTI") == Reply::ok()
+        });
+        assert_eq!(early.line("DISCARD"), Reply::ok());
+    }
+    drop(crowd);
+}
+
+#[test]
 fn one_client_too_many_is_told_so_and_a_place_that_is_left_is_given_again() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(&redis).env("MAX_CLIENTS", 4).start();
@@ -68,18 +114,24 @@ fn one_client_too_many_is_told_so_and_a_place_that_is_left_is_given_again() {
             said.starts_with("-ERR ") && said.ends_with("\r\n"),
             "{said}"
         );
-        let refused = proxy.http().bytes_until_closed();
-        assert!(
-            refused.starts_with(b"HTTP/1.1 503 "),
-            "{}",
-            String::from_utf8_lossy(&refused)
-        );
+        assert!(said.contains("max number of clients reached"), "{said}");
+        let mut refused = proxy.http();
+        let answer = refused.response();
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.header("retry-after").is_some(), "{answer:?}");
+        assert!(refused.bytes_until_closed().is_empty());
+        // Who is there already notices nothing.
+        assert!(clients.iter_mut().all(served));
         true
     });
     eventually("places are free again", PATIENCE, || {
         let mut late = proxy.resp();
         late.try_send(&encode_line("PING")).is_ok()
             && late.try_reply() == Ok(Reply::Simple("PONG".to_string()))
+    });
+    assert!(proxy.counter("nearcache_clients_refused") >= 2);
+    eventually("one of HTTP is served too", PATIENCE, || {
+        proxy.http().get("k").status == 404
     });
 }
 

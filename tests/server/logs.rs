@@ -192,10 +192,9 @@ fn the_access_log_can_have_a_file_of_its_own_and_a_sample_is_a_sample() {
     for n in 0..2000 {
         assert_eq!(client.call(&["SET", "k", &n.to_string()]), Reply::ok());
     }
-    let file = proxy.file("access.log");
     proxy.stop();
     assert_eq!(proxy.stderr(), "");
-    let lines = std::fs::read_to_string(file).expect("the access log is there");
+    let lines = proxy.read_file("access.log");
     assert_json(&lines);
     // 100 are expected; gaps are drawn from 1 to 39, so that 51 is the least there can be.
     let count = lines.lines().count();

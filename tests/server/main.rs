@@ -22,9 +22,10 @@
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`reload`]: another configuration while running
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
-//! - [`abuse`]: clients that mean no good; [`faults`]: a Redis, a network, a system in trouble; [`soak`]: all at once
+//! - [`abuse`]: clients that mean no good; [`half_open`]: clients that vanish
+//! - [`faults`]: a Redis, a network, a system in trouble; [`lies`]: clocks and names that are wrong; [`soak`]: all at once
 //! - [`large`], [`uploads`]: values of hundreds of megabytes, down and up, in bounded memory
-//! - [`outages`], [`shutdown`], [`limits`], [`buffers`]: what happens when something goes wrong or runs out
+//! - [`outages`], [`shutdown`], [`limits`], [`upstream_limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -53,6 +54,7 @@ mod differential;
 mod doors;
 mod expiry;
 mod faults;
+mod half_open;
 mod handshakes;
 mod hits;
 mod http;
@@ -60,6 +62,7 @@ mod http_connections;
 mod http_tools;
 mod kept;
 mod large;
+mod lies;
 mod limits;
 mod logs;
 mod nearcache_command;
@@ -81,4 +84,5 @@ mod soak;
 mod together;
 mod tools;
 mod uploads;
+mod upstream_limits;
 mod walkthrough;

@@ -81,6 +81,7 @@ pub struct ProxyBuilder {
     shell_prefix: Option<String>,
     password: Option<&'static str>,
     config_file: Option<String>,
+    files: Vec<(&'static str, String)>,
 }
 
 /// A running proxy. Dropping it sends SIGTERM and demands a clean end.
@@ -109,6 +110,12 @@ impl ProxyBuilder {
     /// It is started with `--config` and a file of these lines.
     pub fn config_file(mut self, lines: &str) -> ProxyBuilder {
         self.config_file = Some(lines.to_owned());
+        self
+    }
+
+    /// This file is in the directory it runs in.
+    pub fn file(mut self, name: &'static str, text: &str) -> ProxyBuilder {
+        self.files.push((name, text.to_owned()));
         self
     }
 
@@ -209,6 +216,9 @@ impl ProxyBuilder {
         let http_port = self.http_port.unwrap_or_else(free_port);
         let resp_port = self.resp_port.unwrap_or_else(free_port);
         let admin_port = self.admin_port.unwrap_or_else(free_port);
+        for (name, text) in &self.files {
+            fs::write(directory.path().join(name), text).expect("our own directory can be written");
+        }
         let binary = env!("CARGO_BIN_EXE_nearcache");
         let mut command = match &self.shell_prefix {
             None => Command::new(binary),
@@ -354,6 +364,7 @@ impl Proxy {
             shell_prefix: None,
             password: None,
             config_file: None,
+            files: Vec::new(),
         }
     }
 
@@ -478,11 +489,6 @@ impl Proxy {
             .unwrap_or_default()
     }
 
-    /// A file in the directory that it works in.
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
     fn stderr_path(&self) -> PathBuf {
         self.directory.path().join("stderr")
     }
@@ -495,6 +501,19 @@ impl Proxy {
             None => fs::remove_file(path),
         }
         .expect("our own directory can be written");
+    }
+
+    /// Puts a file into the directory it runs in, or another one in its place; whoever reads it reads all of either.
+    pub fn put_file(&self, name: &str, text: &str) {
+        let path = self.directory.path().join(name);
+        let fresh = path.with_extension("fresh");
+        fs::write(&fresh, text).expect("our own directory can be written");
+        fs::rename(fresh, path).expect("our own directory can be written");
+    }
+
+    /// What a file in the directory it runs in holds.
+    pub fn read_file(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(name)).expect("it has written it")
     }
 
     /// Sends it a signal.

@@ -36,7 +36,7 @@ pub type Connection = u64;
 
 /// A listening relay; dropping it cuts everything.
 pub struct Relay {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -91,12 +91,22 @@ impl Relay {
     /// Relays to this loopback port, whether or not anybody listens there yet.
     pub fn to(port: u16) -> Relay {
         // Not a port of the kernel's choice: see `ports`.
-        let (listener, own_port) = loop {
-            let candidate = free_port();
-            if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, candidate)) {
-                break (listener, candidate);
+        loop {
+            let candidate = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            if let Ok(listener) = TcpListener::bind(candidate) {
+                return Relay::behind(listener, candidate, port);
             }
-        };
+        }
+    }
+
+    /// The same on another address of this machine, and a port that is free there.
+    pub fn at(ip: [u8; 4], own_port: u16, port: u16) -> Relay {
+        let address = SocketAddr::from((ip, own_port));
+        let listener = TcpListener::bind(address).expect("it is free on this address");
+        Relay::behind(listener, address, port)
+    }
+
+    fn behind(listener: TcpListener, address: SocketAddr, port: u16) -> Relay {
         let state = State {
             target: port,
             ..State::default()
@@ -107,15 +117,12 @@ impl Relay {
         });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accept(&listener, &accepting));
-        Relay {
-            port: own_port,
-            shared,
-        }
+        Relay { address, shared }
     }
 
     /// Where it listens.
     pub fn port(&self) -> u16 {
-        self.port
+        self.address.port()
     }
 
     /// From now on nothing passes this way, on any connection, new ones included; the sender is held back in the end.
@@ -289,7 +296,7 @@ impl Drop for Relay {
         self.shared.lock().mode = Mode::Over;
         self.cut_all();
         // Wakes the accepting thread, which sees the mode and ends.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        let _ = TcpStream::connect(self.address);
     }
 }
 

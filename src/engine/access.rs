@@ -259,11 +259,9 @@ impl Engine {
     #[cold]
     pub(super) fn access_left(&mut self, client: ConnId) {
         let all = std::mem::take(&mut self.access.waiting);
-        let (left, stay) = all
-            .into_iter()
-            .partition(|waiting| waiting.client == client);
+        let is_its = |waiting: &Waiting| waiting.client == client;
+        let (left, stay): (Vec<Waiting>, Vec<Waiting>) = all.into_iter().partition(is_its);
         self.access.waiting = stay;
-        let left: Vec<Waiting> = left;
         for Waiting { mut line, .. } in left {
             line.status = "gone";
             line.say(Some(self.now.since(line.began).as_micros() as u64));

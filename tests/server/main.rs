@@ -20,7 +20,7 @@
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
 //! - [`coherence_verify`]: what is counted of it, checked hits among that; [`coherence_upkeep`]: TOUCH, warming
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
-//! - [`reload`]: another configuration while running
+//! - [`reload`]: another configuration while running; [`logs`]: what is logged, and in which form
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`abuse`]: clients that mean no good; [`half_open`]: clients that vanish
 //! - [`faults`]: a Redis, a network, a system in trouble; [`lies`]: clocks and names that are wrong; [`soak`]: all at once

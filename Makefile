@@ -2,13 +2,14 @@
 # Settings come from env.local and, above it, from the environment: FLASK_RUN_PORT=7000 make restart
 
 .DEFAULT_GOAL := help
-.PHONY: help build restart restart_fg restart_resp stop status test check clients icount bench micro abuse soak asan sim fuzz tables dist clean
+.PHONY: help build restart restart_fg restart_resp stop status test check clients suites icount bench micro tls abuse soak asan sim fuzz tables dist clean
 
 # SECONDS means something else to bash, so neither is exported; recipes pass them as arguments.
 TARGET ?=
 SECONDS ?= 60
 SOAK = $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),3600)
 SEED ?=
+ONLY ?=
 unexport TARGET SECONDS SEED
 
 help: ## print this
@@ -42,6 +43,9 @@ check: ## the fast part of it: format, lints, docs, house rules
 clients: ## real client libraries: the same with Redis itself and through the proxy
 	@bash deploy/test.sh clients
 
+suites: ## Redis's and redis-py's own suites, directly and through the proxy (ONLY=unit/multi); fetches them
+	@bash deploy/suites.sh $(ONLY)
+
 icount: ## instructions and system calls per hit beside those committed (UPDATE=1 commits anew)
 	@bash deploy/test.sh icount
 
@@ -50,6 +54,9 @@ bench: ## throughput and CPU beside redis-server and what else is installed (PRO
 
 micro: ## nanoseconds and longest pauses of parsers, cache and wheel by themselves (ONLY=cache)
 	@bash deploy/test.sh micro
+
+tls: ## what TLS costs: hits over it beside hits without, handshakes (ROUNDS, SECONDS_EACH, CONNECTIONS, VALUE)
+	@bash deploy/test.sh tls
 
 abuse: ## what abusive clients cost others: memory before, at and after, a well-behaved client's p99
 	@bash deploy/test.sh abuse

@@ -6,6 +6,7 @@
 #   deploy/test.sh icount     instructions and system calls per hit
 #   deploy/test.sh bench      throughput and CPU beside other servers
 #   deploy/test.sh micro      what the parts cost by themselves
+#   deploy/test.sh tls        what TLS costs beside doing without
 #   deploy/test.sh abuse      what abusive clients cost others
 #   deploy/test.sh soak [SECONDS]  everything at once under faults, with a checker
 #   deploy/test.sh asan       the tests under AddressSanitizer and LeakSanitizer
@@ -131,6 +132,12 @@ deployment() {
         sed 's|/usr/local/bin/nearcache|/bin/true|' deploy/systemd/nearcache.service >target/systemd/nearcache.service
         cp deploy/systemd/nearcache.socket target/systemd/
         systemd-analyze verify target/systemd/nearcache.service target/systemd/nearcache.socket
+        # 1.5 of 10 today: what is left open is the network, and /proc for the memory limit.
+        if systemd-analyze security --help 2>&1 | grep -q -- --threshold; then
+            systemd-analyze security --offline=true --threshold=20 target/systemd/nearcache.service >target/systemd/security.txt 2>&1 ||
+                { cat target/systemd/security.txt; die "the systemd unit lets through more than it should (above)"; }
+            tail -n 1 target/systemd/security.txt
+        fi
     else
         say "!! SKIPPED: the systemd units were not verified, systemd-analyze is not installed"
     fi
@@ -142,6 +149,16 @@ deployment() {
     fi
     have chromium || have chromium-browser || have google-chrome || NOT_TESTED="$NOT_TESTED  !! not tested: the dashboard in a browser: no Chromium (apt-get install chromium)
 "
+}
+
+# supply: licences, sources and doubles of every crate, on all platforms, where cargo-deny is installed. It is not installed
+# here: building it takes longer than all of the tests. tests/dependencies.rs has looked at this platform's in any case.
+supply() {
+    if cargo deny --version >/dev/null 2>&1; then
+        cargo deny --offline --locked check licenses sources bans
+    else
+        say "!! SKIPPED: cargo-deny is not installed (cargo install cargo-deny --locked); tests/dependencies.rs has checked this platform"
+    fi
 }
 
 # compose: whether the classic docker-compose takes our file with our env file. It needs no engine for that.
@@ -167,10 +184,21 @@ icount() { cargo bench --locked --bench icount; }
 bench() { cargo bench --locked --bench compare; }
 micro() { cargo bench --locked --bench micro; }
 
+tls() { cargo bench --locked --bench tls; }
+
 abuse() { cargo bench --locked --bench abuse; }
 
 # soak [SECONDS]: the test that runs for seconds in `cargo test`, for longer.
 soak() { SOAK_SECONDS=${1:-120} cargo test --locked --test server soak:: -- --nocapture; }
+
+# largest: 512 MB up and down, where there is the memory for it; the test says aloud where there is not.
+largest() {
+    cargo test --locked --test server large::the_largest -- --ignored --nocapture 2>&1 | tee target/largest.log
+    if grep -q '^!! SKIPPED' target/largest.log; then
+        NOT_TESTED="$NOT_TESTED  !! not tested: $(sed -n 's/^!! SKIPPED: //p' target/largest.log)
+"
+    fi
+}
 
 # asan: what our own crate and its dependencies do, with a nightly compiler; the standard library is taken as it is. The
 # binary that the end-to-end tests start is instrumented too. Abuse is left out: a sanitizer's memory is not ours.
@@ -199,9 +227,11 @@ all)
     check
     stage tests cargo test --locked
     clients
+    stage 'the largest value' largest
     stage 'soak for 120 s' soak 120
     stage compose compose
     stage deployment deployment
+    stage 'supply chain' supply
     stage fuzzing fuzz_all
     stage 'cost of a hit' icount
     say "== all stages passed in $SECONDS s:"
@@ -218,6 +248,7 @@ clients)
 icount) icount ;;
 bench) bench ;;
 micro) micro ;;
+tls) tls ;;
 abuse) abuse ;;
 soak) soak "${2:-3600}" ;;
 asan) asan ;;

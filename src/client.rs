@@ -50,6 +50,8 @@ pub enum CloseReason {
     LinksExhausted,
     /// It held most of what all clients may hold together (`BUFFERS_MAX_BYTES`).
     BuffersFull,
+    /// It came by a port for TLS and there was none with it.
+    HandshakeFailed,
 }
 
 impl CloseReason {
@@ -69,6 +71,7 @@ impl CloseReason {
             CloseReason::Killed => "killed",
             CloseReason::LinksExhausted => "links_exhausted",
             CloseReason::BuffersFull => "buffers_full",
+            CloseReason::HandshakeFailed => "handshake_failed",
         }
     }
 }
@@ -181,21 +184,24 @@ pub struct Extras {
     pub penalty: Option<u32>,
 }
 
-/// An address, in half the room where it is one of IPv4.
+/// Where a client comes from, in half the room where it is one of IPv4.
 #[derive(Debug, Clone)]
 pub enum Peer {
     /// Of IPv4.
     V4(SocketAddrV4),
     /// Of IPv6.
     V6(Box<SocketAddrV6>),
+    /// It came by a Unix socket, and has none.
+    Unix,
 }
 
 impl Peer {
-    /// The address.
-    pub fn addr(&self) -> SocketAddr {
+    /// The address, if it has one.
+    pub fn addr(&self) -> Option<SocketAddr> {
         match self {
-            Peer::V4(addr) => SocketAddr::V4(*addr),
-            Peer::V6(addr) => SocketAddr::V6(**addr),
+            Peer::V4(addr) => Some(SocketAddr::V4(*addr)),
+            Peer::V6(addr) => Some(SocketAddr::V6(**addr)),
+            Peer::Unix => None,
         }
     }
 }
@@ -298,6 +304,8 @@ pub struct Client {
     pub last: Place,
     /// What few clients have.
     pub extras: Option<Box<Extras>>,
+    /// Whether it came by a port for TLS.
+    pub is_tls: bool,
     /// Whether the peer's FIN was seen.
     pub peer_closed: bool,
     /// Whether `Flush` was said and not yet answered.
@@ -316,19 +324,12 @@ pub struct Client {
 
 impl Client {
     /// A client that has just been accepted.
-    pub fn new(
-        id: ConnId,
-        number: u64,
-        port: Port,
-        peer: SocketAddr,
-        db: u32,
-        now: Time,
-    ) -> Client {
+    pub fn new(id: ConnId, number: u64, port: Port, peer: Peer, db: u32, now: Time) -> Client {
         Client {
             id,
             number,
             port,
-            peer: peer.into(),
+            peer,
             state: State::Open,
             hold: Hold::None,
             admitted: false,
@@ -339,7 +340,7 @@ impl Client {
             db,
             inbox: Buffer::default(),
             framing: match port {
-                Port::Http | Port::Admin => Framing::Http(Box::default()),
+                Port::Http | Port::Admin | Port::Probe => Framing::Http(Box::default()),
                 Port::Resp => Framing::Resp(None),
             },
             outbox: Outbox::default(),
@@ -354,6 +355,7 @@ impl Client {
             mute: Mute::Off,
             last: Place::UNKNOWN,
             extras: None,
+            is_tls: false,
             peer_closed: false,
             flush_listed: false,
             ready_listed: false,
@@ -501,6 +503,13 @@ impl Client {
     /// Whether the reply in slot `number` is kept from the client.
     pub fn is_slot_muted(&self, number: u64) -> bool {
         self.slot(number).is_some_and(|slot| slot.muted)
+    }
+
+    /// What comes for slot `number` is no reply, which CLIENT REPLY would keep from the client.
+    pub fn unmute_slot(&mut self, number: u64) {
+        if let Some(slot) = self.place(number).and_then(|at| self.owed.get_mut(at)) {
+            slot.muted = false;
+        }
     }
 
     /// Whether the slot `number` is still owed.

@@ -31,13 +31,13 @@
 //!
 //! # In reading order
 //!
-//! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`],
-//! [`socket`] and [`process`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`], [`mischief`] (failures that
-//! tests order).
+//! Shell, which may call the kernel, block and read the clock: [`reactor`] (one turn of the loop), [`transport`], [`tls`],
+//! [`socket`] and [`process`] (the only `unsafe`), [`fetcher`] (the workers), [`helper`], [`survey`] (`nearcache
+//! check-upstream`), [`mischief`] (failures that tests order).
 //!
 //! Core: [`engine`] (the decisions), [`client`], [`link`], [`session`] (what one of them is in the middle of), [`tracking`] (the invalidation link), [`fetch`] (misses in
 //! flight), [`command`] (the vocabulary), [`protocol`] (RESP and HTTP), [`cache`], [`wheel`], [`buffer`] and [`outbox`]
-//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`secret`], [`time`], [`config`], [`stats`], [`insight`] (what an operator wants to know), [`log`](mod@log) (how an event becomes a line). [`fuzzing`] holds the bodies of the fuzz targets.
+//! (bytes in and out), [`prefix`] (what may be kept), [`hash`], [`secret`], [`keyname`] (what a key is called in the log), [`time`], [`config`], [`stats`], [`insight`] (what an operator wants to know), [`log`](mod@log) (how an event becomes a line). [`fuzzing`] holds the bodies of the fuzz targets.
 #![deny(missing_docs)]
 #![deny(unsafe_op_in_unsafe_fn)]
 
@@ -53,6 +53,7 @@ pub mod fuzzing;
 pub mod hash;
 pub mod helper;
 pub mod insight;
+pub mod keyname;
 pub mod link;
 pub mod log;
 pub mod mischief;
@@ -65,7 +66,9 @@ pub mod secret;
 pub mod session;
 pub mod socket;
 pub mod stats;
+pub mod survey;
 pub mod time;
+pub mod tls;
 pub mod tracking;
 pub mod transport;
 pub mod wheel;

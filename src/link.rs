@@ -12,6 +12,7 @@ use crate::protocol::resp::write::Version;
 use crate::session::{Deed, Session};
 use crate::time::Time;
 use std::collections::VecDeque;
+use std::io::IoSlice;
 
 /// What a link is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -128,6 +129,13 @@ pub struct Owed {
     pub unit: Option<Unit>,
 }
 
+impl Owed {
+    /// Whether it may take long without anything being wrong, and Redis answers nobody else meanwhile.
+    pub fn is_script(&self) -> bool {
+        self.poison == Poison::Barrier
+    }
+}
+
 /// How far the replies to a transaction in one piece have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Unit {
@@ -239,6 +247,11 @@ pub struct Link {
     pub outbox: Outbox,
     /// Bytes sent since it was connected.
     pub sent_bytes: u64,
+    /// Until the handshake is answered no more is sent than so many bytes in all, since what follows would do harm if the
+    /// handshake failed: in another database.
+    pub gate: Option<u64>,
+    /// Scripts and their like among what is owed: nobody knows how long they take.
+    pub scripts: u32,
     /// Replies awaited.
     pub owed: VecDeque<Owed>,
     /// The key hashes of what is owed.
@@ -295,6 +308,8 @@ impl Link {
             state: State::Connecting,
             outbox: Outbox::default(),
             sent_bytes: 0,
+            gate: None,
+            scripts: 0,
             owed: VecDeque::new(),
             touched: VecDeque::new(),
             own: match role {
@@ -316,9 +331,34 @@ impl Link {
         }
     }
 
+    /// Fills `slices` with what may be sent now, front first, and returns how many were filled.
+    pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let Some(gate) = self.gate else {
+            return self.outbox.slices(slices);
+        };
+        let most = usize::try_from(gate.saturating_sub(self.sent_bytes)).unwrap_or(usize::MAX);
+        let front = self.outbox.front(most);
+        match slices.first_mut() {
+            Some(slice) if !front.is_empty() => {
+                *slice = IoSlice::new(front);
+                1
+            }
+            _ => 0,
+        }
+    }
+
+    /// Whether anything may be sent now.
+    pub fn has_to_send(&self) -> bool {
+        !self.outbox.is_empty() && self.gate.is_none_or(|gate| self.sent_bytes < gate)
+    }
+
     /// Panics where an invariant does not hold.
     pub fn check(&self) {
         self.outbox.check();
+        let scripts = self.owed.iter().filter(|owed| owed.is_script());
+        if self.own.is_none() {
+            assert_eq!(scripts.count(), self.scripts as usize, "scripts owed");
+        }
         let hashes: usize = self
             .owed
             .iter()

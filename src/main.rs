@@ -1,22 +1,26 @@
 //! The process: reads the configuration, builds the shell, runs the reactor, chooses the exit code.
 //!
 //! Exit codes: 0 after a drain (or `--help`, `--version`, `--check`), 1 when it cannot start or go on, 2 for a command
-//! line or configuration that is wrong, 101 after a panic of the loop, 128 plus the signal's number after a second signal.
+//! line or configuration that is wrong (for `check-upstream` see [`survey::Outcome`]), 101 after a panic of the loop, 128 plus the signal's number after a second signal.
 #![forbid(unsafe_code)]
 
 use nearcache::config::args::Args;
 use nearcache::config::text;
 use nearcache::config::{Config, Loaded, Sources};
 use nearcache::helper::Helper;
+use nearcache::process;
 use nearcache::reactor::reload::Reader;
 use nearcache::reactor::{Ended, Reactor};
 use nearcache::socket;
+use nearcache::survey;
+use nearcache::tls::Tls;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{error, info, warn};
+use zeroize::{Zeroize, Zeroizing};
 
 const EXIT_FAILURE: u8 = 1;
 const EXIT_USAGE: u8 = 2;
@@ -28,44 +32,62 @@ const LOG_PATIENCE: Duration = Duration::from_millis(150);
 /// cgroup v1 says "no limit" with a number near 2^63.
 const NO_LIMIT: u64 = 1 << 60;
 
+/// What is to be done with a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Run,
+    Check,
+    Survey,
+}
+
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os()
         .skip(1)
         .map(|arg| arg.to_string_lossy().into_owned())
         .collect();
-    let (config_file, check) = match Args::parse(&args) {
-        Ok(Args::Run { config_file }) => (config_file, false),
-        Ok(Args::Check { config_file }) => (config_file, true),
+    let (config_file, wanted) = match Args::parse(&args) {
+        Ok(Args::Run { config_file }) => (config_file, Wanted::Run),
+        Ok(Args::Check { config_file }) => (config_file, Wanted::Check),
+        Ok(Args::CheckUpstream { config_file }) => (config_file, Wanted::Survey),
         Ok(Args::Help) => return print(&text::help_text()),
         Ok(Args::Version) => return print(concat!("nearcache ", env!("CARGO_PKG_VERSION"), "\n")),
         Err(why) => return fail(EXIT_USAGE, &why),
     };
-    let loaded = match load(config_file.as_deref()) {
-        Ok(loaded) => loaded,
+    let (loaded, tls) = match load(config_file.as_deref()) {
+        Ok(read) => read,
         Err(lines) => return fail(EXIT_USAGE, &lines.join("\nnearcache: ")),
     };
-    if check {
+    if wanted != Wanted::Run {
         loaded
             .warnings
             .iter()
             .for_each(|warning| eprintln!("nearcache: {warning}"));
-        return print(&text::check_text(&loaded));
+    }
+    match wanted {
+        Wanted::Run => {}
+        Wanted::Check => return print(&text::check_text(&loaded)),
+        Wanted::Survey => {
+            let outcome = survey::survey(&loaded.config);
+            print(&outcome.text);
+            return ExitCode::from(outcome.code);
+        }
     }
     let reader: Reader = Arc::new(move || load(config_file.as_deref()));
-    match run(loaded, reader) {
+    match run(loaded, tls, reader) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILURE, &why),
     }
 }
 
-fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
+fn load(config_file: Option<&str>) -> Result<(Loaded, Tls), Vec<String>> {
     let contents = match config_file {
         None => None,
         Some(name) => {
-            Some(read_file(name).map_err(|why| vec![format!("cannot read {name}: {why}")])?)
+            let text = read_file(name).map_err(|why| vec![format!("cannot read {name}: {why}")])?;
+            Some(Zeroizing::new(text))
         }
     };
-    let env: Vec<(String, String)> = std::env::vars_os()
+    let mut env: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| {
             (
                 name.to_string_lossy().into_owned(),
@@ -74,15 +96,25 @@ fn load(config_file: Option<&str>) -> Result<Loaded, Vec<String>> {
         })
         .collect();
     let sources = Sources {
-        file: config_file.zip(contents.as_deref()),
+        file: config_file.zip(contents.as_ref().map(|text| text.as_str())),
         env: &env,
         memory_limit: memory_limit(),
         read_file: &read_file,
     };
-    Config::load(&sources).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    let loaded = Config::load(&sources);
+    // Our copies of what may hold passwords; the system keeps its own of the environment, which is why there are *_FILE.
+    env.iter_mut().for_each(|(_, value)| value.zeroize());
+    let loaded = loaded.map_err(|errors| {
+        errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<String>>()
+    })?;
+    let tls = Tls::load(&loaded.config)?;
+    Ok((loaded, tls))
 }
 
-fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
+fn run(loaded: Loaded, tls: Tls, reader: Reader) -> Result<(), String> {
     let config = &loaded.config;
     let helper = Helper::start(config).map_err(|e| match &config.log_file {
         Some(path) => format!("cannot open the log file {}: {e}", path.display()),
@@ -93,7 +125,7 @@ fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
         warn!(problem, "configuration");
     }
     let logs_to_file = config.log_file.is_some();
-    let result = match catch_unwind(AssertUnwindSafe(|| serve(loaded, reader, &helper))) {
+    let result = match catch_unwind(AssertUnwindSafe(|| serve(loaded, tls, reader, &helper))) {
         Ok(result) => result,
         Err(panic) => {
             // The panic hook has told standard error and the log.
@@ -111,11 +143,16 @@ fn run(loaded: Loaded, reader: Reader) -> Result<(), String> {
     result
 }
 
-fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> {
+fn serve(loaded: Loaded, tls: Tls, reader: Reader, helper: &Helper) -> Result<(), String> {
     let config = loaded.config.clone();
+    if !config.core_dumps
+        && let Err(e) = process::forbid_core_dumps()
+    {
+        warn!(error = %e, "cannot forbid core dumps, which would hold passwords");
+    }
     let wanted = config
         .max_clients
-        .saturating_add(config.admin_clients_max)
+        .saturating_add(config.admin_clients_max.saturating_mul(2))
         .saturating_add(config.links_max)
         .saturating_add(config.own_links_max)
         .saturating_add(DESCRIPTORS_RESERVED);
@@ -131,7 +168,7 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         Err(e) => warn!(why = %e, "cannot raise the limit on open files"),
     }
     let redis = config.redis_url.to_string();
-    let mut reactor = Reactor::new(config, helper.handle())?;
+    let mut reactor = Reactor::new(config, tls, helper.handle())?;
     reactor.reload_with(reader, loaded);
     reactor
         .catch_signals()
@@ -142,8 +179,8 @@ fn serve(loaded: Loaded, reader: Reader, helper: &Helper) -> Result<(), String> 
         redis,
         "nearcache starts"
     );
-    for (port, address) in reactor.addresses() {
-        info!(port = port.name(), %address, "listening");
+    for (entrance, address) in reactor.addresses() {
+        info!(port = entrance, %address, "listening");
     }
     let ended = reactor
         .run()

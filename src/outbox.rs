@@ -248,6 +248,18 @@ impl Outbox {
         filled
     }
 
+    /// What is next, at most so much of it.
+    pub fn front(&self, most: usize) -> &[u8] {
+        let mut first = [IoSlice::new(&[])];
+        if self.slices(&mut first) == 0 {
+            return &[];
+        }
+        let len = first[0].len().min(most);
+        let segment = self.full.as_ref().and_then(|full| full.front());
+        let bytes = segment.map_or(self.tail.as_slice(), Segment::bytes);
+        &bytes[self.sent..self.sent + len]
+    }
+
     /// `n` bytes of what [`Outbox::slices`] gave were sent.
     #[inline]
     pub fn sent(&mut self, n: usize, pool: &mut Pool) {

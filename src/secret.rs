@@ -1,9 +1,44 @@
-//! What is said to prove who one is: compared in a time that tells nothing of how much of it was right.
+//! What is said to prove who one is: kept in one place, compared in a time that tells nothing of how much of it was right.
 //!
-//! It never logs or prints a secret. Costs: O(length).
+//! It never logs or prints a secret. Invariant: all holders of a secret share one copy of it, which is overwritten when the
+//! last of them lets go. What passes through a socket's buffers on its way, and what a library is handed, is not ours to
+//! overwrite. Costs: O(length).
 #![forbid(unsafe_code)]
 
+use std::fmt;
 use std::hint::black_box;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// Something that is never printed.
+#[derive(Clone)]
+pub struct Secret(Arc<Zeroizing<String>>);
+
+impl Secret {
+    /// Keeps a text from being printed.
+    pub fn new(text: &str) -> Secret {
+        Secret(Arc::new(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The text, to be compared or said.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Secret) -> bool {
+        same(self.text().as_bytes(), other.text().as_bytes())
+    }
+}
+
+impl Eq for Secret {}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
 
 /// Whether the two are the same. The time it takes depends on the lengths only.
 pub fn same(ours: &[u8], theirs: &[u8]) -> bool {
@@ -46,6 +81,16 @@ mod tests {
         assert!(!same(b"secret", b"secre"));
         assert!(!same(b"secre", b"secret"));
         assert!(!same(b"", b"x"));
+    }
+
+    #[test]
+    fn holders_of_a_secret_share_one_copy_and_print_none() {
+        let one = Secret::new("sesame");
+        let other = one.clone();
+        assert_eq!(one.text().as_ptr(), other.text().as_ptr());
+        assert_eq!(one, Secret::new("sesame"));
+        assert_ne!(one, Secret::new("sesamE"));
+        assert_eq!(format!("{one:?} {:?}", Some(&other)), "*** Some(***)");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::io;
 use std::mem::size_of;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 /// Connections the kernel completes for us before we accept them. The kernel caps it at `net.core.somaxconn` (4096 by
@@ -163,6 +164,47 @@ pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// A listening, non-blocking Unix socket at `path`, where there must be nothing. Only its owner may connect: the mode is
+/// set before it has a name, so that nobody is let in who would not be a moment later.
+///
+/// # Errors
+/// The path is longer than the system takes, or cannot be made.
+pub fn listen_unix(path: &std::path::Path) -> io::Result<UnixListener> {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: sockaddr_un is plain integers and arrays of them, for which all zeros is a valid value.
+    let mut sa: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    sa.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    // One byte stays zero, so that it ends there.
+    let most = sa.sun_path.len() - 1;
+    if bytes.len() > most {
+        let why = format!("its name, with a number behind it, is longer than {most} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
+    for (to, from) in sa.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let kind = libc::SOCK_STREAM;
+    // SAFETY: takes three integers and touches no memory of ours.
+    let raw = cvt(unsafe { libc::socket(libc::AF_UNIX, kind, 0) })?;
+    // SAFETY: `raw` was returned by socket() just now, is open, and nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+    // Linux gives the file the mode of the socket; elsewhere this is refused or ignored, and the umask decides.
+    // SAFETY: takes two integers and touches no memory of ours.
+    let _ = unsafe { libc::fchmod(fd.as_raw_fd(), 0o600) };
+    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: the pointer is to a live sockaddr_un of `len` bytes, which bind() only reads.
+    cvt(unsafe { libc::bind(fd.as_raw_fd(), (&raw const sa).cast(), len) })?;
+    // SAFETY: takes two integers and touches no memory of ours.
+    cvt(unsafe { libc::listen(fd.as_raw_fd(), LISTEN_BACKLOG) })?;
+    let listener = UnixListener::from(fd);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// How patient TCP is with a silent peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
@@ -243,42 +285,104 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// What the peer has sent, at most `into.len()` bytes of it; 0: it will send nothing more.
 ///
 /// The C library's own `recv` and `send` are points where a thread can be cancelled, and in a process with threads that
-/// costs 57 instructions a call, a tenth of a hit. Nothing here cancels threads, so the kernel is called without it.
-#[inline]
+/// costs 57 instructions a call, its `syscall` still 20. Nothing here cancels threads, and these two are made for every
+/// read of every client: where most servers run the kernel is asked without it ([`kernel`]).
+#[inline(always)]
 pub fn recv(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     let (fd, at, len) = (fd.as_raw_fd(), into.as_mut_ptr(), into.len());
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     // SAFETY: `into` is live and writable for `len` bytes during the call, and the address may be null.
-    let n = unsafe { libc::syscall(libc::SYS_recvfrom, fd, at, len, 0, 0usize, 0usize) };
+    let n = unsafe { kernel(libc::SYS_recvfrom, fd, at as usize, len, 0) };
     #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
     // SAFETY: `into` is live and writable for `len` bytes during the call.
-    let n = unsafe { libc::recv(fd, at.cast(), len, 0) };
-    // Negative exactly when the call failed.
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    let n = or_errno(unsafe { libc::recv(fd, at.cast(), len, 0) });
+    counted(n)
 }
 
 /// Sends as much of `bytes` as the socket takes; see [`recv`]. A peer that is gone is an error and never a signal.
-#[inline]
+#[inline(always)]
 pub fn send(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let (fd, at, len) = (fd.as_raw_fd(), bytes.as_ptr(), bytes.len());
     #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
     // SAFETY: `bytes` are live and readable for `len` bytes during the call, and the address may be null.
-    let n = unsafe {
-        libc::syscall(
-            libc::SYS_sendto,
-            fd,
-            at,
-            len,
-            libc::MSG_NOSIGNAL,
-            0usize,
-            0usize,
-        )
-    };
+    let n = unsafe { kernel(libc::SYS_sendto, fd, at as usize, len, libc::MSG_NOSIGNAL) };
     // macOS has no such flag; the runtime of Rust ignores the signal.
     #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
     // SAFETY: `bytes` are live and readable for `len` bytes during the call.
-    let n = unsafe { libc::send(fd, at.cast(), len, 0) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    let n = or_errno(unsafe { libc::send(fd, at.cast(), len, 0) });
+    counted(n)
+}
+
+/// `recvfrom` or `sendto` without an address. What the kernel answers: a count, or an error's number below zero.
+///
+/// # Safety
+/// `at` must be the address of `len` bytes that may be read, and for `recvfrom` written, during the call.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[inline(always)]
+unsafe fn kernel(call: libc::c_long, fd: i32, at: usize, len: usize, flags: i32) -> isize {
+    let answer: isize;
+    // SAFETY: registers as in syscall(2); the kernel changes rax, rcx and r11 and touches only the bytes that the caller
+    // answers for, no stack of ours.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") call as isize => answer,
+            in("rdi") fd as isize,
+            in("rsi") at,
+            in("rdx") len,
+            in("r10") flags as isize,
+            in("r8") 0usize,
+            in("r9") 0usize,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// The same by the C library, on processors for which nobody has counted what that costs.
+///
+/// # Safety
+/// As above.
+#[cfg(all(
+    target_os = "linux",
+    target_pointer_width = "64",
+    not(target_arch = "x86_64")
+))]
+#[inline(always)]
+unsafe fn kernel(call: libc::c_long, fd: i32, at: usize, len: usize, flags: i32) -> isize {
+    // SAFETY: the caller answers for the bytes, and the address may be null.
+    or_errno(unsafe { libc::syscall(call, fd, at, len, flags, 0usize, 0usize) } as isize)
+}
+
+/// What a function of the C library returned, with the error's number in place of -1.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn or_errno(returned: isize) -> isize {
+    match returned {
+        0.. => returned,
+        _ => {
+            -(io::Error::last_os_error()
+                .raw_os_error()
+                .unwrap_or(libc::EIO) as isize)
+        }
+    }
+}
+
+/// A count of bytes, or the error of this number below zero.
+#[inline(always)]
+fn counted(answer: isize) -> io::Result<usize> {
+    match answer {
+        0.. => Ok(answer as usize),
+        _ => Err(failed(answer)),
+    }
+}
+
+/// Apart, so that a call that succeeds does not put an error together.
+#[cold]
+#[inline(never)]
+fn failed(answer: isize) -> io::Error {
+    io::Error::from_raw_os_error(-answer as i32)
 }
 
 fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {

@@ -73,6 +73,26 @@ pub enum Counter {
     #[allow(missing_docs)]
     ClientsRefused,
     #[allow(missing_docs)]
+    TlsHandshakes,
+    #[allow(missing_docs)]
+    TlsHeld,
+    #[allow(missing_docs)]
+    TlsFailed,
+    #[allow(missing_docs)]
+    TlsFailedNotTls,
+    #[allow(missing_docs)]
+    TlsFailedNothingShared,
+    #[allow(missing_docs)]
+    TlsFailedCertificate,
+    #[allow(missing_docs)]
+    TlsFailedDistrusted,
+    #[allow(missing_docs)]
+    TlsFailedTimedOut,
+    #[allow(missing_docs)]
+    TlsFailedGone,
+    #[allow(missing_docs)]
+    TlsFailedBroken,
+    #[allow(missing_docs)]
     ProtocolErrors,
     #[allow(missing_docs)]
     AuthFailures,
@@ -296,6 +316,56 @@ pub const ROWS: &[Row] = &[
         Counter::ClientsRefused,
         "clients_refused",
         "client connections refused because of MAX_CLIENTS or ADMIN_CLIENTS_MAX; should be zero",
+    ),
+    row(
+        Counter::TlsHandshakes,
+        "tls_handshakes",
+        "TLS handshakes with clients that came to their end; many for few clients: they connect anew for each request",
+    ),
+    row(
+        Counter::TlsHeld,
+        "tls_handshakes_held",
+        "times clients waited to be accepted because TLS_HANDSHAKES_MAX were under way",
+    ),
+    row(
+        Counter::TlsFailed,
+        "tls_failed",
+        "TLS handshakes with clients that failed; the log says of each kind what it was",
+    ),
+    row(
+        Counter::TlsFailedNotTls,
+        "tls_failed_not_tls",
+        "of these, because the client did not speak TLS",
+    ),
+    row(
+        Counter::TlsFailedNothingShared,
+        "tls_failed_nothing_shared",
+        "of these, because both ends have no version, cipher or protocol in common",
+    ),
+    row(
+        Counter::TlsFailedCertificate,
+        "tls_failed_client_certificate",
+        "of these, because the client's certificate was missing or wrong (TLS_CLIENT_CA_FILE)",
+    ),
+    row(
+        Counter::TlsFailedDistrusted,
+        "tls_failed_distrusted",
+        "of these, because the client refused TLS_CERT_FILE: expired, another name, or a CA it does not know",
+    ),
+    row(
+        Counter::TlsFailedTimedOut,
+        "tls_failed_timed_out",
+        "of these, because of TLS_HANDSHAKE_TIMEOUT_SECS",
+    ),
+    row(
+        Counter::TlsFailedGone,
+        "tls_failed_gone",
+        "of these, because the client went away first; checks of whether the port is open are among them",
+    ),
+    row(
+        Counter::TlsFailedBroken,
+        "tls_failed_broken",
+        "of these, because the client broke the rules of TLS or ended it",
     ),
     row(
         Counter::ProtocolErrors,

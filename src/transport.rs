@@ -1,42 +1,98 @@
-//! A byte stream over a mio socket, as the reactor sees it: read, write, error, shutdown. Plain TCP today; TLS will be a
-//! second kind behind the same calls, which is why the reactor never touches the socket itself.
+//! A byte stream over a mio socket, as the reactor sees it: read, write, error, shutdown. The socket is one of TCP or of the
+//! Unix domain; TLS is a layer on either, behind the same calls, which is why the reactor never touches the socket.
 //!
-//! It never buffers, retries or blocks: each call is one system call, and `WouldBlock` goes to the caller.
+//! It never retries or blocks: without TLS it never buffers either, each call is one system call, and `WouldBlock` goes to
+//! the caller. What TLS buffers is said in `tls/session.rs`.
 //!
 //! Invariant: registered with the poll once, for reading and writing, before it is wrapped; closed by dropping it, which
 //! also takes it out of the poll.
 #![forbid(unsafe_code)]
 
 use crate::socket::{self, Keepalive};
+use crate::tls::failure::Failure;
+use crate::tls::session::{Session, Step};
 use mio::event::Source;
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use std::io::{self, IoSlice, Read, Write};
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
+
+/// A connected socket, or one that is being connected.
+#[derive(Debug)]
+pub enum Stream {
+    /// Over a network, or this machine's own.
+    Tcp(TcpStream),
+    /// Within this machine.
+    Unix(UnixStream),
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Stream {
+        Stream::Tcp(stream)
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Stream {
+        Stream::Unix(stream)
+    }
+}
+
+impl AsFd for Stream {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Tcp(stream) => stream.as_fd(),
+            Stream::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl Stream {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Stream::Tcp(stream) => stream,
+            Stream::Unix(stream) => stream,
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => stream.write_vectored(slices),
+            Stream::Unix(stream) => stream.write_vectored(slices),
+        }
+    }
+}
 
 /// One end of a connection.
 #[derive(Debug)]
 pub struct Transport {
-    stream: TcpStream,
+    stream: Stream,
+    tls: Option<Box<Session>>,
 }
 
 impl Transport {
     /// Takes a connection that was accepted or is being made, and registers it edge-triggered in both directions. It is
     /// never registered again: what the poll said is remembered by the reactor until it is used up.
     pub fn register(
-        mut stream: TcpStream,
+        stream: impl Into<Stream>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Transport> {
-        stream.register(registry, token, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Transport { stream })
+        let mut stream = stream.into();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        stream.source().register(registry, token, interest)?;
+        Ok(Transport { stream, tls: None })
     }
 
     /// Sets what every connection of a client has: no delay for small writes, and a time after which a peer that
-    /// acknowledges nothing is dead (zero: the kernel's). With `keepalive` a silent one is asked for a sign of life.
+    /// acknowledges nothing is dead (zero: the kernel's). With `keepalive` a silent one is asked for a sign of life. A Unix
+    /// socket has none of these, and needs none: its peer cannot vanish without the kernel's knowing.
     pub fn set_client_options(&self, keepalive: bool, dead: Duration) -> io::Result<()> {
+        if matches!(self.stream, Stream::Unix(_)) {
+            return Ok(());
+        }
         let fd = self.stream.as_fd();
         socket::set_nodelay(fd)?;
         if dead.is_zero() {
@@ -50,40 +106,117 @@ impl Transport {
 
     /// Sets what every link to Redis has. `dead` bounds how long sent bytes may stay unacknowledged.
     pub fn set_link_options(&self, dead: Duration) -> io::Result<()> {
+        if matches!(self.stream, Stream::Unix(_)) {
+            return Ok(());
+        }
         socket::set_nodelay(self.stream.as_fd())?;
         socket::set_keepalive(self.stream.as_fd(), socket::KEEPALIVE_LINK)?;
         socket::set_user_timeout(self.stream.as_fd(), dead)
     }
 
+    /// From here on all bytes pass through this session, whose handshake comes first.
+    pub fn secure(&mut self, session: Session) {
+        self.tls = Some(Box::new(session));
+    }
+
+    /// Goes on with the handshake.
+    pub fn shake(&mut self) -> Result<Step, Failure> {
+        match &mut self.tls {
+            None => Ok(Step::Done),
+            Some(session) => session.shake(self.stream.as_fd()),
+        }
+    }
+
+    /// What is said of a handshake that has taken too long.
+    pub fn too_slow(&self) -> Failure {
+        Failure::too_slow(self.tls.as_ref().is_some_and(|session| session.has_begun()))
+    }
+
+    /// Says something without TLS to a peer that does not speak it, as far as one write goes.
+    pub fn say_plainly(&mut self, text: &[u8]) {
+        if !text.is_empty() {
+            // Best effort: it is refused whether or not it learns why.
+            let _ = socket::send(self.stream.as_fd(), text);
+        }
+    }
+
     /// Reads what is there, at most `into.len()` bytes. `Ok(0)`: the peer will send nothing more.
     #[inline]
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        socket::recv(self.stream.as_fd(), into)
+        match &mut self.tls {
+            None => socket::recv(self.stream.as_fd(), into),
+            Some(session) => session.read(self.stream.as_fd(), into),
+        }
     }
 
-    /// Writes as much as the socket takes. One slice goes by `send`, which the kernel does a little faster.
+    /// After a read of `n` bytes into room for `len`: whether there may be more that the poll will not speak of.
+    #[inline]
+    pub fn may_have_more(&self, n: usize, len: usize) -> bool {
+        match &self.tls {
+            None => n == len,
+            Some(session) => session.has_more(),
+        }
+    }
+
+    /// Writes as much as the socket takes; with TLS, the next call begins with the bytes that this one did not count. One
+    /// slice goes by `send`, which the kernel does a little faster.
     #[inline]
     pub fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            [one] => self.write_one(one),
-            many => self.stream.write_vectored(many),
+        match (slices, &mut self.tls) {
+            ([one], _) => self.write_one(one),
+            (many, None) => self.stream.write_vectored(many),
+            (many, Some(session)) => session.write(self.stream.as_fd(), many),
         }
     }
 
     /// [`Transport::write`] of one slice.
     #[inline]
     pub fn write_one(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        socket::send(self.stream.as_fd(), bytes)
+        match &mut self.tls {
+            None => socket::send(self.stream.as_fd(), bytes),
+            Some(session) => session.write(self.stream.as_fd(), &[IoSlice::new(bytes)]),
+        }
+    }
+
+    /// Sends what TLS itself still has to say behind the last byte. `WouldBlock`: when the socket takes bytes again.
+    pub fn finish_write(&mut self) -> io::Result<()> {
+        let Some(session) = &mut self.tls else {
+            return Ok(());
+        };
+        session.flush(self.stream.as_fd())?;
+        match session.is_closing() {
+            true => self.shutdown_stream(),
+            false => Ok(()),
+        }
+    }
+
+    /// What the peer has said about the end of TLS, if the connection is gone.
+    pub fn last_word(&mut self) -> Option<String> {
+        self.tls.as_mut()?.last_word(self.stream.as_fd())
+    }
+
+    /// Says goodbye before the socket is closed, as far as one write goes.
+    pub fn part(&mut self) {
+        if let Some(session) = &mut self.tls {
+            // Who is gone need not be told.
+            let _ = session.close(self.stream.as_fd());
+        }
     }
 
     /// The error that is pending on the socket, which this call clears.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.stream.take_error()
+        match &self.stream {
+            Stream::Tcp(stream) => stream.take_error(),
+            Stream::Unix(stream) => stream.take_error(),
+        }
     }
 
-    /// After a non-blocking connect: the peer's address once the connection stands, `NotConnected` until then.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.stream.peer_addr()
+    /// After a non-blocking connect: whether the connection stands; `NotConnected` until then.
+    pub fn connected(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.peer_addr().map(drop),
+            Stream::Unix(stream) => stream.peer_addr().map(drop),
+        }
     }
 
     /// Says goodbye: what the peer sent and nobody will read is taken from the socket first, at most `bytes_max` of it.
@@ -92,7 +225,7 @@ impl Transport {
         let mut scratch = [0u8; 4096];
         let mut left = bytes_max;
         while left > 0 {
-            match self.stream.read(&mut scratch) {
+            match socket::recv(self.stream.as_fd(), &mut scratch) {
                 Ok(n) if n == scratch.len() => left = left.saturating_sub(n),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 _ => return,
@@ -101,16 +234,28 @@ impl Transport {
     }
 
     /// Tells a client that cannot be taken why, as far as one write goes, and closes.
-    pub fn refuse(stream: TcpStream, text: &[u8], discard_bytes_max: usize) {
-        let mut transport = Transport { stream };
+    pub fn refuse(stream: impl Into<Stream>, text: &[u8], discard_bytes_max: usize) {
+        let stream = stream.into();
+        let mut transport = Transport { stream, tls: None };
         // Best effort: it is refused whether or not it learns why.
-        let _ = transport.stream.write(text);
+        let _ = transport.write_one(text);
         transport.discard_unread(discard_bytes_max);
     }
 
-    /// Ends our sending half: the peer reads what was sent, then the end.
-    pub fn shutdown_write(&self) -> io::Result<()> {
-        self.stream.shutdown(std::net::Shutdown::Write)
+    /// Ends our sending half: the peer reads what was sent, then the end. `WouldBlock`: TLS has yet to say so, and
+    /// [`Transport::finish_write`] is to be called when the socket takes bytes.
+    pub fn shutdown_write(&mut self) -> io::Result<()> {
+        if let Some(session) = &mut self.tls {
+            session.close(self.stream.as_fd())?;
+        }
+        self.shutdown_stream()
+    }
+
+    fn shutdown_stream(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(std::net::Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(std::net::Shutdown::Write),
+        }
     }
 }
 
@@ -118,6 +263,7 @@ impl Transport {
 mod tests {
     use super::*;
     use mio::{Events, Poll};
+    use std::io::Read;
     use std::net::TcpListener;
 
     fn pair() -> (Poll, Transport, std::net::TcpStream) {

@@ -364,7 +364,7 @@ fn every_mistake_is_named_at_once() {
 
 #[test]
 fn a_redis_url_is_refused_without_being_repeated() {
-    let form = "want redis://[user][:password@]host[:port][/database]";
+    let form = "want redis[s]://[user][:password@]host[:port][/database], or unix://[user][:password@]/path[?db=database]";
     let check = |url: &str, why: &str| {
         refused(
             "",
@@ -372,14 +372,14 @@ fn a_redis_url_is_refused_without_being_repeated() {
             &[&format!("environment: REDIS_URL: {why}; {form}")],
         );
     };
-    check("sesame", "does not begin with redis://");
+    check("sesame", "does not begin with redis:// or unix://");
     check(
-        "rediss://:sesame@db",
-        "TLS (rediss://) is not yet in this version",
+        "rediss://:sesame%@db",
+        "a % that no two hexadecimal digits follow (write %25 for a percent sign)",
     );
     check(
-        "unix:///run/redis.sock",
-        "Unix sockets (unix://) are not yet in this version",
+        "unix://:sesame@db/run/redis.sock",
+        "a Unix socket has no host: want unix:///run/redis.sock",
     );
     check(
         "redis://:sesame%@db",
@@ -509,7 +509,14 @@ fn a_secret_can_stand_in_a_file_and_is_printed_nowhere() {
         (l.config.redis_url.host.as_str(), l.config.redis_url.db),
         ("db", 2)
     );
-    assert_eq!(l.config.redis_url.password.as_deref(), Some("sesame"));
+    assert_eq!(
+        l.config
+            .redis_url
+            .password
+            .as_ref()
+            .map(|password| password.text()),
+        Some("sesame")
+    );
     let printed = format!("{}{l:?}{:?}", check_text(&l), l.config);
     assert!(!printed.contains("sesame"), "{printed}");
     assert!(

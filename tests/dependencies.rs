@@ -1,5 +1,6 @@
 //! What we depend on: the licence of every crate is one we can ship, and no crate is there twice.
 //!
+//! `deny.toml` says the same to cargo-deny, which looks at all platforms, where it is installed.
 //! It asks `cargo tree`, for this platform, offline. What it never does: look for security advisories, whose database
 //! cannot be had without the network.
 
@@ -126,6 +127,20 @@ fn every_licence_can_be_shipped() {
         })
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn deny_toml_allows_the_same_licences() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/deny.toml");
+    let text = std::fs::read_to_string(path).expect("there is a deny.toml");
+    let (_, list) = text.split_once("\nallow = [").expect("it has the list");
+    let (list, _) = list.split_once(']').expect("the list ends");
+    let listed: Vec<&str> = list
+        .split(',')
+        .map(|name| name.trim().trim_matches('"'))
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert_eq!(listed, LICENCES);
 }
 
 #[test]

@@ -13,10 +13,12 @@ const SHELL: &[&str] = &[
     "lib",
     "reactor",
     "transport",
+    "tls",
     "socket",
     "process",
     "fetcher",
     "helper",
+    "survey",
     "mischief",
 ];
 
@@ -28,19 +30,21 @@ const EDGES: &[(&str, &[&str])] = &[
         &["buffer", "command", "engine", "outbox", "protocol", "time"],
     ),
     ("command", &["protocol"]),
-    ("config", &["prefix"]),
+    ("config", &["prefix", "secret"]),
     (
         "engine",
         &[
-            "buffer", "cache", "client", "command", "config", "fetch", "hash", "insight", "link",
-            "log", "outbox", "prefix", "protocol", "secret", "session", "stats", "time",
-            "tracking", "wheel",
+            "buffer", "cache", "client", "command", "config", "fetch", "hash", "insight",
+            "keyname", "link", "log", "outbox", "prefix", "protocol", "secret", "session", "stats",
+            "time", "tracking", "wheel",
         ],
     ),
     ("fetch", &["engine", "hash", "time"]),
     (
         "fetcher",
-        &["config", "fetch", "mischief", "socket", "time"],
+        &[
+            "config", "fetch", "mischief", "secret", "socket", "time", "tls",
+        ],
     ),
     (
         "fuzzing",
@@ -50,13 +54,20 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("helper", &["config", "log", "socket", "time"]),
     ("insight", &["hash", "time"]),
+    ("keyname", &["config"]),
     ("link", &["engine", "outbox", "protocol", "session", "time"]),
     ("log", &["config", "time"]),
-    ("main", &["config", "helper", "reactor", "socket"]),
+    (
+        "main",
+        &[
+            "config", "helper", "process", "reactor", "socket", "survey", "tls",
+        ],
+    ),
     ("protocol", &["fuzzing", "secret"]),
     (
         "reactor",
         &[
+            "client",
             "config",
             "engine",
             "fetch",
@@ -66,18 +77,24 @@ const EDGES: &[(&str, &[&str])] = &[
             "process",
             "socket",
             "time",
+            "tls",
             "transport",
         ],
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
+    ("survey", &["command", "config", "protocol"]),
+    ("tls", &["config", "engine", "socket", "time"]),
     ("tracking", &["time"]),
-    ("transport", &["socket"]),
+    ("transport", &["socket", "tls"]),
     ("wheel", &["time"]),
 ];
 
 /// Files that may be longer than [`LINES_MAX`], each with the reason.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] = &[(
+    "src/config/rows.rs",
+    "one list, and nothing but a list, of every key in the order of the table",
+)];
 const LINES_MAX: usize = 700;
 
 /// Crates that core code never names.
@@ -110,6 +127,7 @@ const ALLOWED_IN_CORE: &[(&str, &str)] = &[
     ("fuzzing", "std::net::{Ipv4Addr, SocketAddr}"),
     ("fuzzing", "std::sync::Arc"),
     ("outbox", "std::sync::Arc"),
+    ("secret", "std::sync::Arc"),
 ];
 
 struct Source {

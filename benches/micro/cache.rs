@@ -11,7 +11,7 @@ const CALLS: usize = 200_000;
 const START: Time = Time::from_millis(1_000_000);
 const MANY: usize = 1_000_000;
 /// The steps of one turn of the loop (`TIMERS_MAX` in `src/reactor/mod.rs`).
-const STEPS: usize = 1024;
+const STEPS: usize = 512;
 
 struct Filled {
     cache: Cache,
@@ -114,11 +114,11 @@ pub fn pauses() {
         let (took, expired) = timed(|| filled.cache.advance(START + SECOND, STEPS));
         std::mem::replace(&mut left, expired.more).then_some(took)
     });
-    longest("pauses: a million expire, per turn of 1024 steps", turns);
+    longest("pauses: a million expire, per turn of 512 steps", turns);
     filled.put_all(&[7; 64], SECOND);
     let hashes: Vec<u64> = filled.hashes[..100_000].to_vec();
     let cache = &mut filled.cache;
-    let removals = hashes.chunks(600).map(|names| {
+    let removals = hashes.chunks(350).map(|names| {
         timed(|| {
             for hash in names {
                 cache.remove_name(*hash);
@@ -127,7 +127,7 @@ pub fn pauses() {
         .0
     });
     longest(
-        "pauses: 100,000 keys invalidated, per read of 16 KiB (600 keys)",
+        "pauses: 100,000 keys invalidated, per read of 8 KiB (350 keys)",
         removals,
     );
     filled.put_all(&[7; 64], SECOND);
@@ -141,7 +141,7 @@ pub fn pauses() {
         std::mem::replace(&mut left, expired.more).then_some(took)
     });
     longest(
-        "pauses: its memory given back, per turn of 1024 steps",
+        "pauses: its memory given back, per turn of 512 steps",
         turns,
     );
 }

@@ -144,6 +144,23 @@ impl<'c> ValueRef<'c> {
     }
 }
 
+/// Room in which each reply of [`write_small_reply`] fits: with a head as long as its byte could say, so that
+/// the compiler sees it too.
+pub const SMALL_REPLY_ROOM: usize = SHARED_VALUE_BYTES_MIN + 256 + 2;
+
+/// Writes the reply of a value that is not counted into room that is known to suffice; how long it is. `None`: it is a
+/// longer one. With one look at the length for all that is written.
+#[inline(always)]
+pub fn write_small_reply<const ROOM: usize>(value: &[u8], out: &mut [u8; ROOM]) -> Option<usize> {
+    const { assert!(ROOM >= SMALL_REPLY_ROOM) };
+    let (head, len) = (HEADS.get(value.len())?, value.len());
+    *out.first_chunk_mut()? = head.to_le_bytes();
+    let at = (head >> 56) as usize;
+    out[at..at + len].copy_from_slice(value);
+    out[at + len..at + len + 2].copy_from_slice(b"\r\n");
+    Some(at + len + 2)
+}
+
 /// `$<len>\r\n` for the lengths of values that are not counted, padded, as little-endian words; the last byte says how
 /// long it is. 64 KiB, of which the lines of the few lengths in use are in the caches.
 static HEADS: [u64; SHARED_VALUE_BYTES_MIN] = {

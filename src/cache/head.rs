@@ -94,6 +94,13 @@ impl Shape {
         self.0 >= (Kind::Block as u16) << Shape::KIND_SHIFT
     }
 
+    /// Whether the kind is [`Kind::Value`]: one comparison.
+    #[inline(always)]
+    pub(super) fn is_plain(self) -> bool {
+        const _: () = assert!(Kind::Value as u16 == 0);
+        self.0 < 1 << Shape::KIND_SHIFT
+    }
+
     #[inline(always)]
     pub(super) fn is_tagged(self) -> bool {
         self.0 & Shape::TAGGED != 0

@@ -59,6 +59,11 @@ impl Leaving {
         self.lent_bytes
     }
 
+    /// Whether there is nothing to be looked after.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lent.is_empty() && self.rubble.is_empty()
+    }
+
     /// Whether there is something to free.
     pub(super) fn has_rubble(&self) -> bool {
         !self.rubble.is_empty()

@@ -44,7 +44,7 @@ use arena::{CELLS_BYTES_MAX, Moved};
 use block::ENTRY_COST_MIN;
 pub use block::{SHARED_VALUE_BYTES_MIN, SharedReply};
 use entry::{Clock, tick_of};
-pub use entry::{Content, NewContent, Put, Stamp, ValueRef};
+pub use entry::{Content, NewContent, Put, SMALL_REPLY_ROOM, Stamp, ValueRef, write_small_reply};
 pub use head::{DB_MAX, KEY_BYTES_MAX};
 use head::{Head, Kind};
 use index::Index;
@@ -127,6 +127,28 @@ impl Cache {
         let (newer, older) = (head.newer(), head.older());
         self.lru.touch(&mut self.table, id, newer, older);
         Some(self.table.content_at(id, key_len, shape, clock))
+    }
+
+    /// The value of `key` if it is in its cell, as most are; then the same as [`Cache::get`]. `None` says nothing, and has
+    /// done nothing: ask that then.
+    #[inline(always)]
+    pub fn get_in_cell(&mut self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<&[u8]> {
+        let name = head::name_of(db, key.len(), hash)?;
+        let mut id = self.index.first(hash as u32);
+        let (head, key_len) = loop {
+            let head = self.table.get(id)?;
+            if head.name() == name && head.shape().is_plain() && self.table.has_key(id, key) {
+                break (head, key.len());
+            }
+            id = head.chain();
+        };
+        if !is_live(head, self.clock(now)) {
+            return None;
+        }
+        let value_len = head.shape().value_len();
+        let (newer, older) = (head.newer(), head.older());
+        self.lru.touch(&mut self.table, id, newer, older);
+        Some(self.table.value_in_cell(id, key_len, value_len))
     }
 
     /// What is known of `key`, without a use of it.
@@ -278,11 +300,15 @@ impl Cache {
             self.take_out(id);
             count += 1;
         }
-        self.leaving.sweep();
-        self.leaving.free_within(&mut left);
+        // With steps left there was nothing more that is due.
+        let more_due = left == 0 && self.rings.is_due(now);
+        if !self.leaving.is_empty() {
+            self.leaving.sweep();
+            self.leaving.free_within(&mut left);
+        }
         Expired {
             count,
-            more: self.leaving.has_rubble() || self.rings.is_due(now),
+            more: more_due || self.leaving.has_rubble(),
         }
     }
 

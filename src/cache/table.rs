@@ -183,6 +183,12 @@ impl Table {
         })
     }
 
+    /// A value of which the caller knows that it is in its cell.
+    #[inline(always)]
+    pub(super) fn value_in_cell(&self, id: u32, key_len: usize, value_len: usize) -> &[u8] {
+        self.cells.behind(id, key_len, value_len)
+    }
+
     /// The counted reply of an entry that has one.
     #[inline(never)]
     pub(super) fn shared(&self, id: u32) -> Option<&SharedReply> {

@@ -1,4 +1,4 @@
-//! The command line: four flags.
+//! The command line: four flags and a command.
 //!
 //! It never reads what they name. Own code, because four flags are fewer lines than a crate's description of them.
 #![forbid(unsafe_code)]
@@ -18,6 +18,11 @@ pub enum Args {
         /// From `--config FILE`.
         config_file: Option<String>,
     },
+    /// Connect to the configured Redis, say what was found, exit.
+    CheckUpstream {
+        /// From `--config FILE`.
+        config_file: Option<String>,
+    },
     /// Print [`super::text::help_text`] and exit.
     Help,
     /// Print the version and exit.
@@ -25,6 +30,7 @@ pub enum Args {
 }
 
 const FLAGS: [&str; 4] = ["--config", "--check", "--help", "--version"];
+const CHECK_UPSTREAM: &str = "check-upstream";
 
 impl Args {
     /// Reads the arguments after the program's name.
@@ -34,6 +40,7 @@ impl Args {
     pub fn parse(args: &[String]) -> Result<Args, String> {
         let mut config_file = None;
         let mut check = false;
+        let mut check_upstream = false;
         let mut rest = args.iter();
         while let Some(arg) = rest.next() {
             let file = match arg.as_str() {
@@ -43,12 +50,17 @@ impl Args {
                     check = true;
                     continue;
                 }
+                CHECK_UPSTREAM => {
+                    check_upstream = true;
+                    continue;
+                }
                 "--config" => rest.next().map(String::as_str),
                 other => match other.strip_prefix("--config=") {
                     Some(file) => Some(file),
                     None if !other.starts_with('-') => {
                         return Err(format!(
-                            "{other} is not an argument; a file is named with --config FILE (see --help)"
+                            "{other} is not an argument; a file is named with --config FILE, and the one command is \
+                             {CHECK_UPSTREAM} (see --help)"
                         ));
                     }
                     None => {
@@ -66,11 +78,14 @@ impl Args {
                 return Err("--config is given twice; one file is read".to_string());
             }
         }
-        Ok(if check {
-            Args::Check { config_file }
-        } else {
-            Args::Run { config_file }
-        })
+        match (check, check_upstream) {
+            (true, true) => {
+                Err("--check connects nowhere: give it or check-upstream, not both".to_string())
+            }
+            (true, false) => Ok(Args::Check { config_file }),
+            (false, true) => Ok(Args::CheckUpstream { config_file }),
+            (false, false) => Ok(Args::Run { config_file }),
+        }
     }
 }
 
@@ -88,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_four_flags_mean_what_help_says() {
+    fn the_flags_and_the_command_mean_what_help_says() {
         let file = || Some("env.local".to_string());
         check(&[], Ok(Args::Run { config_file: None }));
         check(
@@ -115,6 +130,20 @@ mod tests {
                 config_file: file(),
             }),
         );
+        check(
+            &["check-upstream"],
+            Ok(Args::CheckUpstream { config_file: None }),
+        );
+        check(
+            &["check-upstream", "--config", "env.local"],
+            Ok(Args::CheckUpstream {
+                config_file: file(),
+            }),
+        );
+        check(
+            &["check-upstream", "--check"],
+            Err("--check connects nowhere: give it or check-upstream, not both"),
+        );
         check(&["--help"], Ok(Args::Help));
         check(&["--version"], Ok(Args::Version));
     }
@@ -127,7 +156,10 @@ mod tests {
         );
         check(
             &["env.local"],
-            Err("env.local is not an argument; a file is named with --config FILE (see --help)"),
+            Err(
+                "env.local is not an argument; a file is named with --config FILE, and the one command is \
+                 check-upstream (see --help)",
+            ),
         );
         check(
             &["--config"],

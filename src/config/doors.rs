@@ -9,7 +9,16 @@ use super::{ClientAuth, Config};
 pub(super) const MASK: &str = "***";
 
 /// Keys that hold a door shut: changed by whoever may write the configuration, and by no command or request.
-pub(super) const BY_FILE_ONLY: [&str; 4] = [
+pub(super) const BY_FILE_ONLY: [&str; 13] = [
+    "REDIS_TLS_CA_FILE",
+    "REDIS_TLS_CERT_FILE",
+    "REDIS_TLS_KEY_FILE",
+    "REDIS_TLS_SERVER_NAME",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
+    "TLS_CLIENT_CA_FILE",
+    "TLS_CLIENT_CERTS",
+    "TLS_MIN_VERSION",
     "CLIENT_PASSWORD",
     "ADMIN_PASSWORD",
     "DENY_COMMANDS",
@@ -34,7 +43,7 @@ impl Config {
 
     /// What is wrong with listening where it is to listen.
     pub(super) fn unguarded(&self) -> Option<String> {
-        if self.demands_password() || self.allow_unauthenticated {
+        if self.demands_password() || self.demands_certificates() || self.allow_unauthenticated {
             return None;
         }
         let address = self.bound_beyond_loopback()?;

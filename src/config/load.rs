@@ -11,6 +11,7 @@ use super::value::{apply, is_ip, show_size};
 use super::{Coherence, Config, ConfigError, Loaded, Setting, Sources};
 use std::collections::HashMap;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// What makes a name ours for certain; it wins over the bare name, which other programs use too.
 pub const PREFIX: &str = "NEARCACHE_";
@@ -35,15 +36,15 @@ enum Form {
     Prefixed,
 }
 
-/// A value that some source gives a key.
-#[derive(Debug, Clone)]
+/// A value that some source gives a key. It may be a secret, so it is overwritten in the end, and cannot be printed.
+#[derive(Clone)]
 struct Given {
     claim: Claim,
     /// `environment`, or `env.local line 3`.
     place: String,
     /// The name as it was written there.
     written: String,
-    value: String,
+    value: Zeroizing<String>,
 }
 
 impl Given {
@@ -112,7 +113,7 @@ fn gather_file(name: &str, contents: &str, gathered: &mut Gathered) {
                         claim,
                         place,
                         written: written.to_string(),
-                        value: value.to_string(),
+                        value: Zeroizing::new(value.to_string()),
                     },
                 );
             }
@@ -195,7 +196,7 @@ fn gather_environment(env: &[(String, String)], gathered: &mut Gathered) {
                 claim,
                 place,
                 written: name.clone(),
-                value: value.clone(),
+                value: Zeroizing::new(value.clone()),
             },
         );
     }
@@ -382,9 +383,13 @@ fn read_secret(
         }
     }
     let text = match (sources.read_file)(&file.value) {
-        Ok(text) => text,
+        Ok(text) => Zeroizing::new(text),
         Err(why) => {
-            let message = format!("{}={}: cannot be read: {why}", file.written, file.value);
+            let message = format!(
+                "{}={}: cannot be read: {why}",
+                file.written,
+                file.value.as_str()
+            );
             errors.push(ConfigError {
                 place: file.place,
                 message,
@@ -396,7 +401,8 @@ fn read_secret(
     if line.is_empty() {
         let message = format!(
             "{}={}: its first line is empty; want the {key} there",
-            file.written, file.value
+            file.written,
+            file.value.as_str()
         );
         errors.push(ConfigError {
             place: file.place,
@@ -407,7 +413,7 @@ fn read_secret(
     winners.insert(
         key,
         Given {
-            value: line.to_string(),
+            value: Zeroizing::new(line.to_string()),
             ..file
         },
     );
@@ -425,7 +431,10 @@ fn agree(
         let given = keys.iter().find_map(|key| winners.get(key));
         given.map_or(String::new(), |given| given.place.clone())
     };
-    if (config.http_port, config.resp_port) == (None, None) {
+    let sockets = (&config.http_socket, &config.resp_socket);
+    let tls_ports = (config.tls_http_port, config.tls_resp_port);
+    let has_door = sockets != (&None, &None) || tls_ports != (None, None);
+    if (config.http_port, config.resp_port) == (None, None) && !has_door {
         let message =
             "HTTP_PORT and RESP_PORT are both off: nobody could connect; give one of them a port";
         errors.push(ConfigError {
@@ -433,12 +442,26 @@ fn agree(
             message: message.to_string(),
         });
     }
-    let ports = [
-        ("HTTP_PORT", config.http_port, &config.bind),
-        ("RESP_PORT", config.resp_port, &config.bind),
-        ("ADMIN_PORT", config.admin_port, &config.admin_bind),
-    ];
-    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+    for (name, socket) in [("HTTP_SOCKET", sockets.0), ("RESP_SOCKET", sockets.1)] {
+        if socket.is_some() && *socket == config.redis_url.socket {
+            errors.push(ConfigError {
+                place: place(&["REDIS_URL", name]),
+                message: format!(
+                    "REDIS_URL is {}: this proxy itself ({name}); name the Redis behind it",
+                    config.redis_url
+                ),
+            });
+        }
+    }
+    if sockets.0.is_some() && sockets.0 == sockets.1 {
+        errors.push(ConfigError {
+            place: place(&["RESP_SOCKET", "HTTP_SOCKET"]),
+            message: "HTTP_SOCKET and RESP_SOCKET are the same path; give each its own".to_string(),
+        });
+    }
+    let ports = config.ports();
+    let pairs = (1..ports.len()).flat_map(|other| (0..other).map(move |one| (one, other)));
+    for (one, other) in pairs {
         let ((one, port, _), (other, same, _)) = (ports[one], ports[other]);
         if let (Some(port), true) = (port, port == same) {
             let message = format!("{one} and {other} are both {port}; give each its own");
@@ -459,6 +482,10 @@ fn agree(
                 message,
             });
         }
+    }
+    for (keys, message) in config.tls_faults() {
+        let place = place(keys);
+        errors.push(ConfigError { place, message });
     }
     if let Some(message) = config.unguarded() {
         errors.push(ConfigError {
@@ -590,7 +617,9 @@ mod tests {
                 Kind::Commands(_) => "flushall,config|set",
                 Kind::Header(_) => "private",
                 Kind::Origins(_) => "https://elsewhere",
-                Kind::Hosts(_) => "elsewhere",
+                Kind::Hosts(_) | Kind::Host(_) => "elsewhere",
+                Kind::Mode(_) => "777",
+                Kind::Owner(_) => "redis:redis",
                 Kind::Level(_) => "debug",
                 Kind::Coherence(_) => "off",
                 Kind::Choice { words, .. } => words

@@ -19,17 +19,23 @@ mod blank;
 mod doors;
 mod fraction;
 pub mod load;
+mod prefixes;
 pub mod reload;
 pub mod row;
 pub mod rows;
+pub mod socket;
 pub mod text;
+mod tls;
+mod url;
 pub mod value;
 mod web;
 
 use crate::prefix::Rule;
+use crate::secret::Secret;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+pub use tls::{ClientCerts, TlsVersion};
 
 /// Where Redis is and as whom to speak to it, from `REDIS_URL`.
 #[derive(Clone, PartialEq, Eq)]
@@ -38,19 +44,23 @@ pub struct RedisUrl {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// The path of a Unix socket, which stands in the place of host and port: then these are empty and 0.
+    pub socket: Option<PathBuf>,
+    /// Inside TLS (`rediss://`).
+    pub tls: bool,
     /// Database selected by the path, 0 when none.
     pub db: u32,
     /// ACL user name, if given.
     pub username: Option<String>,
     /// Password, if given. Never printed.
-    pub password: Option<String>,
+    pub password: Option<Secret>,
 }
 
 impl RedisUrl {
     /// What a server said, without the password: one that does not know AUTH repeats what it was given.
     pub fn without_password(&self, text: &str) -> String {
         match &self.password {
-            Some(password) if !password.is_empty() => text.replace(password.as_str(), "***"),
+            Some(password) if !password.text().is_empty() => text.replace(password.text(), "***"),
             Some(_) | None => text.to_owned(),
         }
     }
@@ -59,9 +69,16 @@ impl RedisUrl {
 impl fmt::Display for RedisUrl {
     /// The URL with `***` for the password, whatever it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("redis://")?;
+        f.write_str(match (&self.socket, self.tls) {
+            (Some(_), _) => "unix://",
+            (None, true) => "rediss://",
+            (None, false) => "redis://",
+        })?;
         if self.password.is_some() {
             write!(f, "{}:***@", self.username.as_deref().unwrap_or(""))?;
+        }
+        if let Some(path) = &self.socket {
+            return write!(f, "{}?db={}", path.display(), self.db);
         }
         match self.host.contains(':') {
             true => write!(f, "[{}]", self.host)?,
@@ -118,28 +135,6 @@ pub enum ReadyRequires {
     Tracking,
 }
 
-/// Something that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a text from being printed.
-    pub fn new(text: &str) -> Secret {
-        Secret(text.to_owned())
-    }
-
-    /// The text, to be compared.
-    pub fn text(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 /// How loud the log is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -151,6 +146,17 @@ pub enum LogLevel {
     Info,
     /// Per connection.
     Debug,
+}
+
+/// What a key is called in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogKeys {
+    /// By a hash of its name.
+    Hash,
+    /// As it is, escaped.
+    Shown,
+    /// Not at all.
+    Hidden,
 }
 
 /// How events are written down.
@@ -195,14 +201,37 @@ pub struct Config {
     /// Addresses the admin port listens on.
     pub admin_bind: Vec<String>,
     pub admin_clients_max: usize,
+    /// Where health and metrics alone are.
+    pub probe_port: Option<u16>,
+    pub probe_bind: Vec<String>,
     pub admin_password: Option<Secret>,
     /// Names that the admin port may be called by, beside IP addresses and `localhost`.
     pub admin_allowed_hosts: Vec<String>,
     pub ready_requires: ReadyRequires,
     pub slow_relay: Duration,
+    /// Unix sockets that are listened on as well as the data ports.
+    pub http_socket: Option<PathBuf>,
+    pub resp_socket: Option<PathBuf>,
+    pub socket_mode: u32,
+    /// `user`, `user:group` or `:group`; empty: as they are made.
+    pub socket_owner: String,
     /// Addresses the data ports listen on: `localhost` (both families) or IP addresses.
     pub bind: Vec<String>,
+    pub tls_resp_port: Option<u16>,
+    pub tls_http_port: Option<u16>,
+    pub tls_cert_file: Option<PathBuf>,
+    pub tls_key_file: Option<PathBuf>,
+    pub tls_client_ca_file: Option<PathBuf>,
+    pub tls_client_certs: ClientCerts,
+    pub tls_min_version: TlsVersion,
+    pub tls_handshake_timeout: Duration,
+    pub tls_handshakes_max: usize,
     pub redis_url: RedisUrl,
+    pub redis_tls_ca_file: Option<PathBuf>,
+    pub redis_tls_cert_file: Option<PathBuf>,
+    pub redis_tls_key_file: Option<PathBuf>,
+    /// The name that the certificate of Redis must be for, where it is not the host's.
+    pub redis_tls_server_name: Option<String>,
     pub coherence: Coherence,
     pub event_barrier: bool,
     pub staleness_bound: Duration,
@@ -263,6 +292,9 @@ pub struct Config {
     pub log_file: Option<PathBuf>,
     pub log_file_max_bytes: usize,
     pub log_level: LogLevel,
+    pub log_keys: LogKeys,
+    /// Whether the system may write this process's memory to a file when it dies, and let others look into it.
+    pub core_dumps: bool,
     pub log_format: LogFormat,
     /// So many events of a kind are written in ten seconds.
     pub log_burst: usize,

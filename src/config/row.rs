@@ -3,8 +3,9 @@
 //! It knows no key: [`super::rows`] does. The functions here keep a row to what is particular of it.
 #![forbid(unsafe_code)]
 
-use super::{Coherence, Config, LogLevel, RedisUrl, Secret};
+use super::{Coherence, Config, LogLevel, RedisUrl};
 use crate::prefix::Rule;
+use crate::secret::Secret;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,6 +87,8 @@ pub enum Kind {
     Origins(fn(&mut Config, Vec<String>)),
     /// Names that clients may use for this host, or nothing.
     Hosts(fn(&mut Config, Vec<String>)),
+    /// One name or address of a host, or nothing.
+    Host(fn(&mut Config, Option<String>)),
     /// Names of commands, separated by commas, or nothing.
     Commands(fn(&mut Config, Vec<String>)),
     /// How to stay coherent.
@@ -97,6 +100,10 @@ pub enum Kind {
         /// Stores what one of them means.
         set: fn(&mut Config, &str),
     },
+    /// Permission bits in octal.
+    Mode(fn(&mut Config, u32)),
+    /// A user, a group, or both, or nothing.
+    Owner(fn(&mut Config, String)),
     /// How loud the log is.
     Level(fn(&mut Config, LogLevel)),
 }

@@ -7,7 +7,9 @@
 use super::row::{
     GIB, KIB, Kind, MIB, MS, Row, ZERO, count, live, millis, other, port, secs, share, size,
 };
-use super::{AccessLog, ClientAuth, LogFormat, ReadyRequires, UpstreamLost};
+use super::{
+    AccessLog, ClientAuth, ClientCerts, LogFormat, LogKeys, ReadyRequires, TlsVersion, UpstreamLost,
+};
 
 /// Every key.
 pub static ROWS: &[Row] = &[
@@ -33,6 +35,105 @@ pub static ROWS: &[Row] = &[
         "Addresses both ports listen on. localhost is 127.0.0.1 and ::1. Without a \
          password only addresses of this machine are taken, or ALLOW_UNAUTHENTICATED=yes.",
     ),
+    other(
+        "HTTP_SOCKET",
+        "",
+        Kind::Path(|c, v| c.http_socket = v),
+        "A Unix socket that is listened on for HTTP as well as HTTP_PORT, which may be off.",
+    ),
+    other(
+        "RESP_SOCKET",
+        "",
+        Kind::Path(|c, v| c.resp_socket = v),
+        "A Unix socket that is listened on for the Redis protocol as well as RESP_PORT, which may be off. What a process \
+         that has ended left there is replaced, anything else is left as it is.",
+    ),
+    other(
+        "SOCKET_MODE",
+        "600",
+        Kind::Mode(|c, v| c.socket_mode = v),
+        "Permission bits of these sockets: whoever may write to the file may connect.",
+    ),
+    other(
+        "SOCKET_OWNER",
+        "",
+        Kind::Owner(|c, v| c.socket_owner = v),
+        "Whom these sockets are given to. To give them to another user needs the right to do so.",
+    ),
+    port(
+        "TLS_RESP_PORT",
+        "off",
+        |c, v| c.tls_resp_port = v,
+        "Where Redis clients connect with TLS (rediss://, redis-cli --tls), on the addresses of BIND; RESP_PORT=off leaves \
+         this one alone.",
+    ),
+    port(
+        "TLS_HTTP_PORT",
+        "off",
+        |c, v| c.tls_http_port = v,
+        "Where HTTP clients connect with TLS (https://), on the addresses of BIND.",
+    ),
+    live(other(
+        "TLS_CERT_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_cert_file = v),
+        "The certificate shown to clients and those above it, in PEM, its own first. SIGHUP reads it again, with the other \
+         files of TLS: connections that stand go on, new ones see it.",
+    )),
+    live(other(
+        "TLS_KEY_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_key_file = v),
+        "The private key of TLS_CERT_FILE, in PEM, not encrypted.",
+    )),
+    live(other(
+        "TLS_CLIENT_CA_FILE",
+        "",
+        Kind::Path(|c, v| c.tls_client_ca_file = v),
+        "Who may sign the certificates of clients, in PEM. With it, clients must show one on the ports for TLS.",
+    )),
+    live(other(
+        "TLS_CLIENT_CERTS",
+        "required",
+        Kind::Choice {
+            words: &["required", "optional"],
+            set: |c, word| {
+                c.tls_client_certs = match word {
+                    "optional" => ClientCerts::Optional,
+                    _ => ClientCerts::Required,
+                }
+            },
+        },
+        "Whether TLS_CLIENT_CA_FILE keeps out clients that show no certificate, or only those that show a wrong one.",
+    )),
+    live(other(
+        "TLS_MIN_VERSION",
+        "1.2",
+        Kind::Choice {
+            words: &["1.2", "1.3"],
+            set: |c, word| {
+                c.tls_min_version = match word {
+                    "1.3" => TlsVersion::Tls13,
+                    _ => TlsVersion::Tls12,
+                }
+            },
+        },
+        "The oldest version of TLS that clients may speak.",
+    )),
+    secs(
+        "TLS_HANDSHAKE_TIMEOUT_SECS",
+        "10",
+        MS,
+        |c, v| c.tls_handshake_timeout = v,
+        "How long a client may take from connecting to the end of its handshake.",
+    ),
+    count(
+        "TLS_HANDSHAKES_MAX",
+        "512",
+        (1, 1_000_000),
+        |c, v| c.tls_handshakes_max = v,
+        "Handshakes of clients under way at the same time; above it the next ones wait to be accepted.",
+    ),
     port(
         "ADMIN_PORT",
         "6390",
@@ -43,8 +144,8 @@ pub static ROWS: &[Row] = &[
         "ADMIN_BIND",
         "localhost",
         Kind::Addresses(|c, v| c.admin_bind = v),
-        "Addresses the admin port listens on. It shows names of keys, never values; whoever reaches it from elsewhere \
-         changes nothing without ADMIN_PASSWORD.",
+        "Addresses the admin port listens on. It shows no values; whoever reaches it from elsewhere changes nothing \
+         without ADMIN_PASSWORD, and sees names of keys only with ALLOW_UNAUTHENTICATED=yes.",
     ),
     other(
         "ADMIN_PASSWORD",
@@ -71,7 +172,20 @@ pub static ROWS: &[Row] = &[
         "64",
         (1, 10_000),
         |c, v| c.admin_clients_max = v,
-        "Connections to the admin port at the same time. They do not count as clients.",
+        "Connections to the admin port at the same time, and as many to the probe port. They do not count as clients.",
+    ),
+    port(
+        "PROBE_PORT",
+        "off",
+        |c, v| c.probe_port = v,
+        "Where /healthz, /readyz and /metrics are for whoever reaches it, without a password, and nothing else is: for \
+         orchestrators and Prometheus, so that the admin port can stay on this machine.",
+    ),
+    other(
+        "PROBE_BIND",
+        "localhost",
+        Kind::Addresses(|c, v| c.probe_bind = v),
+        "Addresses the probe port listens on.",
     ),
     live(other(
         "READY_REQUIRES",
@@ -100,7 +214,7 @@ pub static ROWS: &[Row] = &[
         "redis://127.0.0.1:6379/0",
         Kind::Url(|c, v| c.redis_url = v),
         "The Redis behind this cache: redis://[user][:password@]host[:port][/database], user and password \
-         percent-encoded.",
+         percent-encoded; rediss:// for TLS; or unix://[user][:password@]/path[?db=database] (redis+unix:// is the same).",
     ),
     other(
         "REDIS_URL_FILE",
@@ -108,6 +222,30 @@ pub static ROWS: &[Row] = &[
         Kind::FileOf("REDIS_URL"),
         "A file whose first line is the REDIS_URL, for a password that shall not stand in the environment.",
     ),
+    live(other(
+        "REDIS_TLS_CA_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_ca_file = v),
+        "Who may have signed the certificate of Redis, in PEM; nothing for whom this machine trusts. SIGHUP reads it again.",
+    )),
+    live(other(
+        "REDIS_TLS_CERT_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_cert_file = v),
+        "The certificate shown to a Redis that asks for one (tls-auth-clients), in PEM.",
+    )),
+    live(other(
+        "REDIS_TLS_KEY_FILE",
+        "",
+        Kind::Path(|c, v| c.redis_tls_key_file = v),
+        "The private key of REDIS_TLS_CERT_FILE, in PEM, not encrypted.",
+    )),
+    live(other(
+        "REDIS_TLS_SERVER_NAME",
+        "",
+        Kind::Host(|c, v| c.redis_tls_server_name = v),
+        "The name that the certificate of Redis must be for, where it is not the host in REDIS_URL.",
+    )),
     other(
         "CLIENT_AUTH",
         "redis",
@@ -294,7 +432,8 @@ pub static ROWS: &[Row] = &[
         "REDIS_TIMEOUT_MS",
         "3000",
         |c, v| c.redis_timeout = v,
-        "How long a read that missed waits for Redis before it is answered with an error.",
+        "How long a read that missed waits for Redis before it is answered with an error. While Redis answers others \
+         and bytes of the value arrive it waits on, up to 20 times as long.",
     ),
     millis(
         "REDIS_CONNECT_TIMEOUT_MS",
@@ -501,6 +640,32 @@ pub static ROWS: &[Row] = &[
         Kind::Level(|c, v| c.log_level = v),
         "What is logged: the named level and those before it.",
     )),
+    live(other(
+        "LOG_KEYS",
+        "hash",
+        Kind::Choice {
+            words: &["hash", "shown", "hidden"],
+            set: |c, word| {
+                c.log_keys = match word {
+                    "shown" => LogKeys::Shown,
+                    "hidden" => LogKeys::Hidden,
+                    _ => LogKeys::Hash,
+                }
+            },
+        },
+        "What a key is called in the log. hash: by 64 bits of FNV-1a, the same for the same name everywhere; shown: as it \
+         is, escaped, its first 128 bytes; hidden: not at all.",
+    )),
+    other(
+        "CORE_DUMPS",
+        "off",
+        Kind::Choice {
+            words: &["off", "on"],
+            set: |c, word| c.core_dumps = word == "on",
+        },
+        "Whether the system may write this process's memory, with passwords and values in it, to a file when it dies. With \
+         off other processes of the same user cannot look into it either.",
+    ),
     other(
         "LOG_FORMAT",
         "text",

@@ -16,9 +16,11 @@ const COLUMNS: usize = 100;
 pub fn help_text() -> String {
     let mut out = String::from(
         "nearcache: a caching proxy for Redis that speaks HTTP and RESP\n\n\
-         usage: nearcache [--config FILE] [--check]\n\n\
+         usage: nearcache [--config FILE] [--check | check-upstream]\n\n\
          \x20 --config FILE  read KEY=value lines from FILE (nothing is read otherwise)\n\
          \x20 --check        validate, connect nowhere, print every key with where it came from, exit\n\
+         \x20 check-upstream connect to the configured Redis, say what it is and what the proxy can do with it, exit:\n\
+         \x20                0 all is well, 1 it works in another way than configured, 2 it cannot be used\n\
          \x20 --help         print this, exit\n\
          \x20 --version      print the version, exit\n\n\
          Each key can be set in the environment, as KEY or as NEARCACHE_KEY (which wins), and in FILE.\n\

@@ -6,8 +6,9 @@
 #![forbid(unsafe_code)]
 
 use super::row::{Kind, Row, TimeUnit};
-use super::{Coherence, Config, LogLevel, RedisUrl, Secret, doors, fraction, web};
-use crate::prefix::{Keep, Rule};
+use super::{Coherence, Config, LogLevel, doors, fraction, prefixes, socket, url, web};
+use crate::prefix::Rule;
+use crate::secret::Secret;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -98,7 +99,7 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Url(set) => {
-            let url = parse_redis_url(text)
+            let url = url::parse(text)
                 .map_err(|why| format!("{}: {why}; want {}", row.name, allowed(&row.kind)))?;
             let shown = url.to_string();
             set(config, url);
@@ -148,6 +149,10 @@ pub fn apply(
             set(config, web::parse_hosts(text).ok_or_else(wrong)?);
             Ok(text.to_string())
         }
+        Kind::Host(set) => {
+            set(config, web::parse_host(text).ok_or_else(wrong)?);
+            Ok(text.to_string())
+        }
         Kind::Coherence(set) => match text {
             "tracking" => {
                 set(config, Coherence::Tracking);
@@ -171,7 +176,7 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Prefixes { nested, set } => {
-            let prefixes: Vec<String> = items(text).map(str::to_owned).collect();
+            let prefixes: Vec<String> = prefixes::items(text).map(str::to_owned).collect();
             let begins = |a: &String| prefixes.iter().any(|b| a != b && a.starts_with(b.as_str()));
             if !nested && prefixes.iter().any(begins) {
                 // Redis refuses overlapping prefixes, in the middle of a handshake.
@@ -181,8 +186,20 @@ pub fn apply(
             Ok(text.to_string())
         }
         Kind::Rules(set) => {
-            let rules: Option<Vec<Rule>> = items(text).map(rule).collect();
+            let rules: Option<Vec<Rule>> = prefixes::items(text).map(prefixes::rule).collect();
             set(config, rules.ok_or_else(wrong)?);
+            Ok(text.to_string())
+        }
+        Kind::Mode(set) => {
+            let mode = socket::parse_mode(text).ok_or_else(wrong)?;
+            set(config, mode);
+            Ok(format!("{mode:o}"))
+        }
+        Kind::Owner(set) => {
+            if !socket::is_owner(text) {
+                return Err(wrong());
+            }
+            set(config, text.to_string());
             Ok(text.to_string())
         }
         Kind::Level(set) => {
@@ -233,7 +250,9 @@ pub fn allowed(kind: &Kind) -> String {
         }
         Kind::Fraction(_) => "a number from 0 to 1 with at most six decimals".to_string(),
         Kind::Addresses(_) => "localhost or IP addresses, separated by commas".to_string(),
-        Kind::Url(_) => "redis://[user][:password@]host[:port][/database]".to_string(),
+        Kind::Url(_) => "redis[s]://[user][:password@]host[:port][/database], or \
+             unix://[user][:password@]/path[?db=database]"
+            .to_string(),
         Kind::Secret(_) => "any text, or nothing".to_string(),
         Kind::Commands(_) => {
             "names of commands, without or with a subcommand, but not GET, separated by commas"
@@ -260,30 +279,11 @@ pub fn allowed(kind: &Kind) -> String {
                 .to_string()
         }
         Kind::Hosts(_) => "host[:port], separated by commas, or nothing".to_string(),
+        Kind::Mode(_) => "permission bits in octal, at most 777".to_string(),
+        Kind::Owner(_) => "user, user:group or :group, names or numbers, or nothing".to_string(),
+        Kind::Host(_) => "the name or the address of a host, or nothing".to_string(),
         Kind::Level(_) => "error, warn, info or debug".to_string(),
     }
-}
-
-/// The parts between commas, without the white space around them; empty ones are passed over.
-fn items(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',')
-        .map(str::trim)
-        .filter(|item| !item.is_empty())
-}
-
-/// `prefix`, or `prefix=time`.
-fn rule(item: &str) -> Option<Rule> {
-    let Some((prefix, time)) = item.rsplit_once('=') else {
-        return Some(Rule {
-            prefix: item.to_owned(),
-            keep: Keep::Yes,
-        });
-    };
-    let ttl = parse_time(time, TimeUnit::Secs)?;
-    (!prefix.is_empty() && !ttl.is_zero()).then(|| Rule {
-        prefix: prefix.to_owned(),
-        keep: Keep::AtMost(ttl),
-    })
 }
 
 pub(super) fn all_digits(text: &str) -> bool {
@@ -382,132 +382,6 @@ fn show_round(time: Duration) -> String {
     }
 }
 
-/// Reads `redis://[user][:password@]host[:port][/database]`. The error says what is wrong and repeats nothing of the
-/// text, because any part of it may be the password.
-pub fn parse_redis_url(text: &str) -> Result<RedisUrl, String> {
-    let say = |what: &str| Err(what.to_string());
-    let rest = match text.split_once("://") {
-        Some(("redis", rest)) => rest,
-        Some(("rediss", _)) => return say("TLS (rediss://) is not yet in this version"),
-        Some(("unix" | "redis+unix", _)) => {
-            return say("Unix sockets (unix://) are not yet in this version");
-        }
-        _ => return say("does not begin with redis://"),
-    };
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let (user_info, place) = match authority.rsplit_once('@') {
-        Some((user_info, place)) => (Some(user_info), place),
-        None => (None, authority),
-    };
-    // A password with a slash that was not encoded ends up as half a host: say so rather than "no such host".
-    if path.contains('@') || authority.contains(['?', '#']) || path.contains(['?', '#', '/']) {
-        return say(
-            "the characters / ? # in a user or password must be percent-encoded, and nothing follows the database",
-        );
-    }
-    let (username, password) = match user_info {
-        None => (None, None),
-        Some(info) => {
-            let Some((user, password)) = info.split_once(':') else {
-                return say("a user without a password (for a password alone write :password@)");
-            };
-            if password.is_empty() {
-                return say("the password is empty");
-            }
-            let user = percent_decode(user)?;
-            (
-                (!user.is_empty()).then_some(user),
-                Some(percent_decode(password)?),
-            )
-        }
-    };
-    let (host, port) = split_host_port(place)?;
-    let port = match port {
-        None => 6379,
-        Some(port) => match port.parse::<u16>() {
-            Ok(number) if number > 0 && all_digits(port) => number,
-            _ => return say("its port is not a number from 1 to 65535"),
-        },
-    };
-    let db = match path {
-        "" => 0,
-        digits if all_digits(digits) => match digits.parse::<u32>() {
-            Ok(db) if db <= i32::MAX as u32 => db,
-            _ => return say("its database is not a number from 0 to 2147483647"),
-        },
-        _ => return say("its database is not a number from 0 to 2147483647"),
-    };
-    Ok(RedisUrl {
-        host,
-        port,
-        db,
-        username,
-        password,
-    })
-}
-
-/// `host`, `host:port`, `[v6]`, `[v6]:port`, apart.
-pub(super) fn split_host_port(place: &str) -> Result<(String, Option<&str>), String> {
-    let say = |what: &str| Err(what.to_string());
-    if let Some(inner) = place.strip_prefix('[') {
-        let Some((host, after)) = inner.split_once(']') else {
-            return say("a [ without a ]");
-        };
-        if host.parse::<core::net::Ipv6Addr>().is_err() {
-            return say("there is no IPv6 address between the brackets");
-        }
-        return match after.strip_prefix(':') {
-            Some(port) => Ok((host.to_string(), Some(port))),
-            None if after.is_empty() => Ok((host.to_string(), None)),
-            None => say("something other than a port follows the ]"),
-        };
-    }
-    let (host, port) = match place.split_once(':') {
-        Some((host, port)) => (host, Some(port)),
-        None => (place, None),
-    };
-    if port.is_some_and(|port| port.contains(':')) {
-        return say("an IPv6 address needs brackets, as in redis://[::1]:6379");
-    }
-    if host.is_empty() {
-        return say("there is no host");
-    }
-    // Underscores are no part of host names, but compose services have them.
-    match host
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-    {
-        true => Ok((host.to_string(), port)),
-        false => say("its host has characters that no host name has"),
-    }
-}
-
-/// Undoes `%40`. The result must be UTF-8 without NUL.
-fn percent_decode(text: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(), digit()) else {
-            return Err(
-                "a % that no two hexadecimal digits follow (write %25 for a percent sign)"
-                    .to_string(),
-            );
-        };
-        bytes.push(
-            u8::try_from(high * 16 + low).expect("two digits to the base of 16 make one byte"),
-        );
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(text),
-        _ => Err("its user or password is not UTF-8 text".to_string()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -576,122 +450,5 @@ mod tests {
                 assert_eq!(parse_time(&show_time(time, unit), unit), Some(time));
             }
         }
-    }
-
-    #[test]
-    fn a_redis_url_gives_host_port_database_user_and_password() {
-        let check = |text: &str,
-                     host: &str,
-                     port: u16,
-                     db: u32,
-                     user: Option<&str>,
-                     password: Option<&str>| {
-            let url = parse_redis_url(text).unwrap_or_else(|why| panic!("{text}: {why}"));
-            let got = (
-                url.host.as_str(),
-                url.port,
-                url.db,
-                url.username.as_deref(),
-                url.password.as_deref(),
-            );
-            assert_eq!(got, (host, port, db, user, password), "{text}");
-        };
-        check("redis://127.0.0.1:6379/0", "127.0.0.1", 6379, 0, None, None);
-        check("redis://cache", "cache", 6379, 0, None, None);
-        check("redis://cache/", "cache", 6379, 0, None, None);
-        check(
-            "redis://my_redis.internal:7000/15",
-            "my_redis.internal",
-            7000,
-            15,
-            None,
-            None,
-        );
-        check("redis://:secret@h", "h", 6379, 0, None, Some("secret"));
-        check(
-            "redis://app:p%40ss%3A%2F@h:1/2",
-            "h",
-            1,
-            2,
-            Some("app"),
-            Some("p@ss:/"),
-        );
-        check("redis://app:a:b@h", "h", 6379, 0, Some("app"), Some("a:b"));
-        check("redis://[::1]", "::1", 6379, 0, None, None);
-        check(
-            "redis://app:pw@[2001:db8::1]:7000/3",
-            "2001:db8::1",
-            7000,
-            3,
-            Some("app"),
-            Some("pw"),
-        );
-    }
-
-    #[test]
-    fn a_bad_redis_url_is_refused_with_its_reason_and_without_its_text() {
-        let check = |text: &str, reason: &str| {
-            let why = parse_redis_url(text).expect_err(text);
-            assert_eq!(why, reason, "{text}");
-            assert!(!why.contains("sesame"), "{text}: {why}");
-        };
-        let scheme = "does not begin with redis://";
-        check("", scheme);
-        check("127.0.0.1:6379", scheme);
-        check("http://h", scheme);
-        check("rediss://h", "TLS (rediss://) is not yet in this version");
-        let unix = "Unix sockets (unix://) are not yet in this version";
-        check("unix:///run/redis.sock", unix);
-        check("redis+unix:///run/redis.sock", unix);
-        check("redis://", "there is no host");
-        check("redis://:6379", "there is no host");
-        check(
-            "redis://h h",
-            "its host has characters that no host name has",
-        );
-        let brackets = "an IPv6 address needs brackets, as in redis://[::1]:6379";
-        check("redis://::1", brackets);
-        check("redis://[::1", "a [ without a ]");
-        check(
-            "redis://[h]",
-            "there is no IPv6 address between the brackets",
-        );
-        check(
-            "redis://[::1]6379",
-            "something other than a port follows the ]",
-        );
-        let port = "its port is not a number from 1 to 65535";
-        check("redis://h:", port);
-        check("redis://h:0", port);
-        check("redis://h:65536", port);
-        check("redis://h:+1", port);
-        let db = "its database is not a number from 0 to 2147483647";
-        check("redis://h/x", db);
-        check("redis://h/-1", db);
-        check("redis://h/4294967295", db);
-        let encoded = "the characters / ? # in a user or password must be percent-encoded, and nothing follows the \
-                       database";
-        check("redis://h/0/1", encoded);
-        check("redis://h/0?timeout=1", encoded);
-        check("redis://:sesame/x@h", encoded);
-        check("redis://:sesame#x@h", encoded);
-        check(
-            "redis://sesame@h",
-            "a user without a password (for a password alone write :password@)",
-        );
-        check("redis://app:@h", "the password is empty");
-        let percent = "a % that no two hexadecimal digits follow (write %25 for a percent sign)";
-        check("redis://:sesame%4@h", percent);
-        check("redis://:sesame%zz@h", percent);
-        let utf8 = "its user or password is not UTF-8 text";
-        check("redis://:sesame%ff@h", utf8);
-        check("redis://:sesame%00@h", utf8);
-    }
-
-    #[test]
-    fn a_password_is_never_printed() {
-        let url = parse_redis_url("redis://app:sesame@[::1]:7000/3").expect("a good url");
-        assert_eq!(url.to_string(), "redis://app:***@[::1]:7000/3");
-        assert_eq!(format!("{url:?}"), "redis://app:***@[::1]:7000/3");
     }
 }

@@ -4,7 +4,8 @@
 //! when a page is refused. It never resolves a name. O(length of the text).
 #![forbid(unsafe_code)]
 
-use super::value::{all_digits, split_host_port};
+use super::url::split_host_port;
+use super::value::{all_digits, is_ip};
 
 /// The origins between the commas; `*` stands alone. `None` if one of them is none.
 pub(super) fn parse_origins(text: &str) -> Option<Vec<String>> {
@@ -17,6 +18,15 @@ pub(super) fn parse_origins(text: &str) -> Option<Vec<String>> {
 /// The hosts between the commas, each with a port or without. `None` if one of them is none.
 pub(super) fn parse_hosts(text: &str) -> Option<Vec<String>> {
     parse_list(text, is_host)
+}
+
+/// One host without a port, or none. `None` if it is neither.
+pub(super) fn parse_host(text: &str) -> Option<Option<String>> {
+    let is_bare = |text: &str| split_host_port(text).is_ok_and(|(_, port)| port.is_none());
+    match text {
+        "" => Some(None),
+        host => (is_ip(host) || is_bare(host)).then(|| Some(host.to_string())),
+    }
 }
 
 fn parse_list(text: &str, is_item: impl Fn(&str) -> bool) -> Option<Vec<String>> {

@@ -3,12 +3,13 @@
 //! It never changes what is answered. Hits are drawn by the number of hits, by the comparison that the hit path makes
 //! anyway (`insight.rs`); all others by a countdown of their own, where they cost a dispatch. What is drawn and not yet
 //! answered waits in a list of at most [`WAITING_MAX`]; what finds it full is not logged. Keys appear as
-//! [`log::key`](crate::log::key) writes them.
+//! [`KeyName`] writes them.
 #![forbid(unsafe_code)]
 
 use super::{ConnId, Engine};
 use crate::cache::Content;
-use crate::log::{ACCESS, key};
+use crate::keyname::KeyName;
+use crate::log::ACCESS;
 use crate::protocol::Parse;
 use crate::protocol::resp::request::{RequestLimits, RequestParser};
 use crate::stats::Counter;
@@ -137,7 +138,7 @@ impl Engine {
         let line = Line {
             client: self.clients[ix].number,
             command: "get".to_owned(),
-            key: key::shown(name),
+            key: self.named(name),
             way: "hit",
             status,
             bytes,
@@ -173,7 +174,7 @@ impl Engine {
     #[cold]
     fn access_drawn(&mut self, ix: usize, road: Road, slot: u64, bytes: &[u8]) {
         let (command, key) = match road {
-            Road::Miss | Road::Join => ("get".to_owned(), key::shown(bytes)),
+            Road::Miss | Road::Join => ("get".to_owned(), self.named(bytes)),
             Road::Relay => self.command_and_key(bytes),
         };
         let client = &self.clients[ix];
@@ -196,6 +197,10 @@ impl Engine {
         });
     }
 
+    fn named(&self, key: &[u8]) -> String {
+        KeyName::new(key, self.config.log_keys).to_string()
+    }
+
     /// What the table knows a request as, and its first key. Other arguments may be anything, a password too.
     fn command_and_key(&self, frame: &[u8]) -> (String, String) {
         let parsed = RequestParser::default().parse(frame, &RequestLimits::default());
@@ -206,7 +211,7 @@ impl Engine {
         let name = self.table.name_at(spec.place()).unwrap_or("unknown");
         let mut first = None;
         spec.touch(request.args(), request.argc(), &mut |name| {
-            first.get_or_insert_with(|| key::shown(name));
+            first.get_or_insert_with(|| self.named(name));
         });
         (name.to_owned(), first.unwrap_or_default())
     }

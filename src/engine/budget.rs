@@ -255,7 +255,7 @@ impl Engine {
         if listens {
             match client.port {
                 Port::Resp => client.reply_with(&mut self.pool, |out| write::error(out, FULL_RESP)),
-                Port::Http | Port::Admin => client.reply(FULL_HTTP, &mut self.pool),
+                Port::Http | Port::Admin | Port::Probe => client.reply(FULL_HTTP, &mut self.pool),
             }
             self.finish_client(ix, CloseReason::BuffersFull);
             self.client_changed(ix);

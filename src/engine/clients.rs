@@ -1,13 +1,14 @@
 //! The life of a client: opened, read, served, written, held, closed.
 #![forbid(unsafe_code)]
 
+use super::address::Address;
 use super::straight::Receiving;
 use super::timers::Timer;
 use super::{
     COMMANDS_PER_TURN, ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port,
     READ_BYTES,
 };
-use crate::client::{Client, CloseReason, Hold, Render, Slot, State};
+use crate::client::{Client, CloseReason, Hold, Peer, Render, Slot, State};
 use crate::stats::Counter;
 use crate::time::Time;
 use std::net::SocketAddr;
@@ -44,11 +45,12 @@ pub(super) enum Handled {
 impl Engine {
     /// A client was accepted on `port`. `peer` is its address, for CLIENT LIST and the log. `None`: it is one too many;
     /// write what [`Engine::refusal`] says (best effort) and close.
-    pub fn open(&mut self, port: Port, peer: SocketAddr) -> Option<ConnId> {
-        let is_admin = port == Port::Admin;
-        let (now_open, most) = match is_admin {
-            true => (self.admin_clients, self.config.admin_clients_max),
-            false => (self.data_clients(), self.config.max_clients),
+    pub fn open(&mut self, port: Port, peer: impl Into<Peer>) -> Option<ConnId> {
+        let (now_open, most) = match port {
+            Port::Admin => (self.admin_clients, self.config.admin_clients_max),
+            // As many again: strangers on the one port keep nobody from the other.
+            Port::Probe => (self.probe_clients, self.config.admin_clients_max),
+            Port::Http | Port::Resp => (self.data_clients(), self.config.max_clients),
         };
         if now_open >= most {
             self.stats.count(Counter::ClientsRefused);
@@ -78,7 +80,7 @@ impl Engine {
             id,
             self.clients_opened,
             port,
-            peer,
+            peer.into(),
             db,
             self.now,
         ));
@@ -87,11 +89,12 @@ impl Engine {
         self.clients[index].authenticated = match port {
             Port::Http => true,
             Port::Resp => !self.demands_password(),
-            Port::Admin => false,
+            Port::Admin | Port::Probe => false,
         };
-        match is_admin {
-            true => self.admin_clients += 1,
-            false => self.stats.count(Counter::ClientsOpened),
+        match port {
+            Port::Admin => self.admin_clients += 1,
+            Port::Probe => self.probe_clients += 1,
+            Port::Http | Port::Resp => self.stats.count(Counter::ClientsOpened),
         }
         if port != Port::Resp {
             let first = self
@@ -105,36 +108,22 @@ impl Engine {
 
     /// Clients of the data ports.
     pub(super) fn data_clients(&self) -> usize {
-        self.clients.len() - self.admin_clients
+        self.clients.len() - self.admin_clients - self.probe_clients
     }
 
     /// The address on which a client was accepted, for CLIENT LIST.
     pub fn accepted_on(&mut self, id: ConnId, local: SocketAddr) {
         if let Some(ix) = self.client_index(id)
-            && local != self.local_of(&self.clients[ix])
+            && Address::Ip(local) != self.local_of(&self.clients[ix])
         {
             self.clients[ix].extras().local = Some(local);
         }
     }
 
-    /// Where the client was accepted.
-    pub(super) fn local_of(&self, client: &Client) -> SocketAddr {
-        let here = || {
-            let port = match client.port {
-                Port::Http => self.config.http_port,
-                Port::Resp => self.config.resp_port,
-                Port::Admin => self.config.admin_port,
-            };
-            SocketAddr::new(client.peer.addr().ip(), port.unwrap_or(0))
-        };
-        let extras = client.extras.as_ref();
-        extras.and_then(|extras| extras.local).unwrap_or_else(here)
-    }
-
     /// What a client that cannot be taken is told before its socket is closed.
     pub fn refusal(&self, port: Port) -> &'static [u8] {
         match port {
-            Port::Http | Port::Admin => REFUSAL_HTTP,
+            Port::Http | Port::Admin | Port::Probe => REFUSAL_HTTP,
             Port::Resp => REFUSAL_RESP,
         }
     }
@@ -157,7 +146,7 @@ impl Engine {
         let client = &self.clients[ix];
         if client.is_at_rest() && self.may_hit(client) {
             self.receiving = match client.port {
-                Port::Http | Port::Admin => Receiving::StraightHttp,
+                Port::Http | Port::Admin | Port::Probe => Receiving::StraightHttp,
                 Port::Resp => Receiving::Straight,
             };
             return &mut self.scratch;
@@ -239,7 +228,7 @@ impl Engine {
     fn inbox_limit(&self, ix: usize) -> usize {
         let largest = match self.clients[ix].port {
             Port::Resp => self.config.request_bytes_max,
-            Port::Http | Port::Admin => self.http_limits.message_bytes_max(),
+            Port::Http | Port::Admin | Port::Probe => self.http_limits.message_bytes_max(),
         };
         largest + READ_BYTES
     }
@@ -273,7 +262,7 @@ impl Engine {
         let mut budget = COMMANDS_PER_TURN;
         let used = match self.clients[ix].port {
             Port::Resp => self.serve_resp(ix, bytes, &mut budget),
-            Port::Http | Port::Admin => self.serve_http(ix, bytes, &mut budget),
+            Port::Http | Port::Admin | Port::Probe => self.serve_http(ix, bytes, &mut budget),
         };
         if let Some(ix) = self.open_client(id) {
             if self.clients[ix].admitted {
@@ -445,17 +434,18 @@ impl Engine {
 
     fn log_close(&self, ix: usize, reason: CloseReason) {
         let client = &self.clients[ix];
-        let (number, peer, why) = (client.number, &client.peer, reason.name());
+        let (number, peer, why) = (client.number, self.peer_of(client), reason.name());
         match reason {
             // The loss of Redis has its own line, once and not for each client.
             CloseReason::Asked
             | CloseReason::Shutdown
             | CloseReason::SocketFailed
             | CloseReason::Killed
+            | CloseReason::HandshakeFailed
             | CloseReason::UpstreamLost => {
-                debug!(client = number, peer = %peer.addr(), reason = why, "close");
+                debug!(client = number, %peer, reason = why, "close");
             }
-            _ => warn!(client = number, peer = %peer.addr(), reason = why, "close"),
+            _ => warn!(client = number, %peer, reason = why, "close"),
         }
     }
 
@@ -491,6 +481,7 @@ impl Engine {
         self.insight.note_close(reason);
         match client.port {
             Port::Admin => self.admin_clients -= 1,
+            Port::Probe => self.probe_clients -= 1,
             Port::Http | Port::Resp => self.stats.count(Counter::ClientsClosed),
         }
         if reason == CloseReason::OutboxOverflow {

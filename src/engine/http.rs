@@ -118,8 +118,10 @@ impl Engine {
     }
 
     fn handle_http(&mut self, ix: usize, request: &Request<'_>, message: &[u8]) -> Handled {
-        if self.clients[ix].port == Port::Admin {
-            return self.handle_admin(ix, request);
+        match self.clients[ix].port {
+            Port::Admin => return self.handle_admin(ix, request),
+            Port::Probe => return self.handle_probe(ix, request),
+            Port::Http | Port::Resp => {}
         }
         let mut scratch = std::mem::take(&mut self.http_key);
         let policy = std::mem::take(&mut self.http_policy);

@@ -81,7 +81,7 @@ pub(super) struct Slow {
     pub(super) took: Duration,
     pub(super) command: String,
     pub(super) client: u64,
-    pub(super) peer: std::net::SocketAddr,
+    pub(super) peer: String,
     pub(super) name: Box<[u8]>,
 }
 
@@ -308,6 +308,7 @@ impl Engine {
     #[cold]
     fn note_slow(&mut self, ix: usize, took: Duration, command: Place) {
         let client = &self.clients[ix];
+        let peer = self.peer_of(client).to_string();
         let insight = &mut self.insight;
         if insight.slow.len() == SLOW_MAX {
             insight.slow.pop_front();
@@ -318,7 +319,7 @@ impl Engine {
             took,
             command: self.table.name_at(command).unwrap_or("unknown").to_owned(),
             client: client.number,
-            peer: client.peer.addr(),
+            peer,
             name: client.name().unwrap_or_default().into(),
         });
         insight.slow_numbered += 1;

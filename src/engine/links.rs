@@ -66,7 +66,7 @@ impl Engine {
     fn greet(&mut self, ix: usize, role: Role) {
         let url = self.config.redis_url.clone();
         if let Some(password) = &url.password {
-            let password = password.as_bytes();
+            let password = password.text().as_bytes();
             match &url.username {
                 Some(user) => {
                     self.ask(ix, Purpose::Required, &[b"AUTH", user.as_bytes(), password])
@@ -100,6 +100,9 @@ impl Engine {
         );
         if matches!(role, Role::Own(_)) {
             self.ask(ix, Purpose::Identity, &[b"CLIENT", b"ID"]);
+        }
+        if pool.db != 0 {
+            self.links[ix].gate = Some(self.links[ix].outbox.len() as u64);
         }
     }
 
@@ -148,7 +151,7 @@ impl Engine {
 
     pub(super) fn flush_link(&mut self, ix: usize) {
         let link = &mut self.links[ix];
-        if link.state != State::Connecting && !link.flush_listed && !link.outbox.is_empty() {
+        if link.state != State::Connecting && !link.flush_listed && link.has_to_send() {
             link.flush_listed = true;
             self.outputs.push_back(Output::Flush(link.id));
         }
@@ -181,8 +184,10 @@ impl Engine {
             self.links[ix].heard = self.now;
         }
         let link = &mut self.links[ix];
-        if link.outbox.is_empty() {
+        if !link.has_to_send() {
             link.flush_listed = false;
+        }
+        if link.outbox.is_empty() {
             for client in std::mem::take(&mut self.links[ix].waiting) {
                 if let Some(client) = self.client_index(client) {
                     self.unhold(client, Hold::Link);
@@ -330,6 +335,10 @@ impl Engine {
             self.poison_front(ix, &owed, if whole { chunk } else { b"" });
         }
         self.links[ix].owed.pop_front();
+        if owed.is_script() {
+            self.links[ix].scripts -= 1;
+            self.scripts -= 1;
+        }
         let mut collected = std::mem::take(&mut self.links[ix].collected);
         let value_left = self.links[ix].value_left.take();
         let passed = owed.purpose == Purpose::Pass && !whole && !holds && collected.is_empty();
@@ -529,6 +538,7 @@ impl Engine {
         if let Some(timer) = link.timer {
             self.timers.cancel(timer);
         }
+        self.scripts -= link.scripts;
         link.outbox.clear(&mut self.pool);
         self.pool.recount(link.collected_bytes, 0);
         for client in link.waiting {
@@ -550,7 +560,11 @@ impl Engine {
         let link = &mut self.links[ix];
         link.timer = None;
         if link.state == State::Connecting {
-            return self.link_lost(id, "no connection in time");
+            let why = match self.config.redis_url.tls {
+                true => "no connection in time (is TLS spoken on this port?)",
+                false => "no connection in time",
+            };
+            return self.link_lost(id, why);
         }
         let own = link.own.as_ref();
         // Who waits for data hears nothing for as long as it takes.

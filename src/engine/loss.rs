@@ -6,6 +6,7 @@
 use super::forget::Flush;
 use super::links::SILENT;
 use super::relay::write_errors;
+use super::upstream::BUSY;
 use super::{ConnId, Engine};
 use crate::client::Render;
 use crate::config::UpstreamLost;
@@ -50,7 +51,7 @@ impl Engine {
         let is_in_body = self.links[ix].value_left.is_some();
         let greeted = self.links[ix].state == State::Up;
         // Commands go out right behind the handshake, so from the connection on they may have been executed.
-        let sent = self.links[ix].state != State::Connecting;
+        let sent = self.links[ix].state != State::Connecting && self.links[ix].gate.is_none();
         let mut owed = std::mem::take(&mut self.links[ix].owed);
         let mut touched = std::mem::take(&mut self.links[ix].touched);
         let owner = self.links[ix].own.as_ref().and_then(|own| own.client);
@@ -94,8 +95,12 @@ impl Engine {
             }
         }
         self.stats.count(Counter::RelayErrors);
+        // Redis would have said so of the command itself, had it come that far.
+        let is_busy = !sent && BUSY.iter().any(|word| why.starts_with(word));
         let text = if sent {
             format!("{OUTCOME_UNKNOWN} ({why})")
+        } else if is_busy {
+            why.to_owned()
         } else {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };
@@ -103,7 +108,7 @@ impl Engine {
             // Where a part of the reply has left already, only the end of the connection can say that no more comes.
             let begun = passed != Passed::Nothing || owed.unit.is_some_and(|unit| unit.passed);
             let cut = begun && owed.purpose == Purpose::Pass
-                || self.config.upstream_lost == UpstreamLost::Close;
+                || self.config.upstream_lost == UpstreamLost::Close && !is_busy;
             if passed == Passed::Body {
                 self.cut_client(ix, slot);
             } else if let Some(Render::Http(ask)) = self.clients[ix].render(slot).cloned() {

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod address;
 mod admin;
 mod admission;
 mod aside;
@@ -39,6 +40,7 @@ mod relay;
 mod reload;
 mod replies;
 mod resp;
+mod secure;
 mod straight;
 mod switches;
 mod timers;
@@ -72,6 +74,8 @@ use coherence::Barriers;
 use insight::Insight;
 use measure::Measures;
 use own::OwnLinks;
+pub use pause::PUSH_BYTES_MAX;
+pub use secure::Refused;
 use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -123,6 +127,8 @@ pub enum Port {
     Resp,
     /// HTTP/1, for whoever runs the proxy.
     Admin,
+    /// HTTP/1, for what asks whether it runs: health and metrics, nothing else.
+    Probe,
 }
 
 impl Port {
@@ -132,6 +138,7 @@ impl Port {
             Port::Http => "http",
             Port::Resp => "resp",
             Port::Admin => "admin",
+            Port::Probe => "probe",
         }
     }
 }
@@ -225,6 +232,7 @@ pub struct Engine {
     clients_opened: u64,
     /// Clients of the admin port, which are bounded and counted by themselves.
     admin_clients: usize,
+    probe_clients: usize,
     links: Slab<Link>,
     link_generations: Vec<u32>,
     /// The shared links, by the clients they serve.
@@ -234,6 +242,10 @@ pub struct Engine {
     coherence: Coherence,
     tracking: Tracking,
     barriers: Barriers,
+    /// Scripts that are outstanding on links that clients share.
+    scripts: u32,
+    /// CLIENT PAUSE is in effect, as far as that is known.
+    paused_until: Time,
     measures: Measures,
     missed: kept::Missed,
     /// Hits are given before this instant.
@@ -286,6 +298,8 @@ pub struct Engine {
     /// The key of the HTTP request being handled, where it had to be decoded.
     http_key: Vec<u8>,
     stats: Stats,
+    /// What was last said of handshakes that failed, by reason.
+    tls_said: [secure::Said; Refused::ALL.len()],
     /// The process is to end: clients are served, and shown out when they leave a moment for it.
     draining: bool,
     /// The time for that is over: what has arrived is answered, and nothing more.
@@ -333,6 +347,7 @@ impl Engine {
             client_generations: Vec::new(),
             clients_opened: 0,
             admin_clients: 0,
+            probe_clients: 0,
             links: Slab::new(),
             link_generations: Vec::new(),
             pools: BTreeMap::new(),
@@ -341,6 +356,8 @@ impl Engine {
             coherence: config.coherence,
             tracking: Tracking::default(),
             barriers: Barriers::default(),
+            scripts: 0,
+            paused_until: Time::ZERO,
             measures: Measures::default(),
             missed: kept::Missed::default(),
             hits_until: Time::ZERO,
@@ -374,6 +391,7 @@ impl Engine {
             canonical: Vec::new(),
             http_key: Vec::new(),
             stats: Stats::default(),
+            tls_said: Default::default(),
             draining: false,
             closing: false,
             switches: switches::Switches::default(),
@@ -437,7 +455,7 @@ impl Engine {
                 .map_or(0, |ix| self.clients[ix].outbox.slices(slices)),
             Place::Link(_) => self
                 .link_index(id)
-                .map_or(0, |ix| self.links[ix].outbox.slices(slices)),
+                .map_or(0, |ix| self.links[ix].slices(slices)),
         }
     }
 
@@ -510,12 +528,13 @@ impl Engine {
 
     /// When [`Engine::advance`] wants to be called next, `None` when nothing is timed.
     pub fn next_deadline(&self) -> Option<Time> {
-        let deadlines = [
-            self.timers.next_deadline(),
-            self.cache.next_deadline(),
-            self.aside.next_deadline(),
-        ];
-        deadlines.into_iter().flatten().min()
+        let soonest = self
+            .timers
+            .next_deadline()
+            .unwrap_or(Time::NEVER)
+            .min(self.cache.next_deadline().unwrap_or(Time::NEVER))
+            .min(self.aside.next_deadline().unwrap_or(Time::NEVER));
+        (soonest < Time::NEVER).then_some(soonest)
     }
 
     /// The next thing to do, oldest first.
@@ -658,7 +677,7 @@ impl Engine {
 
     fn fire(&mut self, timer: Timer) {
         match timer {
-            Timer::Fetch(id) => self.fetch_completed(id, Err(crate::fetch::FetchError::TimedOut)),
+            Timer::Fetch(id) => self.fetch_is_due(id),
             Timer::Client(id) => self.client_timer_fired(id),
             Timer::Queue(id) => self.queue_timer_fired(id),
             Timer::Link(id) => self.link_timer_fired(id),

@@ -13,7 +13,7 @@ use super::{ConnId, Engine, Output, Outstanding};
 use crate::cache::{Content, NewContent, Put};
 use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
 use crate::config::{Coherence, UpstreamLost};
-use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter};
+use crate::fetch::{FetchError, FetchId, Fetched, Flight, Job, Mark, Name, Waiter, waited_longest};
 use crate::prefix::Keep;
 use crate::protocol::resp::write;
 use crate::stats::Counter;
@@ -227,15 +227,35 @@ impl Engine {
         }
     }
 
+    /// The deadline of a fetch. While Redis answers PINGs what is missing is under way: a large value, or what waits behind
+    /// one. Then the worker knows better: it gives up as soon as no byte has come for as long as that.
+    pub(super) fn fetch_is_due(&mut self, id: FetchId) {
+        self.fetches.set_timer(id, None);
+        let Some(dispatched) = self.fetches.dispatched(id) else {
+            debug_assert!(false, "what has ended has no timer left");
+            return;
+        };
+        let timeout = self.config.redis_timeout;
+        let last = waited_longest(dispatched, timeout);
+        let lately = timeout.max(self.config.staleness_bound);
+        let heard = self.tracking.fresh_at();
+        let heard = heard.is_some_and(|at| self.now < at + lately);
+        if !heard || self.now >= last || self.upstream.away().is_some() {
+            return self.fetch_completed(id, Err(FetchError::TimedOut));
+        }
+        let timer = self
+            .timers
+            .set(last.min(self.now + timeout), Timer::Fetch(id));
+        self.fetches.set_timer(id, Some(timer));
+    }
+
     /// The end of a fetch: it is kept if it may be, its waiters are answered.
     pub(super) fn fetch_completed(&mut self, id: FetchId, result: Result<Fetched, FetchError>) {
         let Some((mut flight, current)) = self.fetches.finish(id) else {
             return;
         };
-        if result != Err(FetchError::TimedOut)
-            || flight.dispatched + self.config.redis_timeout > self.now
-        {
-            self.timers.cancel(flight.timer);
+        if let Some(timer) = flight.timer {
+            self.timers.cancel(timer);
         }
         let waiters = std::mem::take(&mut flight.waiters);
         match result {

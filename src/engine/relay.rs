@@ -10,8 +10,12 @@ use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
 use crate::config::{Coherence, UpstreamLost};
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch, Unit};
 use crate::prefix::Keep;
+use crate::protocol::resp::number;
+use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
+use crate::time::Time;
+use std::time::Duration;
 
 /// A link that has more than this to send takes no further command until it has sent some.
 const LINK_OUTBOX_HIGH_BYTES: usize = 4 * 1024 * 1024;
@@ -49,6 +53,9 @@ pub(super) enum Road {
     Shared,
     /// One of its own, closed after the reply.
     OneShot,
+    /// The same in database 0, for what concerns none: it needs no SELECT, which Redis refuses while a script runs that
+    /// this command is to end.
+    Urgent,
 }
 
 /// What is known of the reply to a read before it comes.
@@ -85,13 +92,13 @@ impl Engine {
         };
         let pool = Pool {
             version,
-            db: client.db,
+            db: if road == Road::Urgent { 0 } else { client.db },
         };
         let pinned = client.link.filter(|_| self.switches.holds(Rule::PinToLink));
         let link = match (pinned, road) {
             (None, Road::Shared) => self.shared_link(pool),
-            (None, Road::OneShot) if self.links_are_all_open() => None,
-            (None, Road::OneShot) => Some(self.open_link(Role::OneShot(pool))),
+            (None, _) if self.links_are_all_open() => None,
+            (None, Road::OneShot | Road::Urgent) => Some(self.open_link(Role::OneShot(pool))),
             (Some(link), Road::Shared) if self.may_go_on(link, pool) => Some(link),
             // Rule L4: what is outstanding on the other link is waited for.
             (Some(_), _) => {
@@ -167,20 +174,40 @@ impl Engine {
     /// The least busy shared link of the pool; a fresh one while all are busy and the pool may grow.
     pub(super) fn shared_link(&mut self, pool: Pool) -> Option<ConnId> {
         let links = self.pools.get(&pool).map_or(&[][..], Vec::as_slice);
-        let owed = |id: &ConnId| {
-            self.link_index(*id)
-                .map_or(usize::MAX, |ix| self.links[ix].owed.len())
+        // Behind a script nobody would hear that Redis is busy with it, and PING or GET would wait for its end.
+        let load = |id: &ConnId| {
+            self.link_index(*id).map_or((true, usize::MAX), |ix| {
+                (self.links[ix].scripts > 0, self.links[ix].owed.len())
+            })
         };
-        let best = links.iter().copied().min_by_key(owed);
+        let best = links.iter().copied().min_by_key(load);
+        // While writes are paused one of them holds up what stands behind it on its link, and nothing else.
+        let is_taken = best.is_some_and(|best| load(&best) > (false, 0));
+        if self.now < self.paused_until && is_taken && !self.links_are_all_open() {
+            return Some(self.open_link(Role::OneShot(pool)));
+        }
         match best {
             Some(link)
-                if owed(&link) < LINK_OWED_BUSY
+                if load(&link) < (false, LINK_OWED_BUSY)
                     || links.len() >= self.config.shared_links_per_pool =>
             {
                 Some(link)
             }
             _ if self.links_are_all_open() => best,
             _ => Some(self.open_link(Role::Shared(pool))),
+        }
+    }
+
+    /// What is known of pauses: CLIENT PAUSE and UNPAUSE that came this way.
+    pub(super) fn note_pause(&mut self, request: &Request<'_>) {
+        let mut args = request.args().skip(1);
+        let (what, timeout) = (args.next().unwrap_or_default(), args.next());
+        if what.eq_ignore_ascii_case(b"unpause") {
+            self.paused_until = Time::ZERO;
+        } else if what.eq_ignore_ascii_case(b"pause") {
+            let ms = timeout.and_then(number::parse).unwrap_or(0);
+            let until = self.now + Duration::from_millis(u64::try_from(ms).unwrap_or(0));
+            self.paused_until = self.paused_until.max(until);
         }
     }
 
@@ -237,6 +264,10 @@ impl Engine {
             counted: true,
             unit: command.unit,
         });
+        if link.owed.back().is_some_and(Owed::is_script) {
+            link.scripts += 1;
+            self.scripts += 1;
+        }
         link.outbox.append(command.frame, &mut self.pool);
         self.stats.count(Counter::Relayed);
         self.relay_begins(ix);

@@ -5,44 +5,56 @@
 //! clone, holds no memory for it.
 #![forbid(unsafe_code)]
 
+use crate::cache::SMALL_REPLY_ROOM;
+
 /// With so many bytes of replies a read goes the general way, which knows how to hold a client: 64 replies of 1 KiB fit.
-pub(super) const REPLIES_BYTES_MAX: usize = 128 * 1024;
+pub(super) const REPLIES_BYTES_MAX: usize = 128 * 1024 + SMALL_REPLY_ROOM;
+
+/// The buffer: its length is a constant, so that room for a reply of a bounded length is nothing to ask for.
+pub(super) type Room = [u8; REPLIES_BYTES_MAX];
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
-    bytes: Vec<u8>,
+    bytes: Option<Box<Room>>,
     len: usize,
 }
 
 impl Replies {
-    /// Room for new ones, in place of those before. What is written must be told with [`Replies::set_left`].
+    /// Room for new ones, in place of those before. What is written must be told with [`Replies::set_len`].
     #[inline(always)]
-    pub(super) fn room(&mut self) -> &mut [u8] {
-        if self.bytes.is_empty() {
-            self.make();
-        }
+    pub(super) fn room(&mut self) -> &mut Room {
         self.len = 0;
-        &mut self.bytes
+        self.bytes.get_or_insert_with(vacant)
     }
 
-    #[cold]
-    #[inline(never)]
-    fn make(&mut self) {
-        self.bytes = vec![0; REPLIES_BYTES_MAX];
-    }
-
-    /// All of the room but the last `left` bytes is replies.
+    /// So many bytes from the beginning are replies.
     #[inline(always)]
-    pub(super) fn set_left(&mut self, left: usize) {
-        self.len = self.bytes.len() - left;
+    pub(super) fn set_len(&mut self, len: usize) {
+        self.len = len;
+    }
+
+    /// How long all of them are.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// All of them.
     #[inline(always)]
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        match &self.bytes {
+            Some(bytes) => &bytes[..self.len],
+            None => &[],
+        }
     }
+}
+
+#[cold]
+#[inline(never)]
+fn vacant() -> Box<Room> {
+    let bytes = vec![0; REPLIES_BYTES_MAX].into_boxed_slice();
+    bytes.try_into().expect("made as long as this")
 }
 
 /// Between two calls of the engine nothing is in it (`straight.rs`).

@@ -259,8 +259,12 @@ impl Engine {
             Way::Local(LocalCommand::Info) => self.info(ix, request),
             Way::Local(command) => self.answer_local(ix, command, request),
             Way::Relay => self.relay_command(ix, request, judgement, Road::Shared),
-            Way::OwnLink(StateKind::Unknown | StateKind::Urgent) => {
+            Way::OwnLink(StateKind::Unknown) => {
                 self.relay_command(ix, request, judgement, Road::OneShot)
+            }
+            Way::OwnLink(StateKind::Urgent) => {
+                self.note_pause(request);
+                self.relay_command(ix, request, judgement, Road::Urgent)
             }
             // Without state they have nothing to end: Redis says so, on any connection.
             Way::OwnLink(StateKind::Exec | StateKind::Discard | StateKind::Unwatch) => {

@@ -12,13 +12,15 @@
 #![forbid(unsafe_code)]
 
 use super::http::{Facts, ttl_secs};
+use super::replies::REPLIES_BYTES_MAX;
 use super::{ConnId, Engine, Output, Place};
-use crate::cache::Content;
+use crate::cache::{self, Content, SMALL_REPLY_ROOM, ValueRef};
 use crate::client::{Client, Framing, Mute};
 use crate::command;
 use crate::protocol::http::KnownHead;
 use crate::protocol::http::hit::{self, Hit};
 use crate::stats::Counter;
+use crate::time::Time;
 
 /// How many known heads are kept: more HTTP clients than this share them, 1 KiB each at most. Clients of one program
 /// send one head, so sharing costs only those of different programs something.
@@ -53,9 +55,19 @@ impl Engine {
     #[inline(always)]
     pub fn received_at_once(&mut self, id: ConnId, n: usize) -> AtOnce<'_> {
         let used = match (self.receiving, id.place) {
-            (Receiving::Straight, Place::Client(index)) => self.answer_hits(index as usize, n),
+            (Receiving::Straight, Place::Client(index)) => {
+                let ix = index as usize;
+                if self.answer_one(ix, n) {
+                    return AtOnce::Replies(self.replies.bytes());
+                }
+                self.answer_hits(ix, n)
+            }
             (Receiving::StraightHttp, Place::Client(index)) => {
-                self.answer_http_hits(index as usize, n)
+                let ix = index as usize;
+                if self.answer_http_one(ix, n) {
+                    return AtOnce::Replies(self.replies.bytes());
+                }
+                self.answer_http_hits(ix, n)
             }
             _ => 0,
         };
@@ -70,7 +82,7 @@ impl Engine {
     #[inline]
     pub fn sent_at_once(&mut self, id: ConnId, n: usize) {
         self.stats.add(Counter::BytesOut, n as u64);
-        if n < self.replies.bytes().len() {
+        if n < self.replies.len() {
             self.keep_replies(id, n);
         }
     }
@@ -98,36 +110,65 @@ impl Engine {
         self.buffers_grew();
     }
 
+    /// Answers the scratch if it is one GET, written as the one before was, and a hit on a value in a cell that nobody looks
+    /// at: what a client sends that waits for each reply. `false`: nothing has been answered, [`Engine::answer_hits`] is
+    /// to be asked, which decides the same. With nothing to be carried from one hit to the next this is two thirds of its
+    /// instructions.
+    #[inline(never)] // it needs all registers for itself
+    fn answer_one(&mut self, ix: usize, n: usize) -> bool {
+        let Some(key) = self.get_memo.only(&self.scratch[..n]) else {
+            return false;
+        };
+        let client = &mut self.clients[ix];
+        client.active = self.now;
+        client.last = command::Place::GET;
+        let hash = self.hasher.hash(key);
+        let hits = self.stats.get(Counter::Hits) + 1;
+        if self.ghost.follows(hash) || hits >= self.sample_due {
+            return false;
+        }
+        let Some(value) = self.cache.get_in_cell(client.db, key, hash, self.now) else {
+            return false;
+        };
+        let Some(len) = cache::write_small_reply(value, self.replies.room()) else {
+            return false;
+        };
+        self.replies.set_len(len);
+        self.stats.count(Counter::Hits);
+        self.stats.add(Counter::BytesIn, n as u64);
+        true
+    }
+
     /// Answers the hits that the scratch begins with into `replies`; returns how many bytes they were.
     #[inline(never)] // it needs all registers for itself: a tenth more instructions per hit otherwise
     fn answer_hits(&mut self, ix: usize, n: usize) -> usize {
         let client = &mut self.clients[ix];
         client.active = self.now;
-        // Canonical GETs in a row, as `serve_hits` answers them. Slices that become shorter, and what the loop needs in
-        // variables of its own: a tenth fewer instructions.
+        // Canonical GETs in a row, as `serve_hits` answers them. A slice that becomes shorter, room of a constant length,
+        // and what the loop needs in variables of its own: a fifth fewer instructions.
         let (db, now) = (client.db, self.now);
-        let (mut rest, mut room) = (&self.scratch[..n], self.replies.room());
-        let (mut hits, mut left) = (0, room.len());
+        let (mut rest, room) = (&self.scratch[..n], self.replies.room());
+        let (mut hits, mut len) = (0, 0);
         while let Some((key, behind)) = self.get_memo.get_at_start(rest) {
             let hash = self.hasher.hash(key);
             let Some(Content::Value(value)) = self.cache.get(db, key, hash, now) else {
                 break;
             };
-            if value.shared().is_some() {
+            let Some(room) = room[len..].first_chunk_mut::<SMALL_REPLY_ROOM>() else {
                 break;
-            }
-            let Some(room_behind) = value.write_reply(room) else {
+            };
+            let Some(reply_len) = cache::write_small_reply(value.value(), room) else {
                 break;
             };
             if self.ghost.follows(hash) {
                 self.ghost.note(hash, now);
             }
-            left = room_behind.len();
-            (room, rest) = (room_behind, behind);
+            len += reply_len;
+            rest = behind;
             hits += 1;
         }
         let at = n - rest.len();
-        self.replies.set_left(left);
+        self.replies.set_len(len);
         if hits > 0 {
             client.last = command::Place::GET;
         }
@@ -140,6 +181,38 @@ impl Engine {
         at
     }
 
+    /// As [`Engine::answer_one`], for HTTP: the scratch is one request whose head is known but for the key.
+    #[inline(never)]
+    fn answer_http_one(&mut self, ix: usize, n: usize) -> bool {
+        let known = &self.known_heads[ix % KNOWN_HEADS];
+        let Some(key) = known.only(&self.scratch[..n]) else {
+            return false;
+        };
+        let client = &mut self.clients[ix];
+        client.active = self.now;
+        let hash = self.hasher.hash(key);
+        let hits = self.stats.get(Counter::Hits) + 1;
+        if self.ghost.follows(hash) || hits >= self.sample_due {
+            return false;
+        }
+        let found = self.cache.get(client.db, key, hash, self.now);
+        let Some(Content::Value(value)) = found else {
+            return false;
+        };
+        let room = &mut self.replies.room()[..];
+        let Some(left) = write_hit(&value, room, &self.hit_middle, self.now) else {
+            return false;
+        };
+        let len = REPLIES_BYTES_MAX - left.len();
+        self.replies.set_len(len);
+        if let Framing::Http(parser) = &mut client.framing {
+            parser.skip_request();
+        }
+        self.stats.count(Counter::Hits);
+        self.stats.add(Counter::BytesIn, n as u64);
+        true
+    }
+
     /// The same for HTTP: requests that differ from one that was understood in nothing but the key.
     #[inline(never)]
     fn answer_http_hits(&mut self, ix: usize, n: usize) -> usize {
@@ -147,7 +220,7 @@ impl Engine {
         client.active = self.now;
         let bytes = &self.scratch[..n];
         let known = &mut self.known_heads[ix % KNOWN_HEADS];
-        let mut room = self.replies.room();
+        let mut room = &mut self.replies.room()[..];
         let (mut at, mut hits, mut last, mut left) = (0, 0, 0, room.len());
         loop {
             let rest = &bytes[at..];
@@ -165,22 +238,7 @@ impl Engine {
             let Some(Content::Value(value)) = self.cache.get(client.db, key, hash, self.now) else {
                 break;
             };
-            let bytes = value.value();
-            // The general way looks at a value whose facts are not known, and remembers them.
-            let Some(facts) = Facts::from_tag(value.tag()) else {
-                break;
-            };
-            if value.shared().is_some() {
-                break;
-            }
-            let hit = Hit {
-                value: bytes,
-                utf8: facts.utf8,
-                etag: facts.etag,
-                ttl_secs: ttl_secs(value.deadline(), self.now),
-                age_secs: self.now.since(value.stored_at()).as_secs(),
-            };
-            let Some(behind) = hit::write(room, &self.hit_middle, &hit) else {
+            let Some(behind) = write_hit(&value, room, &self.hit_middle, self.now) else {
                 break;
             };
             if self.ghost.follows(hash) {
@@ -192,7 +250,7 @@ impl Engine {
             at += used;
             hits += 1;
         }
-        self.replies.set_left(left);
+        self.replies.set_len(REPLIES_BYTES_MAX - left);
         if let (1.., Framing::Http(parser)) = (hits, &mut client.framing) {
             parser.skip_request();
         }
@@ -225,6 +283,29 @@ impl Engine {
             && client.mute == Mute::Off
             && !self.draining
     }
+}
+
+/// Writes the answer to a hit over HTTP; what is left of `room`. `None`: this is for the general way, which looks at a
+/// value whose facts are not known, and remembers them.
+#[inline(always)]
+fn write_hit<'o>(
+    value: &ValueRef<'_>,
+    room: &'o mut [u8],
+    middle: &[u8],
+    now: Time,
+) -> Option<&'o mut [u8]> {
+    let facts = Facts::from_tag(value.tag())?;
+    if value.shared().is_some() {
+        return None;
+    }
+    let hit = Hit {
+        value: value.value(),
+        utf8: facts.utf8,
+        etag: facts.etag,
+        ttl_secs: ttl_secs(value.deadline(), now),
+        age_secs: now.since(value.stored_at()).as_secs(),
+    };
+    hit::write(room, middle, &hit)
 }
 
 #[cfg(test)]

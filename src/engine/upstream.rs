@@ -30,7 +30,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(190);
 
 /// Errors that say why nothing can be done for now: a script runs, the data are being loaded, a replica has no master.
-const BUSY: [&str; 3] = ["BUSY ", "LOADING ", "MASTERDOWN "];
+pub(super) const BUSY: [&str; 3] = ["BUSY ", "LOADING ", "MASTERDOWN "];
 
 /// What is known of Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,6 +62,8 @@ pub(super) struct Upstream {
     differed_at: Option<Time>,
     /// Whether HELLO 3 was accepted on the control link.
     speaks_resp3: bool,
+    /// What HELLO was answered with, where that is an error: then no link can speak RESP3.
+    pub(super) hello_refused: Option<Vec<u8>>,
     /// What it says of itself in answer to HELLO.
     pub(super) greeting: Greeting,
     /// `redis_version`, once it is known.
@@ -85,6 +87,7 @@ impl Default for Upstream {
             replication: None,
             differed_at: None,
             speaks_resp3: false,
+            hello_refused: None,
             pause: Duration::ZERO,
             greeting: Greeting::default(),
             version: None,
@@ -107,6 +110,11 @@ impl Upstream {
             Availability::Away(why) => Some(why),
             Availability::Unknown | Availability::Up | Availability::Busy => None,
         }
+    }
+
+    /// Whether it answers even a PING with an error that will pass.
+    pub(super) fn is_busy(&self) -> bool {
+        self.availability == Availability::Busy
     }
 
     /// Its role in HELLO's words.
@@ -186,6 +194,11 @@ impl Engine {
         let Some(ix) = self.link_index(id) else {
             return;
         };
+        if matches!(purpose, Purpose::Resp3 | Purpose::Hello) {
+            let error = reply.strip_prefix(b"-");
+            let error = error.map(|text| text.strip_suffix(b"\r\n").unwrap_or(text));
+            self.upstream.hello_refused = error.map(<[u8]>::to_vec);
+        }
         match purpose {
             Purpose::Required if reply.starts_with(b"-") => {
                 let text = String::from_utf8_lossy(&reply[1..]);
@@ -218,6 +231,15 @@ impl Engine {
             Purpose::Touch => self.touch_answered(id, reply),
             Purpose::Identity => self.identified(ix, reply),
             _ => {}
+        }
+        let link = &mut self.links[ix];
+        let is_let_in = link
+            .owed
+            .iter()
+            .all(|owed| owed.purpose != Purpose::Required);
+        if link.gate.is_some() && is_let_in {
+            link.gate = None;
+            self.flush_link(ix);
         }
         let link = &mut self.links[ix];
         let greeting_over = link.owed.iter().all(|owed| owed.to.is_some());

@@ -20,7 +20,7 @@ use super::{Engine, Output};
 use crate::cache::Content;
 use crate::config::Coherence;
 use crate::fetch::{Completion, FetchId, Job};
-use crate::log::key;
+use crate::keyname::KeyName;
 use crate::stats::Counter;
 use crate::time::Time;
 use crate::tracking::State;
@@ -51,7 +51,7 @@ struct Check {
     db: u32,
     hash: u64,
     /// For the log.
-    named: String,
+    named: Box<str>,
     /// A hash of what was answered, `None` for a missing key.
     answered: Option<u64>,
     stored_at: Time,
@@ -153,7 +153,7 @@ impl Engine {
             id,
             db,
             hash,
-            named: key::shown(key),
+            named: KeyName::new(key, self.config.log_keys).to_string().into(),
             answered,
             stored_at: stamp.stored_at,
             deadline: stamp.deadline,
@@ -222,14 +222,14 @@ impl Engine {
         let Some(check) = wrong else {
             return;
         };
-        let (key, db) = (check.named, check.db);
+        let (named, db) = (&check.named, check.db);
         let age = self.now.since(check.stored_at).as_millis();
         let answered = match check.answered {
             Some(_) => "a value",
             None => "its absence",
         };
         error!(
-            key,
+            key = %named,
             db,
             answered,
             age_ms = age as u64,

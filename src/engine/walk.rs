@@ -12,6 +12,7 @@
 use super::forget::Cause;
 use super::{ConnId, Engine};
 use crate::client::Hold;
+use crate::keyname::KeyName;
 use crate::protocol::http::page::{Kind, page};
 use crate::protocol::http::route::Manner;
 use crate::protocol::resp::write;
@@ -97,9 +98,9 @@ impl Engine {
             return;
         };
         walk.dropped += dropped;
-        match next {
-            Some(next) => (walk.prefix, walk.next) = (prefix, Some(next)),
-            None => self.end_walk(),
+        (walk.prefix, walk.next) = (prefix, next);
+        if next.is_none() {
+            self.end_walk();
         }
     }
 
@@ -110,7 +111,8 @@ impl Engine {
         // What waits aside is not walked: it goes as a whole, and is missed only while Redis is away.
         self.aside.clear();
         let dropped = walk.dropped;
-        self.say_forgotten("a prefix", dropped);
+        let named = KeyName::new(&walk.prefix, self.config.log_keys).to_string();
+        self.say_forgotten("a prefix", dropped, None, Some(named));
         let Some(ix) = self.client_index(walk.client) else {
             return;
         };

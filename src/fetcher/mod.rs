@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod upstream;
+mod wire;
 mod worker;
 
 use crate::config::{Config, RedisUrl};
@@ -25,6 +26,7 @@ use crate::fetch::{Completion, FetchError, Job};
 use crate::mischief::Mischief;
 use crate::socket;
 use crate::time::Time;
+use crate::tls;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +43,7 @@ const BATCH_KEY_BYTES_MAX: usize = 1024 * 1024;
 pub struct Fetcher {
     workers: Vec<Seat>,
     completions: Arc<Completions>,
+    tls: Arc<Mutex<Option<tls::Upstream>>>,
 }
 
 /// What a worker does.
@@ -66,6 +69,8 @@ struct Seat {
 #[derive(Clone)]
 struct Settings {
     url: RedisUrl,
+    /// How to meet it over TLS, as the files were read last.
+    tls: Arc<Mutex<Option<tls::Upstream>>>,
     timeout: Duration,
     connect_timeout: Duration,
     batch_max: usize,
@@ -77,9 +82,15 @@ struct Settings {
 impl Fetcher {
     /// Starts the workers; each connects at once and goes on trying for ever. `waker` is woken when completions wait.
     /// Fails only when a thread cannot be made.
-    pub fn start(config: &Config, waker: Arc<mio::Waker>) -> io::Result<Fetcher> {
+    pub fn start(
+        config: &Config,
+        tls: Option<tls::Upstream>,
+        waker: Arc<mio::Waker>,
+    ) -> io::Result<Fetcher> {
+        let tls = Arc::new(Mutex::new(tls));
         let settings = Settings {
             url: config.redis_url.clone(),
+            tls: tls.clone(),
             timeout: config.redis_timeout,
             connect_timeout: config.redis_connect_timeout,
             batch_max: config.fetch_batch_max.max(1),
@@ -112,7 +123,13 @@ impl Fetcher {
         Ok(Fetcher {
             workers,
             completions,
+            tls,
         })
+    }
+
+    /// Connections made from here on are made with these certificates.
+    pub fn secure(&self, tls: Option<tls::Upstream>) {
+        *self.tls.lock().unwrap_or_else(PoisonError::into_inner) = tls;
     }
 
     /// Queues a job for its worker. The worker need not notice before [`Fetcher::kick`]. Gives the job back when the

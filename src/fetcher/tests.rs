@@ -114,7 +114,7 @@ impl Pool {
         let config = config(port, timeout_ms, queue_max);
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-        let fetcher = Fetcher::start(&config, waker).unwrap();
+        let fetcher = Fetcher::start(&config, None, waker).unwrap();
         Pool {
             fetcher,
             poll,
@@ -206,6 +206,8 @@ fn config(port: u16, timeout_ms: u64, fetch_queue_max: usize) -> Config {
         redis_url: RedisUrl {
             host: "127.0.0.1".into(),
             port,
+            socket: None,
+            tls: false,
             db: 0,
             username: None,
             password: None,
@@ -414,10 +416,10 @@ fn a_wrong_password_is_reported_as_unreachable() {
     );
     pool.stop();
     let mut config = config(server.port, 3000, 1000);
-    config.redis_url.password = Some("wrong".into());
+    config.redis_url.password = Some(crate::secret::Secret::new("wrong"));
     let poll = Poll::new().unwrap();
     let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
-    let fetcher = Fetcher::start(&config, waker).unwrap();
+    let fetcher = Fetcher::start(&config, None, waker).unwrap();
     let mut pool = Pool {
         fetcher,
         poll,

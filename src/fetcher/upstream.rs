@@ -11,14 +11,17 @@
 #![forbid(unsafe_code)]
 
 use super::Settings;
+use super::wire::{Secured, Wire};
 use crate::fetch::{Completion, FetchError, Fetched, Job, RunId};
 use crate::socket;
 use crate::time::Time;
 use redis::io::tcp::TcpSettings;
 use redis::{
-    Client, Connection, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, RedisError, Value,
+    Client, Connection, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo,
+    RedisError, Value,
 };
 use std::collections::VecDeque;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// A buffer that grew beyond this is given back after the batch.
@@ -26,7 +29,7 @@ const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 
 /// A connection that stands.
 pub(super) struct Upstream {
-    connection: Connection,
+    wire: Wire,
     /// The database selected, `None` when a SELECT failed and nobody knows.
     db: Option<u32>,
     greeting: Greeting,
@@ -54,36 +57,18 @@ pub(super) enum Lost {
 impl Upstream {
     /// Connects (every address of the name in turn, each with the connect time-out) and authenticates.
     pub(super) fn connect(settings: &Settings, name: String) -> Result<Upstream, String> {
-        let url = &settings.url;
-        let mut redis = RedisConnectionInfo::default()
-            .set_protocol(ProtocolVersion::RESP2)
-            .set_skip_set_lib_name();
-        if let Some(username) = &url.username {
-            redis = redis.set_username(username);
-        }
-        if let Some(password) = &url.password {
-            redis = redis.set_password(password);
-        }
-        let connect = || -> Result<Connection, RedisError> {
-            let info = (url.host.as_str(), url.port)
-                .into_connection_info()?
-                .set_tcp_settings(TcpSettings::default().set_nodelay(true))
-                .set_redis_settings(redis);
-            let connection =
-                Client::open(info)?.get_connection_with_timeout(settings.connect_timeout)?;
-            connection.set_read_timeout(Some(settings.timeout))?;
-            connection.set_write_timeout(Some(settings.timeout))?;
-            Ok(connection)
-        };
-        let connection = connect().map_err(|e| {
-            if e.is_timeout() {
-                "connect timed out".into()
-            } else {
-                e.to_string()
+        let tls = settings.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        let tls = tls.clone();
+        let wire = match tls {
+            None => Wire::Plain(connect_plainly(settings)?),
+            Some(tls) => {
+                let (connecting, waiting) = (settings.connect_timeout, settings.timeout);
+                let secured = Secured::connect(&settings.url, &tls, connecting, waiting)?;
+                Wire::Tls(Box::new(secured))
             }
-        })?;
+        };
         Ok(Upstream {
-            connection,
+            wire,
             db: Some(0),
             greeting: Greeting::ToSend(name),
             run_id: None,
@@ -93,25 +78,23 @@ impl Upstream {
         })
     }
 
-    /// Sends all of `owed` and reads the replies until `deadline`. Each job that is answered moves, oldest first, from
-    /// `owed` to `done`; after an error those still in `owed` have not been answered.
+    /// Sends all of `owed` and reads the replies while each comes within the time-out of the one before, until `last`.
+    /// Each job that is answered moves, oldest first, from `owed` to `done`; after an error those still in `owed` have
+    /// not been answered.
     pub(super) fn exchange(
         &mut self,
         owed: &mut VecDeque<Job>,
         done: &mut Vec<Completion>,
-        deadline: Time,
+        last: Time,
     ) -> Result<(), Lost> {
         self.encode(owed);
-        self.wait_at_most(deadline)?;
-        let sent = self
-            .connection
-            .send_packed_command(&self.buffer)
-            .map_err(lost);
+        self.wait_until(last)?;
+        let sent = self.wire.send(&self.buffer).map_err(lost);
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         sent?;
         let (mut hint, before) = (None, owed.len());
-        self.read_replies(owed, done, deadline, &mut hint)
+        self.read_replies(owed, done, last, &mut hint)
             .map_err(|lost| match (lost, hint) {
                 // A server that is full or protected says so in answer to whatever comes first, and closes: hand that on.
                 (Lost::Broken(_), Some(said)) if owed.len() == before => Lost::Broken(said),
@@ -142,16 +125,16 @@ impl Upstream {
         &mut self,
         owed: &mut VecDeque<Job>,
         done: &mut Vec<Completion>,
-        deadline: Time,
+        last: Time,
         hint: &mut Option<String>,
     ) -> Result<(), Lost> {
         if let Greeting::ToSend(_) = self.greeting {
             // Best effort: a user without the right to name its connection still may read keys.
-            if let Value::ServerError(e) = self.reply(deadline)? {
+            if let Value::ServerError(e) = self.reply(last)? {
                 *hint = Some(error_text(&e));
             }
             // Likewise INFO: then nobody can say that this is the server that tracks, unless that one is as silent.
-            if let Value::BulkString(text) = self.reply(deadline)? {
+            if let Value::BulkString(text) = self.reply(last)? {
                 self.run_id = RunId::in_info(&text);
             }
             self.greeting = Greeting::Sent;
@@ -161,19 +144,19 @@ impl Upstream {
         while let Some(job) = owed.front() {
             if planned != Some(job.db) {
                 planned = Some(job.db);
-                (self.db, select_error) = match self.reply(deadline)? {
+                (self.db, select_error) = match self.reply(last)? {
                     Value::Okay => (planned, None),
                     Value::ServerError(e) => (None, Some(error_text(&e))),
                     other => return Err(confused("SELECT", &other)),
                 };
             }
-            let value = match self.reply(deadline)? {
+            let value = match self.reply(last)? {
                 Value::BulkString(bytes) => Ok(Some(bytes)),
                 Value::Nil => Ok(None),
                 Value::ServerError(e) => Err(error_text(&e)),
                 other => return Err(confused("GET", &other)),
             };
-            let pttl_ms = match self.reply(deadline)? {
+            let pttl_ms = match self.reply(last)? {
                 Value::Int(ms) => Some(ms),
                 Value::ServerError(_) => None,
                 other => return Err(confused("PTTL", &other)),
@@ -194,42 +177,90 @@ impl Upstream {
         Ok(())
     }
 
-    fn reply(&mut self, deadline: Time) -> Result<Value, Lost> {
-        self.wait_at_most(deadline)?;
-        self.connection.recv_response().map_err(lost)
+    fn reply(&mut self, last: Time) -> Result<Value, Lost> {
+        self.wait_until(last)?;
+        self.wire.recv().map_err(lost)
     }
 
-    /// Sees to it that reading ends near `deadline`. The crate offers a time-out per read only; it is set anew when it
-    /// would miss the deadline by more than a sixteenth of the whole, so a batch of fresh jobs sets nothing. A server
-    /// that drips one reply byte by byte can stretch that one reply; its waiters have been answered by the loop's timer.
-    fn wait_at_most(&mut self, deadline: Time) -> Result<(), Lost> {
-        let left = deadline.since(socket::now());
+    /// Sees to it that reading ends when nothing comes for the time-out, and near `last`. The crate offers a time-out per
+    /// read only, which is what is wanted of a large value: the silence counts, not the whole. It is set anew when it
+    /// would miss `last` by more than a sixteenth of the whole, so nearly all batches set nothing. A server that drips
+    /// one reply byte by byte can stretch that one reply; its waiters have been answered by the loop's timer.
+    fn wait_until(&mut self, last: Time) -> Result<(), Lost> {
+        let left = last.since(socket::now()).min(self.timeout);
         if left.is_zero() {
             return Err(Lost::TimedOut);
         }
         if left.abs_diff(self.timeout_set) > self.timeout / 16 {
             self.timeout_set = left.max(Duration::from_millis(1));
-            self.connection
-                .set_read_timeout(Some(self.timeout_set))
-                .map_err(lost)?;
+            self.wire.set_read_timeout(self.timeout_set).map_err(lost)?;
         }
         Ok(())
     }
 }
 
+/// As the crate does it: every address of the name in turn, each with the connect time-out.
+fn connect_plainly(settings: &Settings) -> Result<Connection, String> {
+    let url = &settings.url;
+    let mut redis = RedisConnectionInfo::default()
+        .set_protocol(ProtocolVersion::RESP2)
+        .set_skip_set_lib_name();
+    if let Some(username) = &url.username {
+        redis = redis.set_username(username);
+    }
+    if let Some(password) = &url.password {
+        redis = redis.set_password(password.text());
+    }
+    let connect = || -> Result<Connection, RedisError> {
+        let info = match &url.socket {
+            Some(path) => ConnectionAddr::Unix(path.clone()).into_connection_info()?,
+            None => (url.host.as_str(), url.port).into_connection_info()?,
+        };
+        let info = info
+            .set_tcp_settings(TcpSettings::default().set_nodelay(true))
+            .set_redis_settings(redis);
+        let connection =
+            Client::open(info)?.get_connection_with_timeout(settings.connect_timeout)?;
+        connection.set_read_timeout(Some(settings.timeout))?;
+        connection.set_write_timeout(Some(settings.timeout))?;
+        Ok(connection)
+    };
+    connect().map_err(|e| {
+        if e.is_timeout() {
+            "connect timed out".into()
+        } else {
+            e.to_string()
+        }
+    })
+}
+
 /// Appends one command in RESP.
 fn command(buffer: &mut Vec<u8>, args: &[&[u8]]) {
-    let number = |buffer: &mut Vec<u8>, sigil: u8, n: usize| {
-        buffer.push(sigil);
-        buffer.extend_from_slice(n.to_string().as_bytes());
-        buffer.extend_from_slice(b"\r\n");
-    };
-    number(buffer, b'*', args.len());
+    header(buffer, b'*', args.len());
     for arg in args {
-        number(buffer, b'$', arg.len());
+        header(buffer, b'$', arg.len());
         buffer.extend_from_slice(arg);
         buffer.extend_from_slice(b"\r\n");
     }
+}
+
+/// Appends a header line. Without an allocation: there are six for each job.
+fn header(buffer: &mut Vec<u8>, sigil: u8, number: usize) {
+    /// `usize::MAX` has 20 digits.
+    const DIGITS_MAX: usize = 20;
+    let mut digits = [0; DIGITS_MAX];
+    let (mut at, mut rest) = (DIGITS_MAX, number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    buffer.push(sigil);
+    buffer.extend_from_slice(&digits[at..]);
+    buffer.extend_from_slice(b"\r\n");
 }
 
 /// An error reply as Redis sent it. The crate splits it at the first space into code and details.
@@ -259,4 +290,23 @@ fn confused(asked: &str, reply: &Value) -> Lost {
         _ => "a reply of RESP3",
     };
     Lost::Broken(format!("{asked} was answered with {kind}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_written_as_redis_reads_them() {
+        let long = vec![b'k'; 1234];
+        let mut buffer = Vec::new();
+        command(&mut buffer, &[b"GET", b"", &long]);
+        let begin = b"*3\r\n$3\r\nGET\r\n$0\r\n\r\n$1234\r\n";
+        assert_eq!(buffer, [&begin[..], &long, b"\r\n"].concat());
+        for number in [0, 9, 10, 99, 100, usize::MAX] {
+            buffer.clear();
+            header(&mut buffer, b'*', number);
+            assert_eq!(buffer, format!("*{number}\r\n").as_bytes());
+        }
+    }
 }

@@ -8,7 +8,7 @@
 
 use super::upstream::{Lost, Upstream};
 use super::{Completions, Queue, Settings, Taken};
-use crate::fetch::{Completion, FetchError, Job};
+use crate::fetch::{Completion, FetchError, Job, waited_longest};
 use crate::socket;
 use crate::time::Time;
 use std::collections::VecDeque;
@@ -31,6 +31,8 @@ pub(super) struct Worker {
     owed: VecDeque<Job>,
     /// How many at the front of `owed` were sent on a connection that is lost.
     lost: usize,
+    /// When the last batch was answered to its end.
+    heard: Time,
     done: Vec<Completion>,
     jitter: u64,
 }
@@ -63,6 +65,7 @@ impl Worker {
             link: Link::Lost,
             owed: VecDeque::new(),
             lost: 0,
+            heard: Time::ZERO,
             done: Vec::new(),
             jitter: socket::random_seed()[0],
         }
@@ -130,15 +133,18 @@ impl Worker {
                 self.settings.mischief.on_a_worker(&job.key);
             }
             attempts_left -= 1;
-            // The newest job's deadline bounds the batch: until then somebody may be waiting for an answer.
-            let deadline = newest.dispatched + self.settings.timeout;
-            let outcome = upstream.exchange(&mut self.owed, &mut self.done, deadline);
+            // What waited behind a slow answer has its time from now on, not from its dispatch.
+            let last = waited_longest(newest.dispatched, self.settings.timeout);
+            let outcome = upstream.exchange(&mut self.owed, &mut self.done, last);
             self.lost = match outcome {
                 Err(Lost::Broken(_)) => self.owed.len(),
                 Ok(()) | Err(Lost::TimedOut) => 0,
             };
             match outcome {
-                Ok(()) => return,
+                Ok(()) => {
+                    self.heard = socket::now();
+                    return;
+                }
                 Err(Lost::TimedOut) => {
                     self.link = Link::Lost;
                     let count = self.owed.len();
@@ -191,14 +197,14 @@ impl Worker {
         };
     }
 
-    /// Jobs nobody waits for any more are not sent.
+    /// Jobs nobody waits for any more are not sent. Those that waited behind an answer which took its time are waited for.
     fn expire_owed(&mut self) {
-        let now = socket::now();
-        while self
-            .owed
-            .front()
-            .is_some_and(|job| job.dispatched + self.settings.timeout <= now)
-        {
+        let (now, heard, timeout) = (socket::now(), self.heard, self.settings.timeout);
+        let is_over = |job: &Job| match job.dispatched {
+            before if before <= heard => waited_longest(before, timeout) <= now,
+            since => since + timeout <= now,
+        };
+        while self.owed.front().is_some_and(is_over) {
             let job = self.owed.pop_front().expect("front() was there");
             self.lost = self.lost.saturating_sub(1);
             self.done.push(Completion {

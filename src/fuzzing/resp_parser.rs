@@ -174,6 +174,16 @@ fn check_shortcut(answer: &Parse<Request, RequestError>, buf: &[u8]) {
         "{:?}",
         buf.escape_ascii().to_string()
     );
+    // Once with nothing remembered, once as it was remembered.
+    let mut memo = request::GetMemo::default();
+    for _ in 0..2 {
+        if let Some(key) = memo.only(buf) {
+            assert_eq!(Some((key, buf.len())), expected, "alone");
+        }
+        let found = memo.get_at_start(buf);
+        let found = found.map(|(key, behind)| (key, buf.len() - behind.len()));
+        assert_eq!(found, expected, "as the one before");
+    }
 }
 
 /// Where replies end and of what type they are; whether the bytes are bad behind them; the byte at which the scanner stood.

@@ -48,6 +48,10 @@ impl Handle {
 
     /// Macros learn which levels are wanted, so that the others cost them nothing.
     pub(super) fn announce_level(&self) {
+        // Asked by a thread that nobody listens to, the macros of all threads would fall silent.
+        if !tracing::dispatcher::get_default(|heard_by| heard_by.is::<Handle>()) {
+            return;
+        }
         tracing::callsite::rebuild_interest_cache();
         log::set_max_level(match self.level() {
             LogLevel::Error => log::LevelFilter::Error,
@@ -298,6 +302,7 @@ mod tests {
             ..config
         })
         .unwrap();
+        let _alone = super::super::ONE_LISTENER.lock();
         tracing::subscriber::with_default(helper.handle(), || say(&helper));
         helper.stop(Duration::from_secs(10));
         let log = std::fs::read_to_string(&path).unwrap();

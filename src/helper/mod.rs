@@ -400,6 +400,10 @@ fn wall_clock() -> Duration {
         .unwrap_or_default()
 }
 
+/// `tracing` keeps the loudest level that anybody listens to for the whole process, which listens once. Tests take turns.
+#[cfg(test)]
+static ONE_LISTENER: Mutex<()> = Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -436,11 +440,13 @@ mod tests {
             gate.recv().unwrap();
         }));
         entered.recv_timeout(Duration::from_secs(5)).unwrap();
+        let alone = ONE_LISTENER.lock();
         tracing::subscriber::with_default(handle.clone(), || {
             for i in 0..LINES_MAX + 10 {
                 tracing::info!("{i}");
             }
         });
+        drop(alone);
         assert_eq!(handle.shared.lock().lines.len(), LINES_MAX);
         for _ in 0..LOOKUPS_MAX {
             assert!(handle.resolve("127.0.0.1", 1, |_| ()));

@@ -7,10 +7,15 @@
 //!
 //! What it counts is weighted: a sample that stands for a hundred reads counts a hundred.
 //!
-//! Invariant: at most [`COUNTERS`] counters, keys of at most [`NAME_BYTES_MAX`] bytes each. Costs: O(counters) for each
-//! sample, some 100 ns; nothing without one.
+//! The smallest is found as in the paper's stream summary, without its lists: nothing is below `least`, and of those that
+//! have it the first is at `next` or behind it. Counts only grow, so a walk over all is due only when `least` does.
+//!
+//! Invariant: at most [`COUNTERS`] counters, keys of at most [`NAME_BYTES_MAX`] bytes each, and `places` names them all.
+//! Costs: one look-up for a key that has a counter; two more and O(1) on average for one that takes another's over, as
+//! every miss does that is the first of its key; O(counters) when the smallest count becomes another.
 #![forbid(unsafe_code)]
 
+use crate::hash::PrehashedMap;
 use crate::time::Time;
 use std::time::Duration;
 
@@ -22,12 +27,12 @@ pub const NAME_BYTES_MAX: usize = 256;
 const HALVES_AFTER: Duration = Duration::from_secs(60);
 
 /// A key and what it has been counted for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hot {
     /// The database.
     pub db: u32,
     /// The name, or its beginning.
-    pub name: Box<[u8]>,
+    pub name: Vec<u8>,
     /// How long the name is.
     pub name_bytes: usize,
     /// The estimate.
@@ -41,6 +46,12 @@ pub struct Hot {
 #[derive(Debug, Clone, Default)]
 pub struct HotKeys {
     counters: Vec<Hot>,
+    /// Where the counter of a key is, by its hash and database.
+    places: PrehashedMap<(u64, u32), usize>,
+    /// No count is below it, once all counters are in use.
+    least: u64,
+    /// All counters before this one have more.
+    next: usize,
     halved: Time,
 }
 
@@ -51,28 +62,45 @@ impl HotKeys {
             self.halved = now;
             self.halve();
         }
-        let is_it = |hot: &&mut Hot| hot.hash == hash && hot.db == db;
-        if let Some(hot) = self.counters.iter_mut().find(is_it) {
+        if let Some(place) = self.places.get(&(hash, db)) {
+            let hot = &mut self.counters[*place];
             hot.count = hot.count.saturating_add(weight);
             return;
         }
-        let mut hot = Hot {
-            db,
-            name: key[..key.len().min(NAME_BYTES_MAX)].into(),
-            name_bytes: key.len(),
-            count: weight,
-            error: 0,
-            hash,
+        let place = match self.counters.len() < COUNTERS {
+            true => {
+                self.counters.push(Hot::default());
+                self.counters.len() - 1
+            }
+            false => {
+                let place = self.smallest();
+                let loser = &self.counters[place];
+                self.places.remove(&(loser.hash, loser.db));
+                place
+            }
         };
-        if self.counters.len() < COUNTERS {
-            self.counters.push(hot);
-            return;
-        }
-        let least = self.counters.iter_mut().min_by_key(|hot| hot.count);
-        if let Some(least) = least {
-            hot.error = least.count;
-            hot.count = least.count.saturating_add(weight);
-            *least = hot;
+        let hot = &mut self.counters[place];
+        // The memory of the name before is used again.
+        hot.name.clear();
+        hot.name
+            .extend_from_slice(&key[..key.len().min(NAME_BYTES_MAX)]);
+        (hot.db, hot.hash, hot.name_bytes) = (db, hash, key.len());
+        hot.error = hot.count;
+        hot.count = hot.count.saturating_add(weight);
+        self.places.insert((hash, db), place);
+    }
+
+    /// Where a counter is whose count nothing is below; only while all are in use.
+    fn smallest(&mut self) -> usize {
+        loop {
+            let rest = self.counters.iter().skip(self.next);
+            if let Some(more) = rest.clone().position(|hot| hot.count <= self.least) {
+                self.next += more;
+                return self.next;
+            }
+            self.next = 0;
+            let counts = self.counters.iter().map(|hot| hot.count);
+            self.least = counts.min().unwrap_or(0);
         }
     }
 
@@ -81,6 +109,10 @@ impl HotKeys {
             (hot.count, hot.error) = (hot.count / 2, hot.error / 2);
         }
         self.counters.retain(|hot| hot.count > 0);
+        (self.least, self.next) = (0, 0);
+        self.places.clear();
+        let names = self.counters.iter().map(|hot| (hot.hash, hot.db));
+        self.places.extend(names.zip(0..));
     }
 
     /// The first `n`, the largest count first.
@@ -145,5 +177,51 @@ mod tests {
         hot.note(0, b"new", 5, 1, now + HALVES_AFTER);
         let counts: Vec<u64> = hot.top(9).iter().map(|hot| hot.count).collect();
         assert_eq!(counts, [4, 2, 1], "halved, and what was 1 is gone");
+    }
+
+    #[test]
+    fn the_smallest_makes_room_whatever_the_order_and_counts_keep_their_bounds() {
+        let mut random = fastrand::Rng::with_seed(11);
+        let mut hot = HotKeys::default();
+        let mut exact = std::collections::HashMap::new();
+        let mut now = Time::from_millis(100_000);
+        hot.halved = now;
+        for step in 0..50_000_u64 {
+            // A few keys often, many rarely, some with no weight at all.
+            let many = random.u64(1..=2 * COUNTERS as u64);
+            let key = random.u64(..many);
+            let (db, weight) = (random.u32(..2), random.u64(..4));
+            let full = hot.counters.len() == COUNTERS;
+            let least = hot.counters.iter().map(|hot| hot.count).min();
+            let is_new = !hot.places.contains_key(&(hash(key), db));
+            hot.note(db, &key.to_le_bytes(), hash(key), weight, now);
+            *exact.entry((hash(key), db)).or_insert(0) += weight;
+            assert_eq!(hot.places.len(), hot.counters.len());
+            let place = hot.places[&(hash(key), db)];
+            let noted = &hot.counters[place];
+            assert_eq!((noted.hash, noted.db), (hash(key), db));
+            if is_new && full {
+                assert_eq!(Some(noted.error), least, "step {step}");
+            }
+            if step == 30_000 {
+                now = now + HALVES_AFTER;
+                exact.clear();
+                hot.halve();
+                hot.halved = now;
+                exact.extend(
+                    hot.counters
+                        .iter()
+                        .map(|hot| ((hot.hash, hot.db), hot.count)),
+                );
+            }
+        }
+        assert_eq!(hot.counters.len(), COUNTERS);
+        for counter in &hot.counters {
+            let exact = exact.get(&(counter.hash, counter.db)).copied();
+            assert!(exact.unwrap_or(0) <= counter.count);
+        }
+        let total: u64 = exact.values().sum();
+        let counted: u64 = hot.counters.iter().map(|hot| hot.count).sum();
+        assert_eq!(counted, total, "what one loses another takes over");
     }
 }

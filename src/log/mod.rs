@@ -8,7 +8,6 @@
 #![forbid(unsafe_code)]
 
 pub mod burst;
-pub mod key;
 pub mod line;
 
 /// The target of lines of the access log; they go by `ACCESS_LOG` and not by `LOG_LEVEL`.

@@ -5,13 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::Reactor;
-use super::dialer::Dialed;
+use super::dialer::{Dialed, Target};
 use super::sockets::{Attempt, Flag, Socket, Source, Stage};
 use crate::engine::ConnId;
 use crate::transport::Transport;
-use mio::net::TcpStream;
 use std::io;
-use std::net::SocketAddr;
 
 impl Reactor {
     /// Goes on with the links that waited for the addresses of Redis.
@@ -24,7 +22,10 @@ impl Reactor {
                 continue;
             }
             match &resolved {
-                Ok(addresses) => self.dial(id, addresses.clone(), "the name has no address"),
+                Ok(addresses) => {
+                    let targets = addresses.iter().map(|address| Target::Tcp(*address));
+                    self.dial(id, targets.collect(), "the name has no address");
+                }
                 Err(why) => self.link_failed(id, why.clone()),
             }
         }
@@ -44,13 +45,14 @@ impl Reactor {
     }
 
     /// Tries the addresses in order until one can at least be tried. `why` is what the last one failed of.
-    fn dial(&mut self, id: ConnId, mut addresses: Vec<SocketAddr>, why: &str) {
+    pub(super) fn dial(&mut self, id: ConnId, mut addresses: Vec<Target>, why: &str) {
         let mut why = why.to_owned();
         while !addresses.is_empty() {
             let address = addresses.remove(0);
             let token = Source::Socket(id.place).token();
             let registry = self.poll.registry();
-            match TcpStream::connect(address)
+            match address
+                .connect()
                 .and_then(|stream| Transport::register(stream, registry, token))
             {
                 Ok(transport) => {
@@ -91,12 +93,17 @@ impl Reactor {
         } = *attempt;
         let error = match transport.take_error() {
             Ok(Some(e)) | Err(e) => e,
-            Ok(None) => match transport.peer_addr() {
-                Ok(_) => {
-                    socket.stage = Stage::Open(transport);
-                    socket.flags.put(Flag::WRITABLE, true);
-                    self.engine.connected(id, Ok(()));
-                    return self.handle_outputs();
+            Ok(None) => match transport.connected() {
+                Ok(()) => {
+                    let attempt = Attempt {
+                        transport,
+                        address,
+                        rest,
+                    };
+                    return match self.handshakes.tls.upstream.clone() {
+                        None => self.link_stands(id, attempt.transport),
+                        Some(tls) => self.secure_link(id, attempt, &tls),
+                    };
                 }
                 Err(e)
                     if e.kind() == io::ErrorKind::NotConnected
@@ -115,6 +122,16 @@ impl Reactor {
         };
         drop(transport);
         self.dial(id, rest, &format!("{address}: {error}"));
+        self.handle_outputs();
+    }
+
+    /// Bytes may pass on it.
+    pub(super) fn link_stands(&mut self, id: ConnId, transport: Transport) {
+        if let Some(socket) = self.sockets.get(id) {
+            socket.stage = Stage::Open(transport);
+            socket.flags.put(Flag::WRITABLE, true);
+        }
+        self.engine.connected(id, Ok(()));
         self.handle_outputs();
     }
 

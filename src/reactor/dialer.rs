@@ -9,8 +9,13 @@
 use crate::config::Config;
 use crate::engine::ConnId;
 use crate::helper::{self, Resolved};
+use crate::transport::Stream;
 use mio::Waker;
+use mio::net::{TcpStream, UnixStream};
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +24,7 @@ use std::time::Duration;
 pub(super) struct Dialer {
     host: String,
     port: u16,
-    literal: Option<SocketAddr>,
+    literal: Option<Target>,
     /// Bounds how long bytes sent on a link may stay unacknowledged.
     pub(super) link_dead: Duration,
     waiting: Vec<ConnId>,
@@ -28,10 +33,37 @@ pub(super) struct Dialer {
     helper: helper::Handle,
 }
 
+/// What can be connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Target {
+    Tcp(SocketAddr),
+    /// A Unix socket, at this path.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Begins to connect.
+    pub(super) fn connect(&self) -> io::Result<Stream> {
+        match self {
+            Target::Tcp(address) => TcpStream::connect(*address).map(Stream::from),
+            Target::Unix(path) => UnixStream::connect(path).map(Stream::from),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Tcp(address) => address.fmt(f),
+            Target::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// What [`Dialer::addresses`] can say at once.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Dialed {
-    Addresses(Vec<SocketAddr>),
+    Addresses(Vec<Target>),
     /// The answer comes with [`Dialer::take_resolved`].
     Asked,
     /// The helper's queue is full.
@@ -41,10 +73,13 @@ pub(super) enum Dialed {
 impl Dialer {
     pub(super) fn new(config: &Config, waker: Arc<Waker>, helper: helper::Handle) -> Dialer {
         let (host, port) = (config.redis_url.host.clone(), config.redis_url.port);
-        let literal = host
-            .parse::<IpAddr>()
-            .ok()
-            .map(|ip| SocketAddr::new(ip, port));
+        let literal = match &config.redis_url.socket {
+            Some(path) => Some(Target::Unix(path.clone())),
+            None => host
+                .parse::<IpAddr>()
+                .ok()
+                .map(|ip| Target::Tcp(SocketAddr::new(ip, port))),
+        };
         let (waiting, answer) = (Vec::new(), Arc::default());
         Dialer {
             host,
@@ -60,8 +95,8 @@ impl Dialer {
 
     /// The addresses to try for `id`, in order.
     pub(super) fn addresses(&mut self, id: ConnId) -> Dialed {
-        if let Some(address) = self.literal {
-            return Dialed::Addresses(vec![address]);
+        if let Some(address) = &self.literal {
+            return Dialed::Addresses(vec![address.clone()]);
         }
         if self.waiting.is_empty() {
             let (answer, waker) = (self.answer.clone(), self.waker.clone());
@@ -112,6 +147,8 @@ mod tests {
         let redis_url = RedisUrl {
             host: host.to_owned(),
             port: 6379,
+            socket: None,
+            tls: false,
             db: 0,
             username: None,
             password: None,
@@ -138,7 +175,8 @@ mod tests {
         for (host, address) in [("127.0.0.1", "127.0.0.1:6379"), ("::1", "[::1]:6379")] {
             let poll = Poll::new().unwrap();
             let dialed = dialer(host, &poll, &helper).addresses(id(0));
-            assert_eq!(dialed, Dialed::Addresses(vec![address.parse().unwrap()]));
+            let address = Target::Tcp(address.parse().unwrap());
+            assert_eq!(dialed, Dialed::Addresses(vec![address]));
         }
         assert!(
             dialer("127.0.0.1", &poll, &helper)

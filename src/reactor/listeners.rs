@@ -1,4 +1,4 @@
-//! The sockets clients come in by: one per port and address, and what to say when a port is taken.
+//! The sockets clients come in by: one per port and address or path, and what to say when a port is taken.
 //!
 //! It never opens a client: it hands accepted connections to the reactor, at most as many as that asks for.
 //!
@@ -7,15 +7,21 @@
 //! when a descriptor is given back. The last descriptors are not for clients: links must be made anew when Redis comes back.
 #![forbid(unsafe_code)]
 
-use super::sockets::Source;
+use super::sockets::Source as Event;
+use super::unix::{self, Door};
+use crate::client::Peer;
 use crate::config::Config;
 use crate::engine::Port;
 use crate::socket::{self, AcceptError};
 use crate::time::Time;
-use mio::net::{TcpListener, TcpStream};
+use crate::transport::Stream;
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Registry};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long accepting rests after descriptors ran out, unless one is given back earlier.
@@ -24,12 +30,89 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 /// At the limit descriptors run out again with every client that leaves; the log is told this often.
 const EXHAUSTED_SILENCE: Duration = Duration::from_secs(10);
 
+/// What is spoken behind a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entrance {
+    pub(super) port: Port,
+    /// Inside TLS.
+    pub(super) is_tls: bool,
+}
+
+impl Entrance {
+    const fn plain(port: Port) -> Entrance {
+        let is_tls = false;
+        Entrance { port, is_tls }
+    }
+
+    const fn tls(port: Port) -> Entrance {
+        let is_tls = true;
+        Entrance { port, is_tls }
+    }
+
+    /// One word for people.
+    pub(super) const fn name(self) -> &'static str {
+        match (self.port, self.is_tls) {
+            (Port::Resp, true) => "tls_resp",
+            (Port::Http | Port::Admin | Port::Probe, true) => "tls_http",
+            (port, false) => port.name(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Listener {
-    socket: TcpListener,
-    port: Port,
-    address: SocketAddr,
+    socket: Listening,
+    entrance: Entrance,
+    address: Bound,
     ready: bool,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Tcp(TcpListener),
+    /// With the file that goes when it does.
+    Unix {
+        socket: UnixListener,
+        _door: Door,
+    },
+}
+
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bound {
+    /// At an address of a network, or of this machine.
+    Tcp(SocketAddr),
+    /// At a path.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bound::Tcp(address) => address.fmt(f),
+            Bound::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl Listening {
+    fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Listening::Tcp(socket) => socket
+                .accept()
+                .map(|(stream, peer)| (stream.into(), peer.into())),
+            Listening::Unix { socket, .. } => socket
+                .accept()
+                .map(|(stream, _)| (stream.into(), Peer::Unix)),
+        }
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Listening::Tcp(socket) => socket,
+            Listening::Unix { socket, .. } => socket,
+        }
+    }
 }
 
 /// All listeners of the process.
@@ -41,6 +124,8 @@ pub(super) struct Listeners {
     /// So many clients may have a descriptor at once.
     pub(super) clients_room: usize,
     paused_until: Option<Time>,
+    /// Clients that want TLS wait.
+    tls_held: bool,
     /// When the log was last told that descriptors ran out.
     exhausted_said: Option<Time>,
 }
@@ -48,13 +133,13 @@ pub(super) struct Listeners {
 /// What [`Listeners::accept`] came to.
 #[derive(Debug)]
 pub(super) enum Accepted {
-    Client(Port, TcpStream, SocketAddr),
+    Client(Entrance, Stream, Peer),
     /// Nothing waits, or accepting rests.
     Nothing,
     /// Descriptors or memory ran out; accepting rests from now on. The error comes along now and then.
     Exhausted(Option<io::Error>),
     /// A listener failed for good and has been closed.
-    Failed(SocketAddr, io::Error),
+    Failed(Bound, io::Error),
 }
 
 impl Listeners {
@@ -64,13 +149,41 @@ impl Listeners {
     /// One line that names the port, its key and, where that can be found out, the process that has it.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Listeners, String> {
         let ports = [
-            (Port::Http, "HTTP_PORT", config.http_port, &config.bind),
-            (Port::Resp, "RESP_PORT", config.resp_port, &config.bind),
             (
-                Port::Admin,
+                Entrance::plain(Port::Http),
+                "HTTP_PORT",
+                config.http_port,
+                &config.bind,
+            ),
+            (
+                Entrance::plain(Port::Resp),
+                "RESP_PORT",
+                config.resp_port,
+                &config.bind,
+            ),
+            (
+                Entrance::tls(Port::Http),
+                "TLS_HTTP_PORT",
+                config.tls_http_port,
+                &config.bind,
+            ),
+            (
+                Entrance::tls(Port::Resp),
+                "TLS_RESP_PORT",
+                config.tls_resp_port,
+                &config.bind,
+            ),
+            (
+                Entrance::plain(Port::Admin),
                 "ADMIN_PORT",
                 config.admin_port,
                 &config.admin_bind,
+            ),
+            (
+                Entrance::plain(Port::Probe),
+                "PROBE_PORT",
+                config.probe_port,
+                &config.probe_bind,
             ),
         ];
         let mut inherited = socket::inherited_listeners()
@@ -79,19 +192,19 @@ impl Listeners {
             clients_room: usize::MAX,
             ..Listeners::default()
         };
-        for (port, key, number, binds) in ports {
+        for (entrance, key, number, binds) in ports {
             let Some(number) = number else { continue };
             // What the service manager holds open for this port is used as it is, and nothing else is opened for it.
             let (given, rest) = inherited
                 .into_iter()
                 .partition(|(_, address): &(_, SocketAddr)| address.port() == number);
             inherited = rest;
-            if listeners.take(given, port, registry)? {
+            if listeners.take(given, entrance, registry)? {
                 continue;
             }
             for bind in binds {
                 listeners
-                    .bind_name(bind, port, number, registry)
+                    .bind_name(bind, entrance, number, registry)
                     .map_err(|(address, e)| {
                         if e.kind() != io::ErrorKind::AddrInUse {
                             return format!("cannot listen on {address} ({key}): {e}");
@@ -104,8 +217,29 @@ impl Listeners {
         }
         if let Some((_, address)) = inherited.first() {
             return Err(format!(
-                "the service manager passed a socket on {address}, which is none of HTTP_PORT, RESP_PORT and ADMIN_PORT"
+                "the service manager passed a socket on {address}, which is none of HTTP_PORT, RESP_PORT, ADMIN_PORT and PROBE_PORT"
             ));
+        }
+        for (port, key, path) in [
+            (Port::Http, "HTTP_SOCKET", &config.http_socket),
+            (Port::Resp, "RESP_SOCKET", &config.resp_socket),
+        ] {
+            let Some(path) = path else { continue };
+            let cannot =
+                |why: String| format!("cannot listen on {} ({key}): {why}", path.display());
+            let (socket, door) = unix::listen(&config.socket_file(path)).map_err(cannot)?;
+            let socket = Listening::Unix {
+                socket: UnixListener::from_std(socket),
+                _door: door,
+            };
+            listeners
+                .add(
+                    socket,
+                    Bound::Unix(path.clone()),
+                    Entrance::plain(port),
+                    registry,
+                )
+                .map_err(|e| cannot(e.to_string()))?;
         }
         Ok(listeners)
     }
@@ -114,12 +248,13 @@ impl Listeners {
     fn take(
         &mut self,
         given: Vec<(std::net::TcpListener, SocketAddr)>,
-        port: Port,
+        entrance: Entrance,
         registry: &Registry,
     ) -> Result<bool, String> {
         let any = !given.is_empty();
         for (socket, address) in given {
-            self.add(TcpListener::from_std(socket), address, port, registry)
+            let socket = Listening::Tcp(TcpListener::from_std(socket));
+            self.add(socket, Bound::Tcp(address), entrance, registry)
                 .map_err(|e| format!("cannot use the passed socket on {address}: {e}"))?;
         }
         Ok(any)
@@ -128,7 +263,7 @@ impl Listeners {
     fn bind_name(
         &mut self,
         bind: &str,
-        port: Port,
+        entrance: Entrance,
         mut number: u16,
         registry: &Registry,
     ) -> Result<(), (SocketAddr, io::Error)> {
@@ -150,7 +285,7 @@ impl Listeners {
         };
         for (i, ip) in addresses.iter().enumerate() {
             let address = SocketAddr::new(*ip, number);
-            match self.bind_one(address, port, registry) {
+            match self.bind_one(address, entrance, registry) {
                 // Port 0 lets the kernel choose, once for both families.
                 Ok(bound) => number = bound.port(),
                 // `localhost` means both families, but a machine without IPv6 is a machine all the same.
@@ -164,27 +299,34 @@ impl Listeners {
     fn bind_one(
         &mut self,
         address: SocketAddr,
-        port: Port,
+        entrance: Entrance,
         registry: &Registry,
     ) -> io::Result<SocketAddr> {
         let socket = TcpListener::from_std(socket::listen(address)?);
         let address = socket.local_addr()?;
-        self.add(socket, address, port, registry)?;
+        self.add(
+            Listening::Tcp(socket),
+            Bound::Tcp(address),
+            entrance,
+            registry,
+        )?;
         Ok(address)
     }
 
     fn add(
         &mut self,
-        mut socket: TcpListener,
-        address: SocketAddr,
-        port: Port,
+        mut socket: Listening,
+        address: Bound,
+        entrance: Entrance,
         registry: &Registry,
     ) -> io::Result<()> {
-        let token = Source::Listener(self.list.len()).token();
-        registry.register(&mut socket, token, Interest::READABLE)?;
+        let token = Event::Listener(self.list.len()).token();
+        socket
+            .source()
+            .register(registry, token, Interest::READABLE)?;
         self.list.push(Listener {
             socket,
-            port,
+            entrance,
             address,
             ready: false,
         });
@@ -192,10 +334,15 @@ impl Listeners {
     }
 
     /// Where clients are taken.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (Port, SocketAddr)> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (Entrance, Bound)> {
         self.list
             .iter()
-            .map(|listener| (listener.port, listener.address))
+            .map(|listener| (listener.entrance, listener.address.clone()))
+    }
+
+    /// Clients that want TLS wait from here on, or not any more.
+    pub(super) fn hold_tls(&mut self, is_held: bool) {
+        self.tls_held = is_held;
     }
 
     /// The poll says that connections wait.
@@ -214,7 +361,7 @@ impl Listeners {
         let count = self.list.len();
         while let Some(index) = (self.next..self.next + count)
             .map(|i| i % count)
-            .find(|&i| self.list[i].ready)
+            .find(|&i| self.may_accept(&self.list[i]))
         {
             if clients >= self.clients_room {
                 return self.rest(now, io::Error::from_raw_os_error(libc::EMFILE));
@@ -223,7 +370,7 @@ impl Listeners {
             let error = match listener.socket.accept() {
                 Ok((stream, peer)) => {
                     self.next = index + 1;
-                    return Accepted::Client(listener.port, stream, peer);
+                    return Accepted::Client(listener.entrance, stream, peer);
                 }
                 Err(error) => error,
             };
@@ -234,7 +381,7 @@ impl Listeners {
                 AcceptError::Fatal => {
                     // It keeps its place, so that the tokens of the others stay right, but says nothing any more.
                     listener.ready = false;
-                    return Accepted::Failed(listener.address, error);
+                    return Accepted::Failed(listener.address.clone(), error);
                 }
             }
         }
@@ -259,7 +406,11 @@ impl Listeners {
 
     /// Whether there is something to accept in the next turn, without waiting.
     pub(super) fn has_work(&self) -> bool {
-        self.paused_until.is_none() && self.list.iter().any(|listener| listener.ready)
+        self.paused_until.is_none() && self.list.iter().any(|listener| self.may_accept(listener))
+    }
+
+    fn may_accept(&self, listener: &Listener) -> bool {
+        listener.ready && !(listener.entrance.is_tls && self.tls_held)
     }
 
     /// When accepting is to be tried again.
@@ -307,14 +458,17 @@ mod tests {
             "2 ports on 1 or 2 families: {addresses:?}"
         );
         let mut events = Events::with_capacity(8);
-        for (port, address) in addresses {
+        for (entrance, address) in addresses {
+            let Bound::Tcp(address) = address else {
+                panic!("no path is configured: {address}")
+            };
             let _client = std::net::TcpStream::connect(address).unwrap();
             let (got, from) = loop {
                 poll.poll(&mut events, Some(Duration::from_secs(5)))
                     .unwrap();
                 for event in &events {
-                    match Source::of(event.token()) {
-                        Source::Listener(index) => listeners.note(index),
+                    match Event::of(event.token()) {
+                        Event::Listener(index) => listeners.note(index),
                         other => panic!("{other:?}"),
                     }
                 }
@@ -324,8 +478,8 @@ mod tests {
                     other => panic!("{other:?}"),
                 }
             };
-            assert_eq!(got, port);
-            assert_eq!(from.ip(), address.ip());
+            assert_eq!(got, entrance);
+            assert_eq!(from.addr().map(|from| from.ip()), Some(address.ip()));
             assert!(
                 listeners.has_work(),
                 "it stays ready until accept says that nothing waits"
@@ -370,6 +524,9 @@ mod tests {
         let mut listeners = Listeners::bind(&config("127.0.0.1"), poll.registry()).unwrap();
         listeners.clients_room = 3;
         let (_, address) = listeners.addresses().next().unwrap();
+        let Bound::Tcp(address) = address else {
+            panic!("no path is configured: {address}")
+        };
         let _waits = std::net::TcpStream::connect(address).unwrap();
         listeners.note(0);
         let said = listeners.accept(Time::ZERO, 3);

@@ -21,11 +21,13 @@
 //! re-registration, no lock (completions are announced by a flag).
 #![forbid(unsafe_code)]
 
+mod closing;
 mod connecting;
 mod descriptors;
 mod dialer;
 mod drain;
 mod figures;
+mod handshakes;
 mod listeners;
 mod notify;
 mod owner;
@@ -33,9 +35,12 @@ pub mod reload;
 mod signals;
 mod sockets;
 mod straight;
+mod unix;
+mod wall_clock;
 
+use crate::client::Peer;
 use crate::config::Config;
-use crate::engine::{ConnId, Engine, Origin, Output, Place, Port, Work};
+use crate::engine::{ConnId, Engine, Origin, Output, PUSH_BYTES_MAX, Place, Port, Work};
 use crate::fetch::{Completion, FetchError, Job};
 use crate::fetcher::Fetcher;
 use crate::helper;
@@ -43,21 +48,22 @@ use crate::mischief::Mischief;
 use crate::process;
 use crate::socket;
 use crate::time::Time;
-use crate::transport::Transport;
+use crate::tls::Tls;
+use crate::transport::{Stream, Transport};
 use dialer::Dialer;
-use listeners::{Accepted, Listeners};
+use handshakes::Handshakes;
+use listeners::{Accepted, Bound, Entrance, Listeners};
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Poll, Waker};
 use notify::Notify;
 use signals::{Asked, Signals};
 use sockets::{Flag, Socket, Sockets, Source, Stage};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use tracing::{error, warn};
+use wall_clock::WallClock;
 
 /// Events taken from the kernel at once; more wait for the next turn. 12 KiB of memory.
 const EVENTS_MAX: usize = 1024;
@@ -65,14 +71,10 @@ const EVENTS_MAX: usize = 1024;
 const CLIENT_READ_BYTES_MAX: usize = 64 * 1024;
 /// Bytes read from one link in a turn. A link carries the replies of many clients, so it may be served longer.
 const LINK_READ_BYTES_MAX: usize = 4 * CLIENT_READ_BYTES_MAX;
-/// Bytes read from the invalidation link at once, some 600 keys; to remove an entry takes about a microsecond when a
-/// million are kept and none of them is in the CPU's caches. It is read first in a turn and once more among the links, so
-/// that one push of 100,000 keys holds nobody up for more than a millisecond. What is still in the socket has not been heard: hits are bound by the lease, whose PONG comes behind it.
-const INVALIDATION_READ_BYTES_MAX: usize = 16 * 1024;
 /// Connections accepted in a turn; about 10 µs each.
 const ACCEPTS_MAX: usize = 64;
-/// Timers fired in a turn.
-const TIMERS_MAX: usize = 1024;
+/// Timers fired in a turn, and as many steps of what expires or is given back: some 0.3 µs each.
+const TIMERS_MAX: usize = 512;
 /// Slices gathered for one write.
 const SLICES_MAX: usize = 16;
 /// Unread bytes taken from a socket before it is closed.
@@ -98,6 +100,7 @@ pub struct Reactor {
     fetcher: Fetcher,
     helper: helper::Handle,
     listeners: Listeners,
+    handshakes: Handshakes,
     signals: Option<Signals>,
     dialer: Dialer,
     client_dead: Duration,
@@ -127,7 +130,7 @@ impl Reactor {
     ///
     /// # Errors
     /// One line for the operator: a port that is taken, a limit of the system that was hit.
-    pub fn new(mut config: Config, helper: helper::Handle) -> Result<Reactor, String> {
+    pub fn new(mut config: Config, tls: Tls, helper: helper::Handle) -> Result<Reactor, String> {
         let clients_room = descriptors::share_out(&mut config);
         let poll = Poll::new().map_err(|e| format!("cannot make a poll: {e}"))?;
         let waker = Waker::new(poll.registry(), Source::Waker.token())
@@ -135,9 +138,10 @@ impl Reactor {
         let waker = Arc::new(waker);
         let mut listeners = Listeners::bind(&config, poll.registry())?;
         listeners.clients_room = clients_room;
-        let fetcher = Fetcher::start(&config, waker.clone())
+        let fetcher = Fetcher::start(&config, tls.upstream.clone(), waker.clone())
             .map_err(|e| format!("cannot start a worker: {e}"))?;
         let dialer = Dialer::new(&config, waker.clone(), helper.clone());
+        let handshakes = Handshakes::new(&config, tls);
         let (now, drain, drain_accept) = (socket::now(), config.drain, config.drain_accept);
         let client_dead = config.client_dead;
         let mut wall = WallClock::new(now);
@@ -154,6 +158,7 @@ impl Reactor {
             fetcher,
             helper,
             listeners,
+            handshakes,
             signals: None,
             waker,
             reloader: None,
@@ -187,9 +192,12 @@ impl Reactor {
         Ok(())
     }
 
-    /// Where clients are taken.
-    pub fn addresses(&self) -> Vec<(Port, SocketAddr)> {
-        self.listeners.addresses().collect()
+    /// Where clients are taken, each with a word for what is spoken there.
+    pub fn addresses(&self) -> Vec<(&'static str, Bound)> {
+        let addresses = self.listeners.addresses();
+        addresses
+            .map(|(entrance, address)| (entrance.name(), address))
+            .collect()
     }
 
     /// Serves until a signal asks for the end and the drain is over.
@@ -219,11 +227,12 @@ impl Reactor {
         }
         self.now = socket::now();
         self.notify.beat(self.now);
+        self.handshakes.begin_turn();
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events(events);
         self.tell_figures();
-        self.serve_invalidations();
+        let invalidation_link = self.serve_invalidations();
         self.take_completions();
         self.take_addresses();
         self.take_reload();
@@ -231,7 +240,10 @@ impl Reactor {
             let Some(id) = self.ready_links.pop_front() else {
                 break;
             };
-            self.serve(id);
+            match Some(id) == invalidation_link {
+                true => self.ready_links.push_back(id),
+                false => self.serve(id),
+            }
         }
         self.serve_straight(events);
         for _ in 0..self.ready_clients.len() {
@@ -241,6 +253,7 @@ impl Reactor {
             self.serve(id);
         }
         self.accept();
+        self.end_slow_handshakes();
         self.timers = self.engine.advance(TIMERS_MAX);
         self.handle_outputs();
         self.submit_jobs();
@@ -269,30 +282,32 @@ impl Reactor {
         let deadlines = [
             self.engine.next_deadline(),
             self.listeners.next_deadline(),
+            self.handshakes.next_deadline(),
             self.serve_until,
             self.notify.next_deadline(),
             self.drain_until,
         ];
+        let soonest = deadlines
+            .map(|deadline| deadline.unwrap_or(Time::NEVER))
+            .into_iter()
+            .fold(Time::NEVER, Time::min);
         // `now` is this turn's beginning, so a wait may end late by the length of the turn. Nothing that has to be exact
         // depends on a timer: an entry past its deadline is not served whether or not its timer has fired.
-        deadlines
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|deadline| deadline.since(self.now))
+        (soonest < Time::NEVER).then(|| soonest.since(self.now))
     }
 
     /// Reads the invalidation link, before anything that might be answered from what it takes away, and before fetches
-    /// whose results it voids. To its end, but for a push of very many keys.
-    fn serve_invalidations(&mut self) {
-        let Some(id) = self.engine.invalidation_link() else {
-            return;
-        };
+    /// whose results it voids. To its end, but for a push of very many keys: it has had its share of this turn then. The
+    /// link, if it was read.
+    fn serve_invalidations(&mut self) -> Option<ConnId> {
+        let id = self.engine.invalidation_link()?;
         let is_listed = |socket: &mut Socket| socket.flags.is(Flag::LISTED);
-        if self.sockets.get(id).is_some_and(is_listed) {
+        let is_ready = self.sockets.get(id).is_some_and(is_listed);
+        if is_ready {
             self.ready_links.retain(|listed| *listed != id);
             self.serve(id);
         }
+        is_ready.then_some(id)
     }
 
     /// Notes what the poll said of all but clients, before anything is opened or closed.
@@ -352,8 +367,11 @@ impl Reactor {
             return;
         };
         socket.flags.put(Flag::LISTED, false);
-        if matches!(socket.stage, Stage::Connecting(_)) {
-            self.finish_connect(id);
+        match &socket.stage {
+            Stage::Connecting(_) => self.finish_connect(id),
+            Stage::Accepting(_) => self.shake(id),
+            Stage::Securing(_) => self.shake_link(id),
+            Stage::Resolving | Stage::Open(_) => {}
         }
         let Some(socket) = self.sockets.get(id) else {
             return;
@@ -375,9 +393,7 @@ impl Reactor {
     fn read(&mut self, id: ConnId) {
         let mut budget = match id.place {
             Place::Client(_) => CLIENT_READ_BYTES_MAX,
-            Place::Link(_) if self.engine.invalidation_link() == Some(id) => {
-                INVALIDATION_READ_BYTES_MAX
-            }
+            Place::Link(_) if self.engine.invalidation_link() == Some(id) => PUSH_BYTES_MAX,
             Place::Link(_) => LINK_READ_BYTES_MAX,
         };
         loop {
@@ -405,10 +421,9 @@ impl Reactor {
             match transport.read(&mut room[..len]) {
                 Ok(n) if n > 0 => {
                     budget -= n;
-                    socket.flags.put(
-                        Flag::READABLE,
-                        n == len || socket.flags.is(Flag::READ_CLOSED),
-                    );
+                    let more = transport.may_have_more(n, len);
+                    let more = more || socket.flags.is(Flag::READ_CLOSED);
+                    socket.flags.put(Flag::READABLE, more);
                     self.engine.received(id, n);
                     self.handle_outputs();
                 }
@@ -446,10 +461,12 @@ impl Reactor {
         let Some(socket) = self.sockets.get(id) else {
             return;
         };
-        let Stage::Open(transport) = &socket.stage else {
+        let Stage::Open(transport) = &mut socket.stage else {
             return;
         };
+        let last_word = transport.last_word();
         let why = match transport.take_error() {
+            _ if last_word.is_some() => last_word.unwrap_or_default(),
             Ok(Some(e)) | Err(e) => e.to_string(),
             Ok(None) => "closed by its peer".to_owned(),
         };
@@ -473,7 +490,9 @@ impl Reactor {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let count = self.engine.send_slices(id, &mut slices);
         if count == 0 {
-            socket.flags.put(Flag::TO_SEND, false);
+            let is_full = |e: io::Error| e.kind() == io::ErrorKind::WouldBlock;
+            let waits = transport.finish_write().is_err_and(is_full);
+            socket.flags.put(Flag::TO_SEND, waits);
             return;
         }
         let bytes: usize = slices[..count].iter().map(|slice| slice.len()).sum();
@@ -510,7 +529,7 @@ impl Reactor {
     fn accept(&mut self) {
         for _ in 0..ACCEPTS_MAX {
             match self.listeners.accept(self.now, self.engine.client_count()) {
-                Accepted::Client(port, stream, peer) => self.open(port, stream, peer),
+                Accepted::Client(entrance, stream, peer) => self.open(entrance, stream, peer),
                 Accepted::Nothing => break,
                 Accepted::Exhausted(e) => {
                     if let Some(e) = e {
@@ -525,12 +544,23 @@ impl Reactor {
         }
     }
 
-    fn open(&mut self, port: Port, stream: TcpStream, peer: SocketAddr) {
+    fn open(&mut self, entrance: Entrance, stream: Stream, peer: Peer) {
+        let port = entrance.port;
         let Some(id) = self.engine.open(port, peer) else {
-            Transport::refuse(stream, self.engine.refusal(port), DISCARD_BYTES_MAX);
+            // Who wants TLS would not understand it.
+            let text = match entrance.is_tls {
+                true => b"",
+                false => self.engine.refusal(port),
+            };
+            Transport::refuse(stream, text, DISCARD_BYTES_MAX);
             return self.handle_outputs();
         };
-        if let Ok(local) = stream.local_addr() {
+        if entrance.is_tls {
+            self.engine.wants_tls(id);
+        }
+        if let Stream::Tcp(stream) = &stream
+            && let Ok(local) = stream.local_addr()
+        {
             self.engine.accepted_on(id, local);
         }
         // HTTP has an idle time-out of its own.
@@ -540,8 +570,14 @@ impl Reactor {
             Ok(transport) => {
                 // Refused only for a peer that is gone already, and then the first read says so.
                 let _ = transport.set_client_options(keepalive, self.client_dead);
-                self.sockets
-                    .insert(id.place, Socket::new(id.generation, Stage::Open(transport)));
+                let stage = match entrance.is_tls {
+                    true => self.begin_tls(id, port, transport),
+                    false => Some(Stage::Open(transport)),
+                };
+                if let Some(stage) = stage {
+                    let socket = Socket::new(id.generation, stage);
+                    self.sockets.insert(id.place, socket);
+                }
             }
             Err(e) => self.engine.failed(id, &e.to_string()),
         }
@@ -611,31 +647,6 @@ impl Reactor {
             ready_list(&mut self.ready_links, &mut self.ready_clients, id).push_back(id);
         }
     }
-
-    /// Ends our side; the peer's bytes are read and dropped from here on, those that were paused included.
-    fn shut(&mut self, id: ConnId) {
-        let Some(socket) = self.sockets.get(id) else {
-            return;
-        };
-        if let Stage::Open(transport) = &socket.stage {
-            // It fails only when the peer is gone already, which the next read says.
-            let _ = transport.shutdown_write();
-        }
-        self.list_ready(id);
-    }
-
-    fn close(&mut self, id: ConnId) {
-        let Some(socket) = self.sockets.remove(id) else {
-            return;
-        };
-        if let Stage::Open(mut transport) = socket.stage
-            && socket.flags.is(Flag::READABLE)
-            && !socket.flags.is(Flag::BROKEN)
-        {
-            transport.discard_unread(DISCARD_BYTES_MAX);
-        }
-        self.listeners.descriptor_freed();
-    }
 }
 
 /// The list in which a connection waits to be served. (A function of the lists, so that other fields stay borrowable.)
@@ -648,37 +659,6 @@ fn ready_list<'a>(
         Place::Client(_) => clients,
         Place::Link(_) => links,
     }
-}
-
-/// Wall-clock seconds for HTTP's Date, derived from the loop's own clock and compared with the system's once a second, so
-/// that a turn reads one clock only. A step of the system's clock shows after at most that second.
-#[derive(Debug)]
-struct WallClock {
-    at: Time,
-    unix: Duration,
-}
-
-impl WallClock {
-    fn new(now: Time) -> WallClock {
-        WallClock {
-            at: now,
-            unix: system_time(),
-        }
-    }
-
-    fn unix_secs(&mut self, now: Time) -> u64 {
-        if now.since(self.at) >= Duration::from_secs(1) {
-            *self = WallClock::new(now);
-        }
-        (self.unix + now.since(self.at)).as_secs()
-    }
-}
-
-fn system_time() -> Duration {
-    // A clock before 1970 is no reason to fail; Date says 1970 then.
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@
 use super::Reactor;
 use crate::config::{Loaded, Setting};
 use crate::helper;
+use crate::tls::Tls;
 use mio::Waker;
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{error, info, warn};
 
-/// A configuration as it is read now, or what is wrong with it, a line for each.
-pub type Read = Result<Loaded, Vec<String>>;
+/// A configuration as it is read now, with the certificates that it names, or what is wrong with them, a line for each.
+pub type Read = Result<(Loaded, Tls), Vec<String>>;
 
 /// Reads it, on the helper's thread.
 pub type Reader = Arc<dyn Fn() -> Read + Send + Sync>;
@@ -114,7 +115,11 @@ impl Reactor {
                     error!(problem = line, "reload refused, nothing changes");
                 }
             }
-            Ok(loaded) => self.reload(&loaded),
+            Ok((loaded, tls)) => {
+                self.handshakes.take(tls);
+                self.fetcher.secure(self.handshakes.tls.upstream.clone());
+                self.reload(&loaded);
+            }
         }
     }
 

@@ -9,11 +9,12 @@
 //! Costs: every operation is one index into a table and one comparison of generations.
 #![forbid(unsafe_code)]
 
+use super::dialer::Target;
 use crate::engine::{ConnId, Place};
+use crate::time::Time;
 use crate::transport::Transport;
 use mio::Token;
 use mio::event::Event;
-use std::net::SocketAddr;
 
 /// How far a connection has come.
 #[derive(Debug)]
@@ -22,16 +23,29 @@ pub(super) enum Stage {
     Resolving,
     /// A non-blocking connect is under way.
     Connecting(Box<Attempt>),
+    /// A link that stands and shakes hands.
+    Securing(Box<Attempt>),
+    /// A client that shakes hands.
+    Accepting(Box<Accepting>),
     /// Bytes may pass.
     Open(Transport),
+}
+
+/// A client's handshake.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    pub(super) transport: Transport,
+    /// It fails then.
+    pub(super) deadline: Time,
+    pub(super) speaks_http: bool,
 }
 
 /// A connect to `address`; `rest` is tried if it fails.
 #[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) transport: Transport,
-    pub(super) address: SocketAddr,
-    pub(super) rest: Vec<SocketAddr>,
+    pub(super) address: Target,
+    pub(super) rest: Vec<Target>,
 }
 
 /// One thing known of a socket: a bit, so that one comparison tells whether it may be served the straight way.
@@ -74,6 +88,12 @@ impl Flags {
     #[inline]
     pub(super) fn put(&mut self, flag: Flag, is_set: bool) {
         self.0 = self.0 & !flag.0 | if is_set { flag.0 } else { 0 };
+    }
+
+    /// Clears the only flag beside `WRITABLE`, of a socket that [`Socket::is_straight`]: the last read took all there was.
+    #[inline(always)]
+    pub(super) fn is_read(&mut self) {
+        self.0 = Flag::WRITABLE.0;
     }
 
     /// Sets a flag or clears it; how it was.
@@ -133,17 +153,20 @@ impl Socket {
             | says(broken, Flag::BROKEN);
     }
 
-    /// Whether there is something to read, and nothing of before to be done first.
-    #[inline]
+    /// Whether there is something to read, and nothing else is known of the socket: nothing of before to be done first,
+    /// and no end to come.
+    #[inline(always)]
     pub(super) fn is_straight(&self) -> bool {
-        const ASIDE: u16 = Flag::READ_CLOSED.0 | Flag::ENDED.0;
-        self.flags.0 & !ASIDE == Flag::READABLE.0 | Flag::WRITABLE.0
+        self.flags.0 == Flag::READABLE.0 | Flag::WRITABLE.0
     }
 
     /// Whether serving the socket could do something.
     fn has_work(&self) -> bool {
         self.flags.0 & (Flag::READABLE.0 | Flag::BROKEN.0 | Flag::RESUME.0) != 0
-            || matches!(self.stage, Stage::Connecting(_))
+            || matches!(
+                self.stage,
+                Stage::Connecting(_) | Stage::Securing(_) | Stage::Accepting(_)
+            )
     }
 }
 

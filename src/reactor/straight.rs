@@ -15,6 +15,8 @@ use std::io;
 
 impl Reactor {
     /// Serves the clients that the poll spoke of. Nothing has been opened since, so a place alone names its socket.
+    // Not inlined: the rest of a turn has no use for the registers that this takes.
+    #[inline(never)]
     pub(super) fn serve_straight(&mut self, events: &Events) {
         for event in events {
             if let Some(index) = Source::client(event.token()) {
@@ -23,8 +25,7 @@ impl Reactor {
         }
     }
 
-    /// Not inlined: the loop over the events has no use for the registers that this takes.
-    #[inline(never)]
+    #[inline(always)]
     fn serve_event(&mut self, index: u32, event: &Event) {
         let place = Place::Client(index);
         let Some(socket) = self.sockets.slot(place) else {
@@ -44,11 +45,7 @@ impl Reactor {
         let room = self.engine.recv_slice(id);
         let len = room.len();
         if len == 0 {
-            // Paused; `Ready` will come, and then it is still noted that there is something to read. A peer that has hung up
-            // is looked at now: what it waits for may never come.
-            if socket.flags.is(Flag::READ_CLOSED) {
-                self.list(place);
-            }
+            // Paused; `Ready` will come, and then it is still noted that there is something to read.
             return;
         }
         let n = match transport.read(room) {
@@ -58,8 +55,10 @@ impl Reactor {
                 return self.list(place);
             }
         };
-        let more = n == len || socket.flags.is(Flag::READ_CLOSED);
-        socket.flags.put(Flag::READABLE, more);
+        let more = transport.may_have_more(n, len);
+        if !more {
+            socket.flags.is_read();
+        }
         match self.engine.received_at_once(id, n) {
             AtOnce::Outputs => self.handle_outputs(),
             AtOnce::Replies(replies) => match transport.write_one(replies) {

@@ -48,7 +48,7 @@ impl Block {
         match deed {
             Deed::Subscribe(_) | Deed::Unsubscribe(..) | Deed::Confuse => self.confuses = true,
             // These make no difference when they are executed here.
-            Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard | Deed::ShowTracking => {}
+            Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard => {}
             _ if self.confuses => {}
             _ => self.remember(deed),
         }
@@ -68,6 +68,18 @@ impl Block {
     /// Whether any of what is left of it does something to the connection.
     pub(super) fn has_deeds(&self) -> bool {
         !self.deeds.is_empty()
+    }
+
+    /// The places of the commands whose replies are not to be seen as Redis gives them, first to last.
+    pub(super) fn places_shown(&self) -> impl Iterator<Item = u64> {
+        let is_shown = |deed: &Deed| {
+            matches!(
+                deed,
+                Deed::ShowTracking | Deed::ShowId | Deed::ShowClients(_) | Deed::Hello { .. }
+            )
+        };
+        let shown = self.deeds.iter().filter(move |(_, deed)| is_shown(deed));
+        shown.map(|(at, _)| *at)
     }
 
     /// What the command at this place does. Places are asked for in their order.
@@ -94,7 +106,7 @@ impl Block {
 fn bytes_of(deed: &Deed) -> usize {
     let len = |text: &Option<Box<[u8]>>| text.as_ref().map_or(0, |text| text.len());
     match deed {
-        Deed::Name(text) | Deed::Auth(text) => text.len(),
+        Deed::Name(text) | Deed::Auth(text) | Deed::ShowClients(text) => text.len(),
         Deed::Hello { name, user, .. } => len(name) + len(user),
         _ => 0,
     }
@@ -144,7 +156,7 @@ mod tests {
         assert_eq!(queue([long, hello, name(1)].into_iter()), (0, true));
         assert_eq!(
             queue([Deed::Wait, Deed::ShowTracking, Deed::Nothing].into_iter()),
-            (0, false)
+            (1, false)
         );
         assert_eq!(queue([Deed::Subscribe(1)].into_iter()), (0, true));
     }

@@ -14,7 +14,8 @@ mod elements;
 use crate::protocol::resp::write::Version;
 use block::{Block, Everything};
 use channels::{Channels, Push};
-use elements::Elements;
+use elements::{Elements, Told};
+use std::ops::Range;
 
 /// What a command does to the connection it is executed on, if it succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,6 +53,10 @@ pub enum Deed {
     Track(bool),
     /// CLIENT GETREDIR and TRACKINGINFO: the reply names another connection.
     ShowTracking,
+    /// CLIENT ID: Redis's reply is the id of the connection, which is not the client's.
+    ShowId,
+    /// CLIENT INFO and CLIENT LIST, with this request: Redis's reply knows connections, not clients.
+    ShowClients(Box<[u8]>),
     /// Inside a transaction it makes replies and messages indistinguishable, as a subscription does, or it does what is
     /// not worth remembering: from EXEC on nothing is told apart.
     Confuse,
@@ -83,6 +88,15 @@ pub enum Item {
     Confirmation,
     /// Nobody's reply: somebody else has published or changed something.
     Message,
+}
+
+/// A piece of what a client sees of the reply to its EXEC.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// These bytes of the part that has come.
+    AsItIs(Range<usize>),
+    /// In place of an element, what the proxy makes of it.
+    Instead(Deed, Vec<u8>),
 }
 
 /// The state of one connection.
@@ -270,18 +284,29 @@ impl Session {
         self.multi.as_ref()
     }
 
-    /// A part of the reply to EXEC.
-    pub fn exec_part(&mut self, part: &[u8]) {
-        let Some(block) = &mut self.multi else {
-            return;
-        };
+    /// A part of the reply to EXEC, and what of it the client is to see. `None`: all of it, as it is.
+    pub fn exec_part(&mut self, part: &[u8]) -> Option<Vec<Seen>> {
+        let block = self.multi.as_mut()?;
         if !block.has_deeds() {
-            return;
+            return None;
         }
         let elements = self.elements.get_or_insert_with(Elements::default);
-        let mut ended = Vec::new();
-        elements.feed(part, |at, succeeded| {
-            ended.extend(block.take_deed(at).map(|deed| (deed, succeeded)));
+        let shows: Vec<u64> = block.places_shown().collect();
+        let (mut ended, mut seen) = (Vec::new(), Vec::new());
+        let takes_out = |at: u64| shows.binary_search(&at).is_ok();
+        elements.feed(part, takes_out, |told| match told {
+            Told::Stay(range) => seen.push(Seen::AsItIs(range)),
+            Told::Ended {
+                at,
+                succeeded,
+                taken_out,
+            } => {
+                let deed = block.take_deed(at);
+                if let (Some(deed), Some(element)) = (&deed, taken_out) {
+                    seen.push(Seen::Instead(deed.clone(), element));
+                }
+                ended.extend(deed.map(|deed| (deed, succeeded)));
+            }
         });
         for (deed, succeeded) in ended {
             if succeeded {
@@ -290,6 +315,7 @@ impl Session {
                 self.failed(&deed);
             }
         }
+        Some(seen)
     }
 
     /// The reply to a command is complete. `reply` is all of it if it was wanted whole, else its beginning.
@@ -353,6 +379,7 @@ impl Session {
         match deed {
             Deed::Nothing | Deed::Wait | Deed::Exec | Deed::Discard | Deed::ShowTracking => {}
             Deed::Subscribe(_) | Deed::Unsubscribe(..) | Deed::Confuse => {}
+            Deed::ShowId | Deed::ShowClients(_) => {}
             Deed::Track(on) => self.tracks = on,
             Deed::Multi => self.multi = Some(Block::default()),
             Deed::Watch => self.watches = true,

@@ -1,6 +1,7 @@
 //! The admin port of the real binary: figures, health, what may be changed and by whom.
 
 use crate::support::http::{HttpClient, Response};
+use crate::support::ports::free_port;
 use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
 use crate::support::resp::Reply;
@@ -244,6 +245,52 @@ fn foreign_pages_and_names_are_kept_out_and_changes_want_post() {
     client.send(b"HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(client.response_to_head().status, 200);
     assert_eq!(client.response().body, b"alive\n");
+}
+
+#[test]
+fn the_probe_port_has_health_and_metrics_without_a_password_and_nothing_else() {
+    let redis = RedisServer::start();
+    let port = free_port();
+    let proxy = Proxy::to(&redis)
+        .with_admin()
+        .env("CLIENT_PASSWORD", "of-clients")
+        .env("ADMIN_PASSWORD", "of-operators")
+        .env("ADMIN_CLIENTS_MAX", 2)
+        .env("PROBE_PORT", port)
+        .password_is("of-clients")
+        .start();
+    let mut probe = HttpClient::connect(port);
+    for (target, status) in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/", 404),
+        ("/stats", 404),
+        ("/config", 404),
+        ("/hotkeys", 404),
+        ("/explain?key=k", 404),
+        ("/get?key=k", 404),
+    ] {
+        assert_eq!(probe.get_target(target).status, status, "{target}");
+    }
+    let bearer = "Authorization: Bearer of-operators\r\n";
+    for line in ["POST /flush", "POST /coherence?mode=off", "POST /metrics"] {
+        let mut probe = HttpClient::connect(port);
+        probe.send(
+            format!("{line} HTTP/1.1\r\nHost: localhost\r\n{bearer}Content-Length: 0\r\n\r\n")
+                .as_bytes(),
+        );
+        let status = probe.response().status;
+        assert!(matches!(status, 404 | 405), "{line}: {status}");
+    }
+    // Its connections are counted by themselves: whoever fills the one port leaves the other open.
+    let held: Vec<HttpClient> = (0..4).map(|_| HttpClient::connect(port)).collect();
+    eventually("one is too many", PATIENCE, || {
+        proxy.counter("nearcache_clients_refused") > 0
+    });
+    assert_eq!(proxy.admin().get_target("/healthz").status, 200);
+    assert_eq!(proxy.admin().get_target("/stats").status, 401);
+    drop(held);
 }
 
 #[test]

@@ -413,3 +413,47 @@ fn redis_commands_on_the_http_port_are_refused_and_end_the_connection() {
 fn show(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[test]
+fn nothing_is_injected_into_redis_by_a_key_or_a_value() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).start();
+    let frame = encode(&["SET", "injected", "x"]);
+    let evil: Vec<u8> = [b"k\r\n", &frame[..], b"\0\xff$-1\r\n:1\r\n>2\r\n"].concat();
+    let large = [&evil[..], &vec![b'v'; 300_000]].concat();
+    let mut client = proxy.resp();
+    // Fetched, then a hit; relayed; in a transaction; too large for a shared link.
+    for value in [&evil, &large] {
+        let set = client.call(&[&b"SET"[..], &evil, value]);
+        assert_eq!(set, Reply::ok());
+        for _ in 0..2 {
+            let got = client.call(&[&b"GET"[..], &evil]);
+            assert_eq!(got, Reply::Bulk(value.clone()));
+        }
+        let several = client.call(&[&b"MGET"[..], &evil, &evil]);
+        let value = || Reply::Bulk(value.clone());
+        assert_eq!(several, Reply::Array(vec![value(), value()]));
+    }
+    assert_eq!(client.line("MULTI"), Reply::ok());
+    client.call(&[&b"APPEND"[..], &evil, &evil]);
+    assert!(matches!(client.line("EXEC"), Reply::Array(_)));
+    // An inline command is written anew, with what its quotes stand for.
+    client.send(b"SET \"inline\\r\\nSET injected x\\r\\n\" \"v\\r\\n*1\\r\\n\"\r\n");
+    let reply = client.reply();
+    assert_eq!(reply, Reply::ok());
+    assert_eq!(
+        redis.call(&["GET", "inline\r\nSET injected x\r\n"]),
+        Reply::bulk("v\r\n*1\r\n")
+    );
+    // A name is no key, and is Redis's to refuse or the proxy's own.
+    let named = client.call(&[&b"CLIENT"[..], b"SETNAME", b"a\r\nSET injected x"]);
+    assert!(matches!(named, Reply::Error(_)), "{named:?}");
+    let unknown = client.call(&[&b"NOSUCH\r\nSET injected x\r\n"[..], &evil]);
+    assert!(matches!(unknown, Reply::Error(_)), "{unknown:?}");
+    let mut http = proxy.http();
+    let target = "/get?key=k%0D%0A*3%0D%0A$3%0D%0ASET%0D%0A$8%0D%0Ainjected%0D%0A$1%0D%0Ax%0D%0A";
+    assert_eq!(http.get_target(target).status, 404);
+    assert_eq!(client.line("PING"), Reply::Simple("PONG".to_owned()));
+    assert_eq!(redis.call(&["EXISTS", "injected"]), Reply::Int(0));
+    assert_eq!(redis.call(&["DBSIZE"]), Reply::Int(2));
+}

@@ -387,3 +387,45 @@ fn hello_is_answered_where_redis_lets_nobody_ask_info() {
         .find(|pair| pair[0] == Reply::bulk("version"));
     assert_eq!(told.map(|pair| pair[1].text()).as_deref(), Some(version));
 }
+
+#[test]
+fn who_asks_for_resp3_where_redis_has_none_is_told_so_and_goes_on_in_resp2() {
+    let redis = RedisServer::start_with(&["--rename-command", "HELLO", ""]);
+    redis.call(&["SET", "k", "v"]);
+    let truth = redis.client().line("HELLO 3");
+    assert!(
+        truth.error().starts_with("ERR unknown command"),
+        "{truth:?}"
+    );
+    for coherence in ["tracking", "ttl"] {
+        let proxy = Proxy::to(&redis).env("COHERENCE", coherence).start();
+        proxy.await_redis("up");
+        let mut client = proxy.resp();
+        for line in ["HELLO 3", "HELLO 3 AUTH default x", "HELLO 3 SETNAME n"] {
+            let error = client.line(line).error().to_owned();
+            // Where nothing is tracked Redis is asked without a version, which its answer repeats.
+            let (asked, _) = truth
+                .error()
+                .split_once("beginning with:")
+                .expect("so Redis says");
+            assert!(error.starts_with(asked), "{line}: {error}");
+        }
+        if coherence == "tracking" {
+            assert_eq!(client.line("HELLO 3"), truth);
+        }
+        // It is still one of RESP2, on every kind of link.
+        assert_eq!(client.line("GET k"), Reply::bulk("v"));
+        assert_eq!(client.line("GET nothing"), Reply::NullBulk);
+        assert_eq!(client.line("HGETALL nothing"), Reply::Array(Vec::new()));
+        assert_eq!(client.line("MULTI"), Reply::ok());
+        assert_eq!(
+            client.line("HGETALL nothing"),
+            Reply::Simple("QUEUED".to_owned())
+        );
+        assert_eq!(
+            client.line("EXEC"),
+            Reply::Array(vec![Reply::Array(Vec::new())])
+        );
+        assert_eq!(client.line("HELLO 2"), redis.client().line("HELLO 2"));
+    }
+}

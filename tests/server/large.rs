@@ -306,3 +306,56 @@ fn hits_that_wait_behind_a_reply_do_not_keep_it_from_being_read() {
         assert_eq!(client.reply(), Reply::bulk(&*value));
     }
 }
+
+/// What the kernel would give to whoever asks now, in KiB.
+fn available_kib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|kib| kib.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+#[ignore = "takes gigabytes of memory, most of it Redis's: deploy/test.sh runs it in a stage of its own"]
+fn the_largest_value_that_redis_takes_goes_up_and_comes_back() {
+    const LARGEST_BYTES: usize = 512 * 1024 * 1024;
+    const NEEDED_KIB: u64 = 4 * 1024 * 1024;
+    let there = available_kib();
+    if there < NEEDED_KIB {
+        eprintln!(
+            "!! SKIPPED: the largest value needs {NEEDED_KIB} KiB of memory, {there} are available"
+        );
+        return;
+    }
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).env("REDIS_TIMEOUT_MS", 60_000).start();
+    let mut client = connect(proxy.resp_port);
+    // A period that divides no block's length anywhere on the way.
+    let byte_at = |n: usize| (n % 251) as u8;
+    let block: Vec<u8> = (0..251 * 4096).map(byte_at).collect();
+    let before = start_measuring(&proxy);
+    let head = format!("*3\r\n$3\r\nSET\r\n$7\r\nlargest\r\n${LARGEST_BYTES}\r\n");
+    client.write_all(head.as_bytes()).expect("it is read");
+    let mut left = LARGEST_BYTES;
+    while left > 0 {
+        let part = &block[..left.min(block.len())];
+        client.write_all(part).expect("it is read");
+        left -= part.len();
+    }
+    client.write_all(b"\r\n").expect("it is read");
+    take_exactly(&mut client, b"+OK\r\n");
+    assert_bounded(&proxy, before);
+    let mut get = || {
+        ask(&mut client, "GET largest");
+        take_exactly(&mut client, format!("${LARGEST_BYTES}\r\n").as_bytes());
+        take(&mut client, LARGEST_BYTES, byte_at);
+        take_exactly(&mut client, b"\r\n");
+    };
+    // The first read finds out that it is too large to keep, and may hold it whole to that end.
+    get();
+    let before = start_measuring(&proxy);
+    get();
+    assert_bounded(&proxy, before);
+}

@@ -12,6 +12,7 @@
 //! - [`handshakes`]: what client libraries say on connecting
 //! - [`client_command`]: CLIENT and its like about the proxy's own clients
 //! - [`crowds`]: ten thousand idle clients, two thousand subscribers
+//! - [`tls_clients`]: TLS for clients; [`tls_upstream`]: TLS to Redis
 //! - [`doors`]: the clients' password, denied commands, what other users may not
 //! - [`databases`]: SELECT, and what belongs to a database
 //! - [`differential`]: every command of the server, directly and through the proxy
@@ -20,11 +21,15 @@
 //! - [`coherence_lease`], [`coherence_faults`], [`coherence_servers`]: silence, lost connections, another Redis
 //! - [`coherence_verify`]: what is counted of it, checked hits among that; [`coherence_upkeep`]: TOUCH, warming
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
+//! - [`secrets`]: what nobody is told
 //! - [`reload`]: another configuration while running; [`logs`]: what is logged, and in which form
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`abuse`]: clients that mean no good; [`half_open`]: clients that vanish
 //! - [`faults`]: a Redis, a network, a system in trouble; [`lies`]: clocks and names that are wrong; [`soak`]: all at once
+//! - [`suites`]: what the suites of Redis and redis-py have found
 //! - [`large`], [`uploads`]: values of hundreds of megabytes, down and up, in bounded memory
+//! - [`unix_sockets`]: clients and Redis by a file
+//! - [`upstream_check`]: what `nearcache check-upstream` says
 //! - [`outages`], [`shutdown`], [`limits`], [`upstream_limits`], [`buffers`]: what happens when something goes wrong or runs out
 
 #[path = "../support/mod.rs"]
@@ -77,12 +82,18 @@ mod pipelining;
 mod refusals;
 mod reload;
 mod script;
+mod secrets;
 mod service_manager;
 mod session;
 mod shutdown;
 mod soak;
+mod suites;
+mod tls_clients;
+mod tls_upstream;
 mod together;
 mod tools;
+mod unix_sockets;
 mod uploads;
+mod upstream_check;
 mod upstream_limits;
 mod walkthrough;

@@ -156,7 +156,7 @@ impl Actor {
             let said = own::speak(self, &tag, random).unwrap_or_else(|| {
                 vec![match self.port {
                     Port::Resp => self.resp_command(ledger, taste, random),
-                    Port::Http | Port::Admin => self.http_request(taste, random),
+                    Port::Http | Port::Admin | Port::Probe => self.http_request(taste, random),
                 }]
             });
             for (bytes, asked) in said {

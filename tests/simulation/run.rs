@@ -54,7 +54,7 @@ fn config(random: &mut Rng, faults: bool) -> Config {
     };
     config.redis_url.db = draw(random, &[0, 3]);
     if random.bool() {
-        config.redis_url.password = Some("secret".to_owned());
+        config.redis_url.password = Some(nearcache::secret::Secret::new("secret"));
     }
     if random.u8(..6) == 0 {
         config.tracking_prefixes = vec!["a".to_owned(), "b".to_owned()];

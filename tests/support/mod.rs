@@ -17,6 +17,7 @@ pub mod redis_server;
 pub mod relay;
 pub mod resp;
 pub mod scratch;
+pub mod tls;
 pub mod tool;
 
 use std::process::Command;

@@ -341,6 +341,13 @@ impl Proxy {
         proxy.env("REDIS_WORKERS", 1)
     }
 
+    /// A proxy that is configured by a file of these lines, but for its ports.
+    pub fn by_file(lines: &str) -> ProxyBuilder {
+        let mut builder = Proxy::to_port(0).config_file(lines);
+        builder.env.clear();
+        builder
+    }
+
     fn to_port(port: u16) -> ProxyBuilder {
         let env = vec![
             (

@@ -36,6 +36,15 @@ impl RedisServer {
         );
     }
 
+    /// The same with options that are known only now.
+    pub fn start_with_strings(options: &[String]) -> RedisServer {
+        let kept: Vec<&'static str> = options
+            .iter()
+            .map(|option| &*option.clone().leak())
+            .collect();
+        RedisServer::start_with(kept.leak())
+    }
+
     /// Only chooses the port, on which nothing listens until [`RedisServer::boot`].
     pub fn not_started() -> RedisServer {
         RedisServer {

@@ -8,9 +8,13 @@ use crate::config::{Coherence, Setting};
 use crate::engine::forget::{Cause, Flush};
 use crate::engine::walk::Answer;
 use crate::engine::{Engine, Output};
+use crate::keyname::KeyName;
 use crate::protocol::http::admin::Parameter;
 use crate::protocol::http::route::Manner;
 use tracing::warn;
+
+/// Keys that are named in the log when they are forgotten; of more the number says enough.
+const NAMED_MAX: usize = 8;
 
 /// What is to be forgotten.
 #[derive(Debug)]
@@ -58,6 +62,7 @@ impl Engine {
     /// Forgets, and says how many entries that were.
     pub(in crate::engine) fn forget_as_asked(&mut self, what: &What<'_>) -> usize {
         let before = self.cache.len();
+        let mut named_keys = None;
         let words = match what {
             What::Everything => {
                 self.poison_all(Flush::Asked);
@@ -67,16 +72,33 @@ impl Engine {
                 for key in keys {
                     self.poison_name(self.hasher.hash(key), Cause::Asked);
                 }
+                let named = keys.iter().take(NAMED_MAX);
+                let named: Vec<String> = named
+                    .map(|key| KeyName::new(key, self.config.log_keys).to_string())
+                    .collect();
+                named_keys = Some(named.join(","));
                 format!("{} keys", keys.len())
             }
         };
         let dropped = before - self.cache.len();
-        self.say_forgotten(&words, dropped);
+        self.say_forgotten(&words, dropped, named_keys, None);
         dropped
     }
 
-    pub(in crate::engine) fn say_forgotten(&mut self, words: &str, dropped: usize) {
-        warn!(what = words, entries = dropped, "admin: asked to forget");
+    pub(in crate::engine) fn say_forgotten(
+        &mut self,
+        words: &str,
+        dropped: usize,
+        keys: Option<String>,
+        prefix: Option<String>,
+    ) {
+        warn!(
+            what = words,
+            entries = dropped,
+            keys,
+            prefix,
+            "admin: asked to forget"
+        );
         self.note_event(
             "forgotten",
             format!("asked to forget {words}: {dropped} entries"),

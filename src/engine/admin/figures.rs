@@ -106,6 +106,11 @@ impl Engine {
             "Hits among reads that can be hits, since the start. For a window use rate() of hits, misses and joined.",
         );
         row(
+            "tls_clients",
+            self.tls_clients() as f64,
+            "Clients connected now by TLS_RESP_PORT and TLS_HTTP_PORT, those among them that still shake hands.",
+        );
+        row(
             "clients_max",
             self.config.max_clients as f64,
             "MAX_CLIENTS. Above it clients are refused; alert at nine tenths.",

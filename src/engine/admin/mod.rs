@@ -1,5 +1,7 @@
 //! The admin port: figures, health, the effective configuration, the dashboard, and what an operator may change.
 //!
+//! The probe port has health and `/metrics` of it, nothing else, for whoever reaches it.
+//!
 //! An admin client is a client like any other, but for three things: it is not counted among the clients (a proxy that is
 //! full can still be asked why), it has a bound of its own (`ADMIN_CLIENTS_MAX`), and nothing it asks for is a read of
 //! data. What changes something is in `change.rs`; `report.rs` and `metrics.rs` only look.
@@ -41,6 +43,7 @@ pub(super) fn admin_policy(config: &Config) -> AdminPolicy {
     AdminPolicy {
         hosts: config.admin_allowed_hosts.clone(),
         credentials: password.map(|secret| Credentials::new(Some("admin"), secret.text())),
+        strangers_are_kept_out: config.allow_unauthenticated,
     }
 }
 
@@ -52,13 +55,24 @@ impl Engine {
 
     /// A request on the admin port.
     pub(super) fn handle_admin(&mut self, ix: usize, request: &Request<'_>) -> Handled {
-        let is_near = self.clients[ix]
-            .peer
-            .addr()
-            .ip()
-            .to_canonical()
-            .is_loopback();
+        let is_near = self.clients[ix].peer.is_near();
         let (manner, found) = admin::page(request, &self.admin_policy, is_near);
+        self.answer_operator(ix, request, manner, found)
+    }
+
+    /// A request on the probe port.
+    pub(super) fn handle_probe(&mut self, ix: usize, request: &Request<'_>) -> Handled {
+        let (manner, found) = admin::probe(request);
+        self.answer_operator(ix, request, manner, found)
+    }
+
+    fn answer_operator(
+        &mut self,
+        ix: usize,
+        request: &Request<'_>,
+        manner: Manner,
+        found: Result<Page, No>,
+    ) -> Handled {
         let answer = match found {
             Ok(page) => match self.admin_answer(ix, manner, page) {
                 Some(answer) => answer,
@@ -77,6 +91,10 @@ impl Engine {
             Err(No::NotFromAfar) => text(
                 "403 Forbidden",
                 "without ADMIN_PASSWORD changes are taken from this machine only",
+            ),
+            Err(No::NotShownAfar) => text(
+                "403 Forbidden",
+                "without ADMIN_PASSWORD names of keys are told on this machine only",
             ),
         };
         self.write_page(ix, manner, &answer);

@@ -128,7 +128,7 @@ impl Engine {
                     json.key("took_us").whole(slow.took.as_micros() as u64);
                     json.key("command").text(&slow.command);
                     json.key("client").whole(slow.client);
-                    json.key("peer").text(&slow.peer.to_string());
+                    json.key("peer").text(&slow.peer);
                     json.key("name").bytes(&slow.name);
                 });
             }

@@ -45,7 +45,8 @@ pub(in crate::engine) fn http_policy(config: &Config) -> Policy {
     }
     let url = &config.redis_url;
     let of_redis = url.password.as_ref();
-    let of_redis = of_redis.map(|password| Credentials::new(url.username.as_deref(), password));
+    let of_redis =
+        of_redis.map(|password| Credentials::new(url.username.as_deref(), password.text()));
     let ours = config.client_password.as_ref();
     let ours = ours.map(|password| Credentials::new(None, password.text()));
     policy.credentials = match (of_redis, ours) {
@@ -118,10 +119,9 @@ impl Engine {
             same(name.as_bytes(), user) & password.unwrap_or(false)
         };
         let ours = self.config.client_password.as_ref();
-        is(
-            self.proxys_user(),
-            self.config.redis_url.password.as_deref(),
-        ) | is("default", ours.map(|password| password.text()))
+        let of_redis = self.config.redis_url.password.as_ref();
+        is(self.proxys_user(), of_redis.map(|password| password.text()))
+            | is("default", ours.map(|password| password.text()))
     }
 
     /// Whether this AUTH or HELLO is wrong, and Redis is not to be asked: with a `CLIENT_PASSWORD` that is so for the

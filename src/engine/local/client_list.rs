@@ -5,10 +5,11 @@
 #![forbid(unsafe_code)]
 
 use super::{SYNTAX, quoting};
-use crate::client::{Client, CloseReason, State};
+use crate::client::{Client, CloseReason, Peer, State};
 use crate::engine::{Engine, Place, Port};
+use crate::protocol::Parse;
 use crate::protocol::resp::number;
-use crate::protocol::resp::request::Request;
+use crate::protocol::resp::request::{Request, RequestParser};
 use crate::protocol::resp::write;
 use crate::session::Session;
 use crate::session::channels::Family;
@@ -63,10 +64,26 @@ impl Engine {
 
     /// `CLIENT LIST [TYPE kind] [ID id ...]`.
     pub(super) fn client_list(&mut self, ix: usize, request: &Request<'_>) {
-        let (filter, ids) = match read_list(request) {
-            Ok(read) => read,
-            Err(text) => return self.reply_error(ix, &text),
+        match self.list(request) {
+            Ok(text) => self.reply_text(ix, text.as_bytes()),
+            Err(text) => self.reply_error(ix, &text),
+        }
+    }
+
+    /// What CLIENT INFO or CLIENT LIST says, in the middle of a reply to EXEC. `None`: it is neither, or wrong.
+    pub(in crate::engine) fn clients_shown(&self, ix: usize, request: &[u8]) -> Option<String> {
+        let mut parser = RequestParser::default();
+        let Parse::Done(request) = parser.parse(request, &self.request_limits) else {
+            return None;
         };
+        match request.args().nth(1)? {
+            info if info.eq_ignore_ascii_case(b"info") => Some(self.describe(&self.clients[ix])),
+            _ => self.list(&request).ok(),
+        }
+    }
+
+    fn list(&self, request: &Request<'_>) -> Result<String, Refused> {
+        let (filter, ids) = read_list(request)?;
         let meant = self.clients.iter().map(|(_, client)| client);
         let meant = meant.filter(|client| self.is_meant(client, &filter));
         let meant: BTreeMap<u64, &Client> = meant.map(|client| (client.number, client)).collect();
@@ -79,10 +96,10 @@ impl Engine {
         for client in listed {
             out.push_str(&self.describe(client));
             if out.len() > self.config.outbox_max_bytes {
-                return self.reply_error(ix, LONG_LIST);
+                return Err(LONG_LIST.into());
             }
         }
-        self.reply_text(ix, out.as_bytes());
+        Ok(out)
     }
 
     /// `CLIENT KILL addr`, or `CLIENT KILL` with filters: how many were closed.
@@ -125,7 +142,7 @@ impl Engine {
         client.port == Port::Resp
             && filter.id.is_none_or(|id| id == client.number)
             && filter.kind.is_none_or(|kind| kind == self.kind_of(client))
-            && is(&filter.addr, &|| client.peer.addr().to_string())
+            && is(&filter.addr, &|| self.peer_of(client).to_string())
             && is(&filter.laddr, &|| self.local_of(client).to_string())
             && is(&filter.user, &|| self.user_of(client).into_owned())
             && filter
@@ -146,6 +163,9 @@ impl Engine {
         let text =
             |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
         let mut flags = String::new();
+        if matches!(client.peer, Peer::Unix) {
+            flags.push('U');
+        }
         if extras.is_some_and(|extras| extras.no_evict) {
             flags.push('e');
         }
@@ -190,7 +210,7 @@ impl Engine {
              multi={queued} qbuf={inbox} qbuf-free={} argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={owed} oll=0 omem=0 \
              tot-mem={size} events={} cmd={} user={} redir={} resp={} lib-name={} lib-ver={}",
             client.number,
-            client.peer.addr(),
+            self.peer_of(client),
             self.local_of(client),
             text(extras.map(|extras| &*extras.name)),
             self.now.since(client.opened).as_secs(),

@@ -131,6 +131,14 @@ impl Engine {
         match read(request) {
             Err(text) => self.reply_error(ix, &text),
             Ok(asked) => {
+                if let (Some(Version::Resp3), Some(why)) =
+                    (asked.version, &self.upstream.hello_refused)
+                {
+                    // No link could speak as this client would then expect: it is told what Redis itself would say.
+                    let why = why.clone();
+                    self.reply_error(ix, &why);
+                    return Handled::Done;
+                }
                 match asked.credentials {
                     Some(said) if self.is_own(said) => self.clients[ix].authenticated = true,
                     Some(said) => {

@@ -27,6 +27,7 @@ impl Engine {
         line("entries", &self.cache.len());
         line("bytes", &self.cache.bytes());
         line("clients", &self.data_clients());
+        line("tls_clients", &self.tls_clients());
         line("links", &self.links.len());
         line("in_flight", &self.admission.in_flight());
         line("queued_now", &self.admission.waiting());

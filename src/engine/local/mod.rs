@@ -14,6 +14,7 @@ mod select;
 
 use super::Engine;
 use super::clients::Handled;
+use super::relay::Road;
 use crate::client::{CloseReason, Mute};
 use crate::command::LocalCommand;
 use crate::protocol::resp::number;
@@ -40,7 +41,7 @@ impl Engine {
         let first = request.args().nth(1).unwrap_or_default();
         let second = request.args().nth(2).unwrap_or_default();
         match command {
-            LocalCommand::Ping => self.answer_ping(ix, request),
+            LocalCommand::Ping => return self.answer_ping(ix, request),
             LocalCommand::Echo => {
                 self.clients[ix].reply_with(&mut self.pool, |out| write::bulk(out, first))
             }
@@ -84,19 +85,26 @@ impl Engine {
         Handled::Done
     }
 
-    /// PING is answered here only while Redis answers.
-    fn answer_ping(&mut self, ix: usize, request: &Request<'_>) {
+    /// PING is answered here only while Redis answers. While it runs a script it may not, and says so itself.
+    fn answer_ping(&mut self, ix: usize, request: &Request<'_>) -> Handled {
         if self.upstream.away().is_some() {
-            return self.refuse_away(ix, None, None);
+            self.refuse_away(ix, None, None);
+            return Handled::Done;
+        }
+        if self.scripts > 0 || self.upstream.is_busy() {
+            let judgement = self.judge(request);
+            return self.relay_command(ix, request, judgement, Road::Shared);
         }
         if request.argc() > 2 {
-            return self.reply_error(ix, b"ERR wrong number of arguments for 'ping' command");
+            self.reply_error(ix, b"ERR wrong number of arguments for 'ping' command");
+            return Handled::Done;
         }
         let client = &mut self.clients[ix];
         match request.args().nth(1) {
             None => client.reply(b"+PONG\r\n", &mut self.pool),
             Some(text) => client.reply_with(&mut self.pool, |out| write::bulk(out, text)),
         }
+        Handled::Done
     }
 
     /// RESET: the connection is as it was when it was opened. Replies that are owed are still sent.

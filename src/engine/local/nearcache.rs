@@ -85,7 +85,7 @@ impl Engine {
         let said = client.extras.as_ref().is_some_and(|extras| extras.admin);
         match self.config.admin_password {
             Some(_) if !said => Some(NO_RIGHTS),
-            None if !client.peer.addr().ip().to_canonical().is_loopback() => Some(NOT_FROM_AFAR),
+            None if !client.peer.is_near() => Some(NOT_FROM_AFAR),
             _ => None,
         }
     }
@@ -98,7 +98,8 @@ impl Engine {
             self.clients[ix].extras().admin = true;
             return self.reply_ok(ix);
         }
-        let (number, peer) = (self.clients[ix].number, self.clients[ix].peer.addr());
+        let client = &self.clients[ix];
+        let (number, peer) = (client.number, self.peer_of(client));
         warn!(client = number, %peer, "admin: wrong password");
         self.reply_error(ix, WRONG_PASSWORD);
         self.note_wrong_password(ix);
@@ -194,7 +195,7 @@ impl Engine {
                 write::integer(out, slow.took.as_micros() as i64);
                 write::array_head(out, 1);
                 write::bulk(out, slow.command.as_bytes());
-                write::bulk(out, slow.peer.to_string().as_bytes());
+                write::bulk(out, slow.peer.as_bytes());
                 write::bulk(out, &slow.name);
             }
         });

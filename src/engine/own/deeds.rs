@@ -61,6 +61,8 @@ impl Engine {
                 Deed::Track(is_word(mode, b"on"))
             }
             ("client|getredir" | "client|trackinginfo", _) => Deed::ShowTracking,
+            ("client|id", _) => Deed::ShowId,
+            ("client|info" | "client|list", _) => Deed::ShowClients(request.bytes().into()),
             ("client|reply", _) => Deed::Confuse,
             ("auth", _) => match request.argc() {
                 3 => Deed::Auth(request.args().nth(1).unwrap_or_default().into()),

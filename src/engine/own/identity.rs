@@ -76,15 +76,22 @@ impl Engine {
             // A call that Redis refuses stands for it, so that the transaction fails as one with a mistake in it does.
             return Ok(Cow::Borrowed(REFUSED_BY_REDIS));
         }
-        if *deed != Deed::Track(true) {
-            return Ok(bytes);
+        match (deed, redirect_in(request)) {
+            (Deed::Track(true), Some(at)) => {
+                self.replace_id(ix, request, at, Engine::kept_upstream)
+            }
+            (Deed::Track(false), Some(at)) => self.replace_id(ix, request, at, Engine::itself),
+            (Deed::Track(true), None) => {
+                self.own_of(link).redirect = None;
+                Ok(bytes)
+            }
+            _ => Ok(bytes),
         }
-        let Some(at) = redirect_in(request) else {
-            self.own_of(link).redirect = None;
-            return Ok(bytes);
-        };
-        let frame = self.replace_id(ix, request, at, Engine::kept_upstream)?;
-        Ok(frame)
+    }
+
+    /// Where an id is named to no end, Redis wants to know that it is somebody's.
+    fn itself(&mut self, ix: usize, _target: usize) -> Result<Upstream, ()> {
+        Ok(self.upstream_of(ix, ix))
     }
 
     /// The request with an upstream id where the number of a client stands.

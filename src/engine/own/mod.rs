@@ -47,8 +47,6 @@ pub(super) struct OwnLinks {
 enum Place {
     /// By Redis, on the own link.
     Upstream,
-    /// Here, at once.
-    Here,
     /// Here, once everything before it is answered: it depends on what that does.
     HereInTurn,
 }
@@ -150,6 +148,15 @@ impl Engine {
         true
     }
 
+    /// Redis has nothing more to say on the link: a client that waits for that goes on.
+    fn wake_if_silent(&mut self, id: ConnId) {
+        if let Some(link) = self.link_index(id)
+            && self.links[link].owed.is_empty()
+        {
+            self.wake_waiting_for(link);
+        }
+    }
+
     /// The clients that wait for the link look again.
     fn wake_waiting_for(&mut self, link: usize) {
         for client in std::mem::take(&mut self.links[link].waiting) {
@@ -202,11 +209,17 @@ impl Engine {
             debug_assert!(false, "a client names a link that is gone");
             return Handled::Done;
         };
+        if judgement.way == Way::OwnLink(StateKind::Urgent) {
+            self.note_pause(request);
+        }
         let settled = self.clients[ix].relayed == 0;
         let own = self.own_of(link);
         let in_multi = own.session.is_in_multi();
         if own.tunnel.is_some() && judgement.way != Way::Local(LocalCommand::Reset) {
             return self.send_into_tunnel(ix, link, request, judgement.way);
+        }
+        if judgement.way == Way::Local(LocalCommand::Quit) {
+            return self.quit_upstream(ix, link, request);
         }
         if let Way::Local(command) = judgement.way {
             let not_here = in_multi || settled && own.session.refuses_most();
@@ -216,7 +229,7 @@ impl Engine {
                     self.clients[ix].hold = Hold::Relays;
                     return Handled::Held;
                 }
-                Place::Here | Place::HereInTurn => {
+                Place::HereInTurn => {
                     return self.answer_own_here(ix, command, request);
                 }
             }
@@ -271,6 +284,21 @@ impl Engine {
             unit: None,
         };
         self.dispatch_own(ix, link, command, deed);
+        Handled::Done
+    }
+
+    /// Others may know the client by its link: it is redirected to, subscribed, blocked upon. So it has gone in Redis's
+    /// eyes too by the time it is told so, and nothing that anybody does then still finds it.
+    fn quit_upstream(&mut self, ix: usize, link: usize, request: &Request<'_>) -> Handled {
+        let command = Relayed {
+            frame: request.bytes(),
+            touch: Scope::Keys,
+            poison: Poison::Never,
+            purpose: Purpose::Pass,
+            unit: None,
+        };
+        self.dispatch_own(ix, link, command, Deed::Nothing);
+        self.finish_client(ix, CloseReason::Asked);
         Handled::Done
     }
 
@@ -466,8 +494,8 @@ fn cleaned(mut name: Vec<u8>) -> Vec<u8> {
 /// Where the proxy's own commands are answered for a client with an own link.
 fn place(command: LocalCommand, not_here: bool) -> Place {
     match command {
-        // Redis executes these inside a transaction too.
-        LocalCommand::Quit => Place::Here,
+        LocalCommand::Quit => Place::Upstream,
+        // Redis executes it inside a transaction too.
         LocalCommand::Reset => Place::HereInTurn,
         _ if not_here => Place::Upstream,
         LocalCommand::Ping

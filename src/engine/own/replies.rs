@@ -4,13 +4,15 @@
 use super::super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::super::forget::Flush;
 use super::Engine;
+use crate::command::LocalCommand;
 use crate::engine::ConnId;
 use crate::engine::doors::{DENIED, is_wrong_password};
 use crate::link::{Arrival, Owed, Poison, Purpose, Taken, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
-use crate::protocol::resp::write;
+use crate::protocol::resp::write::{self, Version};
 use crate::session::block::Everything;
-use crate::session::{Answer, Deed, Item};
+use crate::session::{Answer, Deed, Item, Seen};
+use std::borrow::Cow;
 
 /// A reply that says something of the connection, or to a handshake, is never this long.
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -186,16 +188,70 @@ impl Engine {
                 self.poison_own(ix, &owed, head);
             }
         }
-        if is_exec {
-            self.own_of(ix).session.exec_part(chunk);
-        }
+        let seen = match is_exec {
+            true => self.exec_part(ix, chunk),
+            false => Cow::Borrowed(chunk),
+        };
         if !ends {
-            return self.bring(ix, Arrival::Part(owed), chunk, false);
+            return self.bring(ix, Arrival::Part(owed), &seen, false);
         }
         self.own_answered(ix, &owed, head);
         self.drop_touched(ix, &owed);
         self.links[ix].owed.pop_front();
-        self.bring(ix, Arrival::Reply(owed), chunk, false);
+        self.bring(ix, Arrival::Reply(owed), &seen, false);
+    }
+
+    /// A part of the reply to EXEC, as the client is to see it.
+    fn exec_part<'p>(&mut self, ix: usize, part: &'p [u8]) -> Cow<'p, [u8]> {
+        let Some(pieces) = self.own_of(ix).session.exec_part(part) else {
+            return Cow::Borrowed(part);
+        };
+        let mut seen = Vec::with_capacity(part.len());
+        for piece in pieces {
+            match piece {
+                Seen::AsItIs(range) => seen.extend_from_slice(&part[range]),
+                Seen::Instead(deed, element) => seen.extend(self.in_our_terms(ix, &deed, &element)),
+            }
+        }
+        Cow::Owned(seen)
+    }
+
+    /// What a client is told of clients, in place of what Redis says of connections.
+    fn in_our_terms(&mut self, link: usize, deed: &Deed, reply: &[u8]) -> Vec<u8> {
+        let client = self.own_of(link).client;
+        let Some(client) = client.and_then(|client| self.client_index(client)) else {
+            return reply.to_vec();
+        };
+        let number = self.clients[client].number;
+        let mut told = Vec::new();
+        match (deed, reply.first()) {
+            (Deed::ShowTracking, _) => return self.with_our_redirect(link, reply),
+            (Deed::Hello { .. }, _) => return with_id(reply, number),
+            (Deed::ShowId, Some(b':')) => {
+                write::decimal(&mut told, i64::try_from(number).unwrap_or(i64::MAX));
+                told = [&b":"[..], &told, b"\r\n"].concat();
+            }
+            // Who is another user sees what Redis lets that one see.
+            (Deed::ShowClients(_), _)
+                if self
+                    .beyond_rights(client, LocalCommand::ClientList)
+                    .is_some() =>
+            {
+                return reply.to_vec();
+            }
+            (Deed::ShowClients(request), Some(kind @ (b'$' | b'='))) => {
+                let version = match kind {
+                    b'=' => Version::Resp3,
+                    _ => Version::Resp2,
+                };
+                match self.clients_shown(client, request) {
+                    Some(text) => write::text(&mut told, version, text.as_bytes()),
+                    None => return reply.to_vec(),
+                }
+            }
+            _ => return reply.to_vec(),
+        }
+        told
     }
 
     /// An item that was collected, or came in one piece.
@@ -209,19 +265,28 @@ impl Engine {
         };
         if owed.to.is_none() {
             self.links[ix].owed.pop_front();
-            return self.greeted(id, owed.purpose, bytes);
+            self.greeted(id, owed.purpose, bytes);
+            return self.wake_if_silent(id);
+        }
+        if taken == Taken::Confirming
+            && let Some((client, slot)) = owed.to
+            && let Some(client) = self.client_index(client)
+        {
+            // To Redis it is a message, not a reply: CLIENT REPLY OFF does not concern it.
+            self.clients[client].unmute_slot(slot);
         }
         let own = self.own_of(ix);
         let deed = own.deeds.front().cloned().unwrap_or(Deed::Nothing);
         if taken == Taken::Confirming && !own.session.confirmed(&deed, bytes) {
             return self.bring(ix, Arrival::Part(owed), bytes, false);
         }
+        let mut seen = Cow::Borrowed(bytes);
         if deed == Deed::Exec {
             match taken {
                 Taken::Holding => self.poison_named(ix),
                 _ => self.poison_block(ix),
             }
-            self.own_of(ix).session.exec_part(bytes);
+            seen = self.exec_part(ix, bytes);
         }
         let answer = self.own_answered(ix, &owed, bytes);
         match answer {
@@ -252,7 +317,7 @@ impl Engine {
                 let shown = self.with_our_redirect(ix, bytes);
                 self.bring(ix, Arrival::Reply(owed), &shown, held);
             }
-            _ => self.bring(ix, Arrival::Reply(owed), bytes, held),
+            _ => self.bring(ix, Arrival::Reply(owed), &seen, held),
         }
     }
 

@@ -38,6 +38,13 @@ impl Engine {
             self.clients[ix].hold = Hold::Relays;
             return Handled::Held;
         }
+        // Redis refuses SYNC while it has anything to say, such as what it answers to the beginning of the connection.
+        if !self.links[link].owed.is_empty() {
+            self.clients[ix].hold = Hold::Link;
+            let client = self.clients[ix].id;
+            self.links[link].waiting.push(client);
+            return Handled::Held;
+        }
         self.enter_tunnel(link, Tunnel { forgets: false });
         self.append_raw(link, request.bytes());
         Handled::Done

@@ -202,7 +202,7 @@ fn an_http_hit_says_the_second_in_which_it_is_given() {
 #[test]
 fn where_a_password_is_demanded_no_http_request_goes_straight() {
     let mut config = Config::default();
-    config.redis_url.password = Some("secret".to_owned());
+    config.redis_url.password = Some(crate::secret::Secret::new("secret"));
     let mut engine = engine_of(config);
     assert!(engine.demands_password());
     let id = engine.open(Port::Http, peer()).unwrap();
@@ -212,4 +212,91 @@ fn where_a_password_is_demanded_no_http_request_goes_straight() {
         assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
         engine.sent(id, answer.len());
     }
+}
+
+/// A GET of a key with a length of two digits, which is what is remembered from one to the next.
+fn get_of(key: &str) -> Vec<u8> {
+    format!("*2\r\n$3\r\nGET\r\n${}\r\n{key}\r\n", key.len()).into_bytes()
+}
+
+#[test]
+fn a_get_alone_in_its_read_is_answered_as_it_is_among_others() {
+    let mut engine = engine();
+    let contents = [
+        ("key:in-a-cell", NewContent::Value(&[b'v'; 64])),
+        ("key:empty-----", NewContent::Value(b"")),
+        ("key:in-a-block", NewContent::Value(&[b'w'; 2000])),
+        ("key:longest-of", NewContent::Value(&[b'x'; 8191])),
+        ("key:counted---", NewContent::Value(&[b'y'; 8192])),
+        ("key:missing---", NewContent::Missing),
+        ("key:too-large-", NewContent::TooLarge),
+    ];
+    let now = engine.now;
+    for (key, content) in contents {
+        let put = Put {
+            db: 0,
+            key: key.as_bytes(),
+            hash: engine.hasher.hash(key.as_bytes()),
+            content,
+            stored_at: now,
+            deadline: now + Duration::from_secs(9),
+            tag: 0,
+            ping: 0,
+        };
+        assert!(engine.cache.put(put, now).kept);
+    }
+    let id = engine.open(Port::Resp, peer()).unwrap();
+    engine.sample_due = u64::MAX;
+    for (key, content) in contents {
+        let NewContent::Value(value) = content else {
+            assert_eq!(read(&mut engine.clone(), id, &get_of(key)), None, "{key}");
+            continue;
+        };
+        let reply = [format!("${}\r\n", value.len()).as_bytes(), value, b"\r\n"].concat();
+        let replies = [&b"$0\r\n\r\n"[..], &reply].concat();
+        let mut among = engine.clone();
+        let two = [get_of("key:empty-----"), get_of(key)].concat();
+        let is_small = value.len() < 8192;
+        assert_eq!(read(&mut among, id, &two), is_small.then_some(replies));
+        // The second time it is written as the one before was.
+        for _ in 0..2 {
+            let (before, recent) = (engine.clone(), get_of(key));
+            assert_eq!(
+                read(&mut engine, id, &recent),
+                is_small.then(|| reply.clone())
+            );
+            if !is_small {
+                assert_eq!(flushed(&mut engine, id).as_ref(), Some(&reply));
+                engine.sent(id, reply.len());
+                continue;
+            }
+            engine.sent_at_once(id, reply.len());
+            for (counter, more) in [
+                (Counter::Hits, 1),
+                (Counter::BytesIn, recent.len() as u64),
+                (Counter::BytesOut, reply.len() as u64),
+            ] {
+                let now = engine.stats().get(counter);
+                assert_eq!(now - before.stats().get(counter), more, "{counter:?}");
+            }
+            let newest = engine.cache.iter_recent().next().map(|(_, key)| key);
+            assert_eq!(newest, Some(key.as_bytes()), "the most recently used");
+            // The shortest way is the one that it goes then, where the value is in its cell.
+            engine.recv_slice(id)[..recent.len()].copy_from_slice(&recent);
+            let ix = engine.client_index(id).expect("it is open");
+            let goes = engine.answer_one(ix, recent.len());
+            assert_eq!(goes, value.len() < 900, "{key}");
+            if goes {
+                assert_eq!(engine.replies.bytes(), reply);
+            }
+        }
+    }
+    // At its deadline it was never there, and what is read behind the lease is asked for.
+    for (wait, lease) in [(9, 60), (1, 1)] {
+        let mut later = engine.clone();
+        later.hits_until = now + Duration::from_secs(lease);
+        later.begin_turn(now + Duration::from_secs(wait), 0);
+        assert_eq!(read(&mut later, id, &get_of("key:in-a-cell")), None);
+    }
+    engine.check();
 }

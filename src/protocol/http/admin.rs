@@ -22,6 +22,8 @@ pub struct AdminPolicy {
     pub hosts: Vec<String>,
     /// `ADMIN_PASSWORD`, with the user name `admin`.
     pub credentials: Option<Credentials>,
+    /// `ALLOW_UNAUTHENTICATED`: who reaches the ports may read every key in any case.
+    pub strangers_are_kept_out: bool,
 }
 
 /// A parameter of the query, decoded.
@@ -65,34 +67,53 @@ pub enum No {
     WantsPost,
     /// It changes something and there is no `ADMIN_PASSWORD`: only from this machine.
     NotFromAfar,
+    /// It names keys and there is no `ADMIN_PASSWORD`: the same, unless something else keeps strangers out.
+    NotShownAfar,
 }
 
 /// Decides. `is_near`: the connection comes from this machine.
 pub fn page(request: &Request, policy: &AdminPolicy, is_near: bool) -> (Manner, Result<Page, No>) {
-    let manner = Manner {
+    (manner(request), find(request, policy, is_near))
+}
+
+/// The same for the probe port: health and `/metrics` for everybody, nothing else for anybody.
+pub fn probe(request: &Request) -> (Manner, Result<Page, No>) {
+    let found = match route::grant(request, &Policy::default()) {
+        Err(refusal) => Err(No::Refused(refusal)),
+        Ok(_) => open_page(request).unwrap_or(Err(No::Refused(Refusal::PathUnknown))),
+    };
+    (manner(request), found)
+}
+
+fn manner(request: &Request) -> Manner {
+    Manner {
         version: request.version,
         keep_alive: request.keep_alive,
         head_only: request.method == Method::Head,
         grant: Grant::NotNeeded,
+    }
+}
+
+/// What needs no password, if it is asked for.
+fn open_page(request: &Request) -> Option<Result<Page, No>> {
+    let page = match request.path {
+        b"/healthz" => Page::Health,
+        b"/readyz" => Page::Ready,
+        b"/metrics" => Page::Metrics,
+        _ => return None,
     };
-    (manner, find(request, policy, is_near))
+    let reads = matches!(request.method, Method::Get | Method::Head);
+    Some(match reads {
+        true => Ok(page),
+        false => Err(No::Refused(Refusal::MethodNotAllowed)),
+    })
 }
 
 fn find(request: &Request, policy: &AdminPolicy, is_near: bool) -> Result<Page, No> {
     // Other origins never may: the policy of nobody.
     route::grant(request, &Policy::default()).map_err(No::Refused)?;
-    let reads = matches!(request.method, Method::Get | Method::Head);
-    let open = match request.path {
-        b"/healthz" => Some(Page::Health),
-        b"/readyz" => Some(Page::Ready),
-        b"/metrics" => Some(Page::Metrics),
-        _ => None,
-    };
-    if let Some(page) = open {
-        return match reads {
-            true => Ok(page),
-            false => Err(No::Refused(Refusal::MethodNotAllowed)),
-        };
+    if let Some(page) = open_page(request) {
+        return page;
     }
     if !policy.allows_host(request.host) {
         return Err(No::Refused(Refusal::ForeignHost));
@@ -128,9 +149,12 @@ fn find(request: &Request, policy: &AdminPolicy, is_near: bool) -> Result<Page, 
         b"/flush" | b"/coherence" => return Err(No::WantsPost),
         _ => return Err(No::Refused(Refusal::PathUnknown)),
     };
-    match (request.method, reads) {
-        (_, true) => Ok(page),
-        (Method::Unknown, _) => Err(No::Refused(Refusal::MethodUnknown)),
+    let names_keys = matches!(page, Page::HotKeys | Page::Explain(_));
+    let is_known = policy.credentials.is_some() || is_near || policy.strangers_are_kept_out;
+    match request.method {
+        Method::Get | Method::Head if names_keys && !is_known => Err(No::NotShownAfar),
+        Method::Get | Method::Head => Ok(page),
+        Method::Unknown => Err(No::Refused(Refusal::MethodUnknown)),
         _ => Err(No::Refused(Refusal::MethodNotAllowed)),
     }
 }
@@ -268,6 +292,40 @@ mod tests {
     }
 
     #[test]
+    fn the_probe_port_has_health_and_metrics_and_nothing_else() {
+        let check = |line: &str, expected: Result<Page, No>| {
+            let input = format!("{line} HTTP/1.1\r\nHost: any.name\r\n\r\n");
+            let Step::Request { request, .. } =
+                RequestParser::new().next(input.as_bytes(), &Limits::DEFAULT)
+            else {
+                panic!("not a request: {input}")
+            };
+            assert_eq!(probe(&request).1, expected, "{line}");
+        };
+        check("GET /healthz", Ok(Page::Health));
+        check("HEAD /readyz?x", Ok(Page::Ready));
+        check("GET /metrics", Ok(Page::Metrics));
+        check("POST /metrics", Err(No::Refused(Refusal::MethodNotAllowed)));
+        for path in [
+            "/",
+            "/stats",
+            "/config",
+            "/hotkeys",
+            "/explain?key=k",
+            "/get?key=k",
+        ] {
+            check(
+                &format!("GET {path}"),
+                Err(No::Refused(Refusal::PathUnknown)),
+            );
+            check(
+                &format!("POST {path}"),
+                Err(No::Refused(Refusal::PathUnknown)),
+            );
+        }
+    }
+
+    #[test]
     fn a_password_is_wanted_for_all_but_probes_and_without_one_changes_come_from_here() {
         let open = AdminPolicy::default();
         let flush = format!("POST /flush{HERE}");
@@ -276,6 +334,16 @@ mod tests {
             ask(&open, false, &format!("GET /stats{HERE}")),
             Ok(Page::Stats)
         );
+        for names_keys in ["/hotkeys", "/explain?key=k"] {
+            let line = format!("GET {names_keys}{HERE}");
+            assert_eq!(ask(&open, false, &line), Err(No::NotShownAfar));
+            assert!(ask(&open, true, &line).is_ok());
+            let fenced = AdminPolicy {
+                strangers_are_kept_out: true,
+                ..AdminPolicy::default()
+            };
+            assert!(ask(&fenced, false, &line).is_ok());
+        }
         let closed = AdminPolicy {
             credentials: Some(Credentials::new(Some("admin"), "secret")),
             ..AdminPolicy::default()

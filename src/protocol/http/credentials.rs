@@ -6,13 +6,14 @@
 
 use crate::secret::{base64, same};
 use std::fmt;
+use zeroize::Zeroizing;
 
 /// The credentials that are right.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// `user:password` in base64, for each name the user may be given.
-    basic: Vec<Vec<u8>>,
-    bearer: Vec<Vec<u8>>,
+    basic: Vec<Zeroizing<Vec<u8>>>,
+    bearer: Vec<Zeroizing<Vec<u8>>>,
 }
 
 impl Credentials {
@@ -24,10 +25,11 @@ impl Credentials {
         };
         let basic = users
             .iter()
-            .map(|user| base64(format!("{user}:{password}").as_bytes()));
+            .map(|user| Zeroizing::new(format!("{user}:{password}")))
+            .map(|pair| Zeroizing::new(base64(pair.as_bytes())));
         Credentials {
             basic: basic.collect(),
-            bearer: vec![password.as_bytes().to_vec()],
+            bearer: vec![Zeroizing::new(password.as_bytes().to_vec())],
         }
     }
 
@@ -44,7 +46,7 @@ impl Credentials {
         let scheme_end = field.iter().position(|byte| *byte == b' ');
         let (scheme, rest) = field.split_at(scheme_end.unwrap_or(field.len()));
         let token = rest.trim_ascii();
-        let is_one_of = |all: &[Vec<u8>]| {
+        let is_one_of = |all: &[Zeroizing<Vec<u8>>]| {
             all.iter()
                 .fold(false, |found, ours| found | same(ours, token))
         };

@@ -87,6 +87,15 @@ impl KnownHead {
         !self.is_barren && self.get_at_start(buf).is_some()
     }
 
+    /// The key of the request that `buf` is from its beginning to its end, if all but the key is known. As [`KnownHead::get_at_start`] but without a search for the key's end: the tail begins with a space, which
+    /// may not stand in a key.
+    #[inline(always)]
+    pub fn only<'b>(&self, buf: &'b [u8]) -> Option<&'b [u8]> {
+        let key = buf.strip_prefix(BEGINNING)?.strip_suffix(&self.tail[..])?;
+        let is_known = !self.tail.is_empty() && key.len() <= KEY_BYTES_MAX;
+        (is_known && octets::all_plain(key)).then_some(key)
+    }
+
     /// The key and the length of the request at the beginning of `buf`, if it is one like the one that is known. It asks
     /// with GET in HTTP/1.1, keeps the connection, has no body and no condition, and comes of no foreign page. `None` says
     /// nothing else.
@@ -188,6 +197,11 @@ mod tests {
             None,
             "nothing is known"
         );
+        assert_eq!(
+            known.only(b"GET /get?key=first"),
+            None,
+            "nor that there is nothing"
+        );
         assert!(learnt(&mut known, &message).is_some());
         known
     }
@@ -199,10 +213,16 @@ mod tests {
             let message = format!("GET /get?key={key} HTTP/1.1\r\n{FIELDS}");
             let expected = Some((key.as_bytes(), message.len()));
             assert_eq!(known.get_at_start(message.as_bytes()), expected);
-            let pipelined = format!("{message}GET /");
-            assert_eq!(known.get_at_start(pipelined.as_bytes()), expected);
+            let only = known.only(message.as_bytes());
+            assert_eq!(only, Some(key.as_bytes()));
+            for behind in ["GET /", &message] {
+                let pipelined = format!("{message}{behind}");
+                assert_eq!(known.get_at_start(pipelined.as_bytes()), expected);
+                assert_eq!(known.only(pipelined.as_bytes()), None);
+            }
             for cut in 0..message.len() {
                 assert_eq!(known.get_at_start(&message.as_bytes()[..cut]), None);
+                assert_eq!(known.only(&message.as_bytes()[..cut]), None);
             }
         }
     }
@@ -217,7 +237,11 @@ mod tests {
             for byte in 0..=127u8 {
                 let mut message = good.clone().into_bytes();
                 message[at] = byte;
-                let Some((key, used)) = known.get_at_start(&message) else {
+                let found = known.get_at_start(&message);
+                if let Some(key) = known.only(&message) {
+                    assert_eq!(Some((key, message.len())), found);
+                }
+                let Some((key, used)) = found else {
                     continue;
                 };
                 taken += 1;
@@ -267,6 +291,13 @@ mod tests {
             "Host: localhost\r\nAccept: */*\r\n",
         ] {
             assert!(!is_known(other), "{other}");
+        }
+        // The longest key goes either way, a longer one neither.
+        for len in [KEY_BYTES_MAX, KEY_BYTES_MAX + 1] {
+            let message = format!("GET /get?key={} HTTP/1.1\r\n{FIELDS}", "k".repeat(len));
+            let is_short = len == KEY_BYTES_MAX;
+            assert_eq!(known.only(message.as_bytes()).is_some(), is_short);
+            assert_eq!(known.get_at_start(message.as_bytes()).is_some(), is_short);
         }
         let long = "x".repeat(VARIED_BYTES_MAX);
         assert!(!is_known(&format!(

@@ -54,6 +54,23 @@ pub(super) fn all(bytes: &[u8], class: u8) -> bool {
         != 0
 }
 
+/// Whether all of `bytes` are [`PLAIN`]: sixteen a step, by the letters, digits and signs that names of keys are made of.
+#[inline(always)]
+pub(super) fn all_plain(bytes: &[u8]) -> bool {
+    let (sixteens, rest) = bytes.as_chunks::<16>();
+    let is_usual = |sixteen: &[u8; 16]| {
+        let bad = sixteen.iter().fold(0, |bad, &byte| {
+            // `-./`, digits and `:` stand in a row.
+            let is_sign = byte.wrapping_sub(b'-') <= b':' - b'-';
+            let is_letter = (byte | 0x20).wrapping_sub(b'a') < 26;
+            bad | u8::from(!(is_sign | is_letter | (byte == b'_')))
+        });
+        bad == 0
+    };
+    let all_usual = sixteens.iter().all(is_usual);
+    (all_usual || all(sixteens.as_flattened(), PLAIN)) && all(rest, PLAIN)
+}
+
 /// Whether `byte` may stand in a field value: visible, space, tab or one of the upper half (RFC 9110 section 5.5).
 #[inline]
 pub(super) fn in_field_value(byte: u8) -> bool {
@@ -152,6 +169,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn all_plain_says_of_every_byte_in_every_place_what_the_table_says() {
+        for byte in 0..=255u8 {
+            for (len, at) in (0..40).flat_map(|len| (0..len).map(move |at| (len, at))) {
+                for fill in *b"z9:!" {
+                    let mut bytes = vec![fill; len];
+                    bytes[at] = byte;
+                    assert_eq!(all_plain(&bytes), all(&bytes, PLAIN), "{bytes:?}");
+                }
+            }
+        }
+        assert!(all_plain(b""));
     }
 
     #[test]

@@ -587,14 +587,32 @@ impl Default for GetMemo {
 }
 
 impl GetMemo {
+    const FIRST: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
+    /// Where a key begins whose length has two digits.
+    const KEY_AT: usize = GET_LENGTH_AT + 4;
+
+    /// The key of the GET that `buf` is from its beginning to its end, if it is written as the one before was, with a key
+    /// as long. `None` says nothing else: ask [`GetMemo::get_at_start`] then.
+    #[inline(always)]
+    pub fn only<'b>(&self, buf: &'b [u8]) -> Option<&'b [u8]> {
+        // Two digits say at least ten.
+        const BYTES_MIN: usize = GetMemo::KEY_AT + 10 + 2;
+        let head = buf.first_chunk::<BYTES_MIN>()?.first_chunk()?;
+        let is_as_before = GetMemo::words(head) == (GetMemo::FIRST, self.second, self.third);
+        if !is_as_before || buf.len() != GetMemo::KEY_AT + self.key_len + 2 {
+            return None;
+        }
+        let (key, end) = buf[GetMemo::KEY_AT..].split_last_chunk()?;
+        (end == b"\r\n").then_some(key)
+    }
+
     /// As [`get_at_start`], but with what is behind the request in place of its length.
     #[inline(always)]
     pub fn get_at_start<'b>(&mut self, buf: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
-        const FIRST: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
         let head = buf.first_chunk::<GET_BYTES_MIN>()?;
-        let (first, second, third) = GetMemo::words(head);
-        let (at, key_len) = match first == FIRST && second == self.second && third == self.third {
-            true => (GET_LENGTH_AT + 4, self.key_len),
+        let is_as_before = GetMemo::words(head) == (GetMemo::FIRST, self.second, self.third);
+        let (at, key_len) = match is_as_before {
+            true => (GetMemo::KEY_AT, self.key_len),
             false => {
                 let place = self.find_and_remember(buf)?.get();
                 ((place & 0xff) as usize, (place >> 8) as usize)

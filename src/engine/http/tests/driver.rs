@@ -98,7 +98,12 @@ impl Driver {
         let mut engine = Engine::new(config, origin);
         let open = |engine: &mut Engine| {
             engine
-                .open(Port::Http, "127.0.0.1:5".parse().expect("an address"))
+                .open(
+                    Port::Http,
+                    "127.0.0.1:5"
+                        .parse::<std::net::SocketAddr>()
+                        .expect("an address"),
+                )
                 .expect("there is room")
         };
         let client = open(&mut engine);

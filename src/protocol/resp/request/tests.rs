@@ -555,10 +555,30 @@ fn get_by_parser(buf: &[u8]) -> Option<(&[u8], usize)> {
         .then_some((key, request.len()))
 }
 
+/// What was remembered of the GETs before never changes what is found, and a GET alone is found by its whole length.
+fn check_memo(memo: &mut GetMemo, bytes: &[u8], shortcut: Option<(&[u8], usize)>) {
+    for _ in 0..2 {
+        let alone = shortcut.filter(|(_, used)| *used == bytes.len());
+        if let Some(key) = memo.only(bytes) {
+            assert_eq!(Some(key), alone.map(|(key, _)| key));
+        }
+        let found = memo.get_at_start(bytes);
+        let found = found.map(|(key, behind)| (key, bytes.len() - behind.len()));
+        assert_eq!(found, shortcut);
+        if let Some((key, used)) = shortcut
+            && (10..100).contains(&key.len())
+        {
+            assert_eq!(memo.only(&bytes[..used]), Some(key), "as the one before");
+            assert_eq!(memo.only(&bytes[..used - 1]), None);
+        }
+    }
+}
+
 #[test]
 fn the_shortcut_for_get_agrees_with_the_parser() {
     let mut random = Rng::with_seed(4);
     let mut hits = 0;
+    let mut memo = GetMemo::default();
     let mut check = |bytes: &[u8]| {
         let shortcut = get_at_start(bytes);
         assert_eq!(
@@ -568,6 +588,7 @@ fn the_shortcut_for_get_agrees_with_the_parser() {
             bytes.escape_ascii().to_string()
         );
         hits += usize::from(shortcut.is_some());
+        check_memo(&mut memo, bytes, shortcut);
     };
     for key_len in (0..300).chain([
         999, 1000, 9999, 10_000, 16_383, 16_384, 16_385, 99_999, 100_000, 1_000_000,

@@ -1,0 +1,118 @@
+//! Clients that come by a port for TLS, as far as the engine has to know: which they are, how their handshakes end.
+//!
+//! It never sees a record or a certificate; the shell does, and says here what came of it. Costs: O(1) per handshake.
+#![forbid(unsafe_code)]
+
+use super::{ConnId, Engine};
+use crate::client::CloseReason;
+use crate::stats::Counter;
+use crate::time::Time;
+use std::time::Duration;
+use tracing::{debug, warn};
+
+/// Handshakes that fail for one reason are spoken of this often: a misconfigured pool tries many times a second.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// Why there was no TLS with a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// What it sent is no TLS.
+    NotTls,
+    /// No version, cipher or protocol that both ends have.
+    NothingShared,
+    /// The certificate it should show is missing or wrong.
+    Certificate,
+    /// It refuses ours.
+    Distrusted,
+    /// It took too long.
+    TimedOut,
+    /// It went away first.
+    Gone,
+    /// It broke the rules of TLS.
+    Broken,
+}
+
+impl Refused {
+    /// Every reason.
+    pub const ALL: [Refused; 7] = [
+        Refused::NotTls,
+        Refused::NothingShared,
+        Refused::Certificate,
+        Refused::Distrusted,
+        Refused::TimedOut,
+        Refused::Gone,
+        Refused::Broken,
+    ];
+
+    const fn counter(self) -> Counter {
+        match self {
+            Refused::NotTls => Counter::TlsFailedNotTls,
+            Refused::NothingShared => Counter::TlsFailedNothingShared,
+            Refused::Certificate => Counter::TlsFailedCertificate,
+            Refused::Distrusted => Counter::TlsFailedDistrusted,
+            Refused::TimedOut => Counter::TlsFailedTimedOut,
+            Refused::Gone => Counter::TlsFailedGone,
+            Refused::Broken => Counter::TlsFailedBroken,
+        }
+    }
+}
+
+/// What was last said of failed handshakes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Said {
+    at: Option<Time>,
+    /// Others for the same reason since.
+    unsaid: u64,
+}
+
+impl Engine {
+    /// The client came by a port for TLS; it is served when the handshake is over.
+    pub fn wants_tls(&mut self, id: ConnId) {
+        if let Some(ix) = self.client_index(id) {
+            self.clients[ix].is_tls = true;
+        }
+    }
+
+    /// Its handshake is over.
+    pub fn tls_stands(&mut self, id: ConnId) {
+        if let Some(ix) = self.client_index(id) {
+            self.clients[ix].active = self.now;
+            self.stats.count(Counter::TlsHandshakes);
+        }
+    }
+
+    /// Its handshake has failed, and it is closed. `text` goes on behind "a client".
+    pub fn tls_failed(&mut self, id: ConnId, refused: Refused, text: &str) {
+        let Some(ix) = self.client_index(id) else {
+            return;
+        };
+        self.stats.count(Counter::TlsFailed);
+        self.stats.count(refused.counter());
+        let peer = self.peer_of(&self.clients[ix]);
+        let said = &mut self.tls_said[refused as usize];
+        let silent = said.at.is_some_and(|at| self.now.since(at) < SILENCE);
+        // Who looks whether the port is open, or gives up, is no trouble of ours.
+        if silent || refused == Refused::Gone {
+            said.unsaid += 1;
+            debug!(%peer, "TLS: a client {text}");
+        } else {
+            let unsaid = std::mem::take(&mut said.unsaid);
+            said.at = Some(self.now);
+            warn!(%peer, others_unsaid = unsaid, "TLS: a client {text}");
+        }
+        self.close_client(ix, CloseReason::HandshakeFailed);
+    }
+
+    /// As many handshakes are under way as there may be: the next clients wait to be accepted.
+    pub fn tls_is_full(&mut self) {
+        self.stats.count(Counter::TlsHeld);
+    }
+
+    /// Clients by a port for TLS. O(clients).
+    pub(super) fn tls_clients(&self) -> usize {
+        self.clients
+            .iter()
+            .filter(|(_, client)| client.is_tls)
+            .count()
+    }
+}

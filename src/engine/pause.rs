@@ -37,7 +37,10 @@ impl Engine {
             return &mut [];
         }
         match self.links[ix].role {
-            Role::Control => &mut self.scratch[..PUSH_BYTES_MAX],
+            Role::Control => {
+                let len = self.scratch.len().min(PUSH_BYTES_MAX);
+                &mut self.scratch[..len]
+            }
             _ => &mut self.scratch,
         }
     }

@@ -402,8 +402,10 @@ impl Redis {
             Err(text) => format!("-{text}\r\n").into_bytes(),
         };
         match (name.as_str(), args.len()) {
-            ("HELLO", 2..) => {
-                session.resp3 = arg(1) == b"3";
+            ("HELLO", _) => {
+                if let Some(version) = args.get(1) {
+                    session.resp3 = version == b"3";
+                }
                 let head: &[u8] = if session.resp3 { b"%1\r\n" } else { b"*2\r\n" };
                 [head, b"$6\r\nserver\r\n$5\r\nredis\r\n"].concat()
             }
@@ -433,7 +435,7 @@ impl Redis {
                     .expect("it blocks while there is none");
                 [&b"*2\r\n"[..], &bulk(&args[1]), &bulk(&element)].concat()
             }
-            ("AUTH", _) | ("CLIENT", 2..) => OK.to_vec(),
+            ("AUTH" | "QUIT", _) | ("CLIENT", 2..) => OK.to_vec(),
             ("SELECT", 2) => match String::from_utf8_lossy(arg(1)).parse() {
                 Ok(db @ 0..16) => {
                     session.db = db;

@@ -28,6 +28,7 @@ mod forget;
 mod http;
 mod insight;
 mod kept;
+mod leftovers;
 mod links;
 mod local;
 mod loss;
@@ -657,22 +658,6 @@ impl Engine {
     /// Connections to Redis.
     pub fn link_count(&self) -> usize {
         self.links.len()
-    }
-
-    /// Panics where something of a client or a command is left although every client is gone, every link was lost and
-    /// every job is done. For tests.
-    pub fn check_nothing_is_left(&self) {
-        assert!(self.clients.is_empty(), "clients");
-        assert!(self.outstanding.is_empty(), "keys of commands outstanding");
-        assert!(self.fetches.is_empty(), "fetches");
-        assert_eq!(self.admission.in_flight(), 0, "requests in flight");
-        assert_eq!(self.admission.waiting(), 0, "clients in the queue");
-        assert_eq!(self.barriers.counted(), 0, "replies held");
-        assert_eq!(
-            self.stats.get(crate::stats::Counter::ClientsOpened),
-            self.stats.get(crate::stats::Counter::ClientsClosed),
-            "clients opened and closed"
-        );
     }
 
     fn fire(&mut self, timer: Timer) {

@@ -340,6 +340,9 @@ fn replies_owed_above_their_limit_hold_the_next_commands_and_lose_none() {
     eventually("ten are under way", PATIENCE, || {
         proxy.counter(info::IN_FLIGHT) == 10
     });
+    eventually("they have arrived", PATIENCE, || {
+        relay.count_of(Way::Up, b"INCR") >= 11
+    });
     assert_eq!(relay.count_of(Way::Up, b"INCR"), 11, "and no more");
     relay.resume(Way::Down);
     for n in 2..=101 {

@@ -35,8 +35,6 @@ fn json_lines_are_json_whatever_peers_say() {
     let mut proxy = Proxy::to(&redis)
         .env("LOG_FORMAT", "json")
         .env("LOG_LEVEL", "debug")
-        .env("ACCESS_LOG", "log")
-        .env("ACCESS_LOG_SAMPLE", 1)
         .start();
     break_protocol(&proxy);
     let mut client = proxy.resp();

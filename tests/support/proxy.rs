@@ -7,7 +7,7 @@ use super::http::HttpClient;
 use super::ports::free_port;
 use super::redis_server::RedisServer;
 use super::relay::Relay;
-use super::resp::{Reply, RespClient};
+use super::resp::{Reply, RespClient, encode};
 use super::scratch::Scratch;
 use super::{PATIENCE, eventually, eventually_some, signal, within};
 use std::collections::HashMap;
@@ -273,17 +273,24 @@ impl ProxyBuilder {
             if proxy.has_ended().is_some() {
                 return Some(false);
             }
+            if !self.resp_is_off {
+                let mut client = RespClient::try_connect(resp_port)?;
+                if let Some(password) = self.password {
+                    client.try_send(&encode(&["AUTH", password])).ok()?;
+                    client.try_reply().ok()?;
+                }
+                client.try_send(&encode(&["INFO", "nearcache"])).ok()?;
+                let Reply::Bulk(info) = client.try_reply().ok()? else {
+                    return None;
+                };
+                String::from_utf8_lossy(&info)
+                    .contains(&mine)
+                    .then_some(())?;
+            }
             if !self.http_is_off {
                 HttpClient::try_connect(http_port)?.get_target("/");
             }
-            if self.resp_is_off {
-                return Some(true);
-            }
-            let mut client = RespClient::try_connect(resp_port)?;
-            log_in(&mut client, self.password);
-            let info = client.call(&["INFO", "nearcache"]);
-            matches!(info, Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&mine))
-                .then_some(true)
+            Some(true)
         });
         if answers == Some(true) {
             return Ok(proxy);

@@ -1,7 +1,7 @@
 //! A redis-server of the test's own: loopback, nothing on disk, stopped when dropped.
 
 use super::ports::free_port;
-use super::resp::{Reply, RespClient};
+use super::resp::{Reply, RespClient, encode};
 use super::scratch::Scratch;
 use super::{PATIENCE, eventually, signal, within};
 use std::process::{Child, Command, Stdio};
@@ -98,7 +98,9 @@ impl RedisServer {
             if child.try_wait().is_ok_and(|exited| exited.is_some()) {
                 return Some(false);
             }
-            let info = RespClient::try_connect(self.port)?.call(&["INFO", "server"]);
+            let mut client = RespClient::try_connect(self.port)?;
+            client.try_send(&encode(&["INFO", "server"])).ok()?;
+            let info = client.try_reply().ok()?;
             matches!(info, Reply::Bulk(text) if String::from_utf8_lossy(&text).contains(&mine))
                 .then_some(true)
         });

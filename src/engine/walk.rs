@@ -75,7 +75,7 @@ impl Engine {
             return;
         };
         let prefix = std::mem::take(&mut walk.prefix);
-        let mut found = Vec::new();
+        let (mut found, mut dropped) = (Vec::new(), 0);
         let from = walk.next.unwrap_or_else(|| {
             // All of them: they are no more than MAX_CONCURRENT_REQUESTS.
             let marked = self.fetches.iter_by_age();
@@ -87,13 +87,13 @@ impl Engine {
         let next = self.cache.visit_buckets(from, BUCKETS_PER_STEP, |key| {
             if key.starts_with(&prefix) {
                 found.push(hasher.hash(key));
+                dropped += 1;
             }
         });
-        let before = self.cache.len();
+        // Some others may go with them, whose names have the same hash in the table: they are not told of.
         for hash in found {
             self.poison_name(hash, Cause::Asked);
         }
-        let dropped = before - self.cache.len();
         let Some(walk) = self.walks.0.front_mut() else {
             return;
         };

@@ -35,6 +35,8 @@ fn json_lines_are_json_whatever_peers_say() {
     let mut proxy = Proxy::to(&redis)
         .env("LOG_FORMAT", "json")
         .env("LOG_LEVEL", "debug")
+        .env("ACCESS_LOG", "log")
+        .env("ACCESS_LOG_SAMPLE", 1)
         .start();
     break_protocol(&proxy);
     let mut client = proxy.resp();
@@ -101,12 +103,12 @@ fn an_event_is_as_loud_as_its_level_and_the_level_follows_sighup() {
     });
 }
 
-/// What the log calls a key (FNV-1a, 64 bits).
+/// What the log calls a key unless `LOG_KEYS` says otherwise (FNV-1a, 64 bits).
 fn named(key: &str) -> String {
     let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("{hash:016x}")
+    format!("fnv1a:{hash:016x}")
 }
 
 #[test]
@@ -208,6 +210,7 @@ fn the_access_log_can_have_a_file_of_its_own_and_a_sample_is_a_sample() {
 fn figures_tell_how_workers_queues_buffers_and_the_log_fare() {
     let mut redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
+        .with_admin()
         .env("REDIS_WORKERS", 3)
         .env("LOG_BURST", 1)
         .start();

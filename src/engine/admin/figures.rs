@@ -138,7 +138,7 @@ impl Engine {
         row(
             "buffer_bytes_max",
             self.config.buffers_max_bytes as f64,
-            "BUFFERS_MAX_BYTES.",
+            "BUFFERS_MAX_BYTES, for all connections together. Near it clients that hold most are not read from, at it they are closed.",
         );
         row(
             "links_max",

@@ -43,7 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "fetcher",
         &[
-            "config", "fetch", "mischief", "secret", "socket", "time", "tls",
+            "config", "fetch", "mischief", "protocol", "secret", "socket", "time", "tls",
         ],
     ),
     (
@@ -55,7 +55,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("helper", &["config", "log", "socket", "time"]),
     ("insight", &["hash", "time"]),
     ("keyname", &["config"]),
-    ("link", &["engine", "outbox", "protocol", "session", "time"]),
+    (
+        "link",
+        &["command", "engine", "outbox", "protocol", "session", "time"],
+    ),
     ("log", &["config", "time"]),
     (
         "main",
@@ -83,7 +86,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
-    ("survey", &["command", "config", "protocol"]),
+    ("survey", &["command", "config", "protocol", "tls"]),
     ("tls", &["config", "engine", "socket", "time"]),
     ("tracking", &["time"]),
     ("transport", &["socket", "tls"]),

@@ -133,6 +133,9 @@ pub enum Port {
 }
 
 impl Port {
+    /// Every one.
+    pub const ALL: [Port; 4] = [Port::Http, Port::Resp, Port::Admin, Port::Probe];
+
     /// One word for people and figures.
     pub const fn name(self) -> &'static str {
         match self {
@@ -299,8 +302,6 @@ pub struct Engine {
     /// The key of the HTTP request being handled, where it had to be decoded.
     http_key: Vec<u8>,
     stats: Stats,
-    /// What was last said of handshakes that failed, by reason.
-    tls_said: [secure::Said; Refused::ALL.len()],
     /// The process is to end: clients are served, and shown out when they leave a moment for it.
     draining: bool,
     /// The time for that is over: what has arrived is answered, and nothing more.
@@ -392,7 +393,6 @@ impl Engine {
             canonical: Vec::new(),
             http_key: Vec::new(),
             stats: Stats::default(),
-            tls_said: Default::default(),
             draining: false,
             closing: false,
             switches: switches::Switches::default(),

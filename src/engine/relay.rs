@@ -263,6 +263,8 @@ impl Engine {
             poison: command.poison,
             counted: true,
             unit: command.unit,
+            sent: self.now,
+            place: client.last,
         });
         if link.owed.back().is_some_and(Owed::is_script) {
             link.scripts += 1;
@@ -270,7 +272,6 @@ impl Engine {
         }
         link.outbox.append(command.frame, &mut self.pool);
         self.stats.count(Counter::Relayed);
-        self.relay_begins(ix);
         self.access_begins(ix, access::Road::Relay, slot, command.frame);
         self.flush_link(link_ix);
     }

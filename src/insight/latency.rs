@@ -88,12 +88,11 @@ impl Latency {
     /// bounds, and how many are in it. Whoever asks twice knows from the difference what came in between.
     pub fn counted(&self) -> impl Iterator<Item = (Option<Duration>, u64)> {
         let all = self.counts.iter().enumerate();
-        all.filter(|(_, count)| **count > 0)
-            .map(|(bucket, count)| {
-                let is_last = bucket == BUCKETS - 1;
-                let end = (!is_last).then(|| Duration::from_micros(end_of(bucket)));
-                (end, *count)
-            })
+        all.filter(|(_, count)| **count > 0).map(|(bucket, count)| {
+            let is_last = bucket == BUCKETS - 1;
+            let end = (!is_last).then(|| Duration::from_micros(end_of(bucket)));
+            (end, *count)
+        })
     }
 }
 

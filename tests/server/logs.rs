@@ -207,11 +207,50 @@ fn the_access_log_can_have_a_file_of_its_own_and_a_sample_is_a_sample() {
 }
 
 #[test]
+fn the_access_log_tells_of_state_upstream_and_of_replies_that_never_came() {
+    let mut redis = RedisServer::start();
+    let mut proxy = Proxy::to(&redis)
+        .env("ACCESS_LOG", "log")
+        .env("ACCESS_LOG_SAMPLE", 1)
+        .env("LOG_KEYS", "shown")
+        .env("UPSTREAM_LOST", "error")
+        .start();
+    let mut client = proxy.resp();
+    assert_eq!(client.line("WATCH seen"), Reply::ok());
+    assert_eq!(client.line("GET seen"), Reply::NullBulk);
+    assert_eq!(client.line("UNWATCH"), Reply::ok());
+    assert_eq!(client.line("SET lost v"), Reply::ok());
+    // Redis takes the command and says nothing, until it is gone.
+    redis.freeze();
+    client.send(&encode(&["SET", "lost", "v"]));
+    eventually("it is under way", PATIENCE, || {
+        proxy
+            .resp()
+            .line("NEARCACHE STATS")
+            .text()
+            .contains("\"requests_in_flight\":1")
+    });
+    redis.kill();
+    client.reply().error();
+    proxy.stop();
+    let log = proxy.stderr();
+    let has = |fields: &str| log.lines().any(|line| line.contains(fields));
+    for fields in [
+        "command=watch key=seen way=relay status=ok bytes=5 us=",
+        "command=get key=seen way=relay status=ok bytes=5 us=",
+        "command=set key=lost way=relay status=error bytes=0 us=",
+    ] {
+        assert!(has(fields), "{fields}\n{log}");
+    }
+}
+
+#[test]
 fn figures_tell_how_workers_queues_buffers_and_the_log_fare() {
     let mut redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
         .with_admin()
         .env("REDIS_WORKERS", 3)
+        .env("REDIS_TIMEOUT_MS", 60_000)
         .env("LOG_BURST", 1)
         .start();
     for _ in 0..5 {
@@ -248,9 +287,15 @@ fn figures_tell_how_workers_queues_buffers_and_the_log_fare() {
         stats.contains(r#""log":{"log_lines_waiting":0,"#),
         "{stats}"
     );
+    // A worker that has asked and waits is busy; when Redis ends meanwhile it tries again, and is away.
+    redis.freeze();
+    let mut asks = proxy.resp();
+    asks.send(&encode(&["GET", "k"]));
+    eventually("a worker is busy", PATIENCE, || {
+        metric("nearcache_workers_by_state{state=\"busy\"}") == 1.0
+    });
     redis.kill();
-    eventually("no worker reaches Redis", PATIENCE, || {
-        let _ = proxy.http().get("k");
-        metric("nearcache_workers_by_state{state=\"away\"}") >= 1.0
+    eventually("that worker does not reach Redis", PATIENCE, || {
+        metric("nearcache_workers_by_state{state=\"away\"}") == 1.0
     });
 }

@@ -123,7 +123,7 @@ impl Engine {
         row(
             "admin_clients",
             self.admin_clients as f64,
-            "Connections to the admin port, this one among them.",
+            "Connections to the admin port, this one among them. At admin_clients_max even an operator is refused.",
         );
         row(
             "admin_clients_max",
@@ -143,17 +143,17 @@ impl Engine {
         row(
             "links_max",
             self.config.links_max as f64,
-            "LINKS_MAX, connections to Redis that the loop shares out.",
+            "LINKS_MAX, connections to Redis that clients share; own_links_max is beside it. See links for how many there are.",
         );
         row(
             "own_links_max",
             self.config.own_links_max as f64,
-            "OWN_LINKS_MAX, connections of clients with state upstream.",
+            "OWN_LINKS_MAX, connections of clients with state upstream. Alert when links with role=own come near: who needs one more is refused.",
         );
         row(
             "workers",
             self.config.redis_workers as f64,
-            "REDIS_WORKERS, threads that fetch misses.",
+            "REDIS_WORKERS, threads that fetch misses. What each does is in workers_by_state.",
         );
         row(
             "requests_in_flight",
@@ -173,7 +173,7 @@ impl Engine {
         row(
             "fetches_in_flight",
             self.fetches.len() as f64,
-            "Misses that Redis has not answered yet.",
+            "Misses that Redis has not answered yet. Steadily high: Redis is slow, or fetch_queue_length grows.",
         );
         row(
             "replies_held",
@@ -188,7 +188,7 @@ impl Engine {
         row(
             "fetch_queue_max",
             self.config.fetch_queue_max as f64,
-            "FETCH_QUEUE_MAX, misses that may wait for one worker.",
+            "FETCH_QUEUE_MAX, misses that may wait for one worker. At it a miss is answered with an error.",
         );
         row(
             "timers",

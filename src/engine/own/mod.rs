@@ -31,6 +31,7 @@ use crate::protocol::resp::request::Request;
 use crate::session::Deed;
 use crate::session::block::Everything;
 use crate::stats::Counter;
+use crate::time::Time;
 use std::collections::BTreeMap;
 
 /// All links of this kind.
@@ -346,6 +347,12 @@ impl Engine {
             poison: command.poison,
             counted: false,
             unit: None,
+            // What waits takes as long as nothing comes.
+            sent: match deed {
+                Deed::Wait => Time::NEVER,
+                _ => self.now,
+            },
+            place: client.last,
         });
         link.outbox.append(command.frame, &mut self.pool);
         let own = self.own_of(link_ix);

@@ -399,6 +399,11 @@ impl Client {
         self.outbox.len() + self.owed.early_bytes()
     }
 
+    /// Those of them that are held for this client only: parts of large values are somewhere in any case.
+    pub fn bytes_copied(&self) -> usize {
+        self.outbox.copied_len() + self.owed.early_copied()
+    }
+
     /// Memory that it holds: what it has sent and is not handled, what it is owed and has not read.
     pub fn memory(&self) -> usize {
         let early: usize = self.owed.iter().map(|slot| slot.early.memory()).sum();
@@ -624,6 +629,8 @@ impl Client {
         );
         let early: usize = self.owed.iter().map(|slot| slot.early.len()).sum();
         assert_eq!(early, self.owed.early_bytes());
+        let copied = self.owed.iter().map(|slot| slot.early.copied_len());
+        assert_eq!(copied.sum::<usize>(), self.owed.early_copied());
         assert_eq!(
             self.link.is_some(),
             self.relayed > 0,

@@ -19,6 +19,8 @@ struct Slots {
     front: u64,
     /// Bytes in the early parts of slots.
     early_bytes: usize,
+    /// Those of them that are copies.
+    early_copied: usize,
 }
 
 impl Owed {
@@ -74,15 +76,21 @@ impl Owed {
         self.0.as_ref().map_or(0, |owed| owed.early_bytes)
     }
 
+    /// Those of them that are here only.
+    pub fn early_copied(&self) -> usize {
+        self.0.as_ref().map_or(0, |owed| owed.early_copied)
+    }
+
     /// Changes a slot's early part by `change`, and counts its bytes.
     pub(super) fn change_early(&mut self, at: usize, change: impl FnOnce(&mut Slot)) {
         let Some(owed) = &mut self.0 else { return };
         let Some(slot) = owed.slots.get_mut(at) else {
             return;
         };
-        let before = slot.early.len();
+        let (before, copied_before) = (slot.early.len(), slot.early.copied_len());
         change(slot);
         owed.early_bytes = owed.early_bytes + slot.early.len() - before;
+        owed.early_copied = owed.early_copied + slot.early.copied_len() - copied_before;
     }
 
     /// What has come of the reply in the slot at this place, which keeps nothing of it.
@@ -112,6 +120,7 @@ impl Owed {
         let Some(owed) = &mut self.0 else { return };
         if let Some(slot) = owed.slots.pop_front() {
             owed.early_bytes -= slot.early.len();
+            owed.early_copied -= slot.early.copied_len();
             owed.front += 1;
         }
         if owed.slots.is_empty() {

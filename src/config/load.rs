@@ -607,7 +607,7 @@ mod tests {
             let other = match &row.kind {
                 Kind::Port(_) => "1234",
                 Kind::Count { .. } => "7",
-                Kind::Size { .. } => "333KiB",
+                Kind::Size { .. } => "3MiB",
                 Kind::Time { .. } => "77ms",
                 Kind::Fraction(_) => "0.25",
                 Kind::Addresses(_) => "127.0.0.9",

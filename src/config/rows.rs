@@ -537,7 +537,8 @@ pub static ROWS: &[Row] = &[
     size(
         "OUTBOX_MAX_BYTES",
         "32MiB",
-        (64 * KIB, 64 * GIB),
+        // A client's commands wait from 1 MiB on.
+        (2 * MIB, 64 * GIB),
         |c, v| c.outbox_max_bytes = v,
         "Replies waiting for one client to read them; at the limit its next commands wait.",
     ),

@@ -403,8 +403,12 @@ impl Engine {
     pub(super) fn finish_client(&mut self, ix: usize, reason: CloseReason) {
         self.leave_admission(ix);
         self.unpause(ix);
+        let id = self.clients[ix].id;
         if self.clients[ix].state == State::Open {
             self.break_upload(ix);
+        }
+        if self.client_index(id).is_none() {
+            return;
         }
         let client = &mut self.clients[ix];
         if client.state == State::Open {

@@ -5,6 +5,7 @@
 use super::coherence::BARRIER_REPLY_BYTES_MAX;
 use super::forget::Flush;
 use super::pass::up_to;
+use super::relay::LINK_OUTBOX_HIGH_BYTES;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold};
@@ -18,8 +19,8 @@ use crate::time::Time;
 
 /// A reply that must be seen whole (INFO, COMMAND, the handshake) may be this long.
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Redis's answer to a name it does not know: nothing was executed, so nothing can have changed.
-const UNKNOWN_COMMAND: &[u8] = b"-ERR unknown command";
+/// Redis's answers to a name that it does not know: nothing was executed, so nothing can have changed.
+const UNKNOWN: [&[u8]; 2] = [b"-ERR unknown command", b"-ERR unknown subcommand"];
 /// Redis has become a replica.
 const READ_ONLY: &[u8] = b"-READONLY";
 /// Why a link is given up that owes replies and sends nothing.
@@ -191,7 +192,8 @@ impl Engine {
         if !link.has_to_send() {
             link.flush_listed = false;
         }
-        if link.outbox.is_empty() {
+        // Half, so that whoever waits goes on before those that come anew have filled it again.
+        if link.outbox.len() <= LINK_OUTBOX_HIGH_BYTES / 2 {
             for client in std::mem::take(&mut self.links[ix].waiting) {
                 if let Some(client) = self.client_index(client) {
                     self.unhold(client, Hold::Link);
@@ -423,7 +425,7 @@ impl Engine {
     pub(super) fn poison_front(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
         match owed.poison {
             Poison::Never => return,
-            Poison::UnlessUnknown if reply.starts_with(UNKNOWN_COMMAND) => return,
+            Poison::UnlessUnknown if is_unknown(reply) => return,
             Poison::UnlessUnknown | Poison::Always | Poison::AfterGet | Poison::Barrier => {}
         }
         match owed.touch {
@@ -492,14 +494,23 @@ impl Engine {
         self.after_large_reply(ix, 0);
     }
 
-    /// The same where `value_bytes` of it are a value that is shared, not copied, and was not to be known before: it may
-    /// be larger than the outbox may hold, but nothing may come on top of such a one.
+    /// The same where `value_bytes` of it are a value that is shared, not copied, and was not to be known before: however
+    /// large it is, it is no reason to close anybody.
     pub(super) fn after_large_reply(&mut self, ix: usize, value_bytes: usize) {
         let others = self.clients[ix].bytes_owed().saturating_sub(value_bytes);
-        if others > self.config.outbox_max_bytes {
+        if others > self.config.outbox_max_bytes && self.would_owe_too_much(ix, 0, others) {
             return self.close_client(ix, CloseReason::OutboxOverflow);
         }
         self.client_changed(ix);
+    }
+
+    /// Whether the client is to be closed rather than owed `more` bytes besides. What is copied for it is bounded by
+    /// `OUTBOX_MAX_BYTES`. Values that it shares with the cache or with others are not: a pipeline of reads that nothing
+    /// was known of may bring any number of them at once, however willing the client is to read; `owed`, all together, stays
+    /// below what all clients may hold.
+    pub(super) fn would_owe_too_much(&self, ix: usize, more: usize, owed: usize) -> bool {
+        let copied = self.clients[ix].bytes_copied() + more;
+        copied > self.config.outbox_max_bytes || owed + more > self.config.buffers_max_bytes
     }
 
     /// Redis is another one now: no command takes the shared links of before, and each closes when it owes nothing.
@@ -603,6 +614,15 @@ impl Engine {
         }
         self.links[ix].timer = Some(self.timers.set(self.now + check, Timer::Link(id)));
     }
+}
+
+/// Whether Redis does not know what it was asked for. (It began "Unknown subcommand" before Redis 7.)
+fn is_unknown(reply: &[u8]) -> bool {
+    let begins_with = |text: &&[u8]| {
+        let begin = reply.get(..text.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(text))
+    };
+    UNKNOWN.iter().any(begins_with)
 }
 
 /// Whether the reply to EXEC says that its connection is in no transaction any more.

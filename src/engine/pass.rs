@@ -61,14 +61,14 @@ impl Engine {
         let Some(ix) = self.client_index(client) else {
             return;
         };
-        let client = &mut self.clients[ix];
+        let client = &self.clients[ix];
         if client.is_slot_muted(slot) {
             return;
         }
-        if client.bytes_owed() + bytes.len() > self.config.outbox_max_bytes {
+        if self.would_owe_too_much(ix, bytes.len(), client.bytes_owed()) {
             return self.close_client(ix, CloseReason::OutboxOverflow);
         }
-        client.fill(slot, bytes, &mut self.pool);
+        self.clients[ix].fill(slot, bytes, &mut self.pool);
         // A part that fills the front slot may leave before the reply is complete.
         self.client_changed(ix);
     }
@@ -86,10 +86,10 @@ impl Engine {
         let Some(ix) = self.client_index(client) else {
             return;
         };
-        let client = &mut self.clients[ix];
-        if client.bytes_owed() + reply.len() > self.config.outbox_max_bytes {
+        if self.would_owe_too_much(ix, reply.len(), self.clients[ix].bytes_owed()) {
             return self.close_client(ix, CloseReason::OutboxOverflow);
         }
+        let client = &mut self.clients[ix];
         if let Some(Render::Http(ask)) = client.render(slot).cloned() {
             self.http_relayed(ix, slot, &ask, reply);
         }

@@ -18,7 +18,7 @@ use crate::time::Time;
 use std::time::Duration;
 
 /// A link that has more than this to send takes no further command until it has sent some.
-const LINK_OUTBOX_HIGH_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const LINK_OUTBOX_HIGH_BYTES: usize = 4 * 1024 * 1024;
 /// With this many replies owed on every link of a pool, one more link is made if the pool may grow.
 const LINK_OWED_BUSY: usize = 128;
 
@@ -133,7 +133,9 @@ impl Engine {
 
     /// Whether the link has as much to send as it may hold; then the client waits for it.
     pub(super) fn link_is_full(&mut self, ix: usize, link: usize) -> bool {
-        if self.links[link].outbox.len() < LINK_OUTBOX_HIGH_BYTES {
+        let link_now = &self.links[link];
+        // Nobody overtakes those that wait already.
+        if link_now.outbox.len() < LINK_OUTBOX_HIGH_BYTES && link_now.waiting.is_empty() {
             return false;
         }
         let id = self.clients[ix].id;

@@ -182,6 +182,7 @@ impl Engine {
     fn refuse_upload(&mut self, ix: usize, error: &RequestError) {
         self.stats.count(Counter::ProtocolErrors);
         let text = [b"ERR ", &*error.text()].concat();
+        let id = self.clients[ix].id;
         if let Some(owed) = self.take_back_upload(ix) {
             if let Some((_, slot)) = owed.to {
                 let client = &mut self.clients[ix];
@@ -189,10 +190,14 @@ impl Engine {
             }
             self.settle_relayed(None, &owed);
         }
-        self.finish_client(ix, CloseReason::ProtocolError);
+        // What it is owed may have been too much already.
+        if self.client_index(id).is_some() {
+            self.finish_client(ix, CloseReason::ProtocolError);
+        }
     }
 
-    /// The client ends in the middle of a request: no reply to it will come.
+    /// The client ends in the middle of a request: no reply to it will come. It may be closed by this: what it is owed may
+    /// have been too much already.
     pub(super) fn break_upload(&mut self, ix: usize) {
         if !self.is_uploading(ix) {
             return;

@@ -431,7 +431,7 @@ fn names_are_bounded() {
 #[test]
 fn a_list_is_as_long_as_a_client_may_be_owed() {
     let redis = RedisServer::start();
-    let proxy = Proxy::to(&redis).env("OUTBOX_MAX_BYTES", 64 << 10).start();
+    let proxy = Proxy::to(&redis).env("OUTBOX_MAX_BYTES", "2MiB").start();
     let mut client = proxy.resp();
     let Reply::Int(number) = client.line("CLIENT ID") else {
         panic!("an id is a number");
@@ -440,7 +440,7 @@ fn a_list_is_as_long_as_a_client_may_be_owed() {
     let mut call = vec!["CLIENT", "LIST", "ID"];
     call.extend([&number[..], "0", &number, "999999", &number]);
     assert_eq!(client.call(&call).text().lines().count(), 3);
-    call.extend(std::iter::repeat_n(&number[..], 2000));
+    call.extend(std::iter::repeat_n(&number[..], 20_000));
     assert!(client.call(&call).is_own_error());
     assert_eq!(client.line("PING"), Reply::Simple("PONG".to_owned()));
 }

@@ -228,7 +228,7 @@ fn many_subscribers_each_get_every_message_in_order() {
 fn a_subscriber_that_does_not_read_is_closed_and_slows_nobody() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(&redis)
-        .env("OUTBOX_MAX_BYTES", "1MiB")
+        .env("OUTBOX_MAX_BYTES", "2MiB")
         .tracking()
         .start_tracking();
     let (mut slow, mut quick, mut publisher) = (proxy.resp(), proxy.resp(), proxy.resp());

@@ -181,3 +181,33 @@ fn a_client_that_does_not_read_holds_up_nobody_and_loses_nothing() {
         assert!(slow.reply() == Reply::bulk(&value));
     }
 }
+
+#[test]
+fn large_values_that_nothing_was_known_of_may_be_asked_for_in_one_pipeline() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).tracking().start_tracking();
+    let values: Vec<String> = (0..40).map(|n| format!("{n:02}").repeat(500_000)).collect();
+    for (n, value) in values.iter().enumerate() {
+        redis.call(&["SET", &format!("k{n}"), value]);
+    }
+    // One that is joined eighty times, then forty that are fetched each by itself: 80 MB and 40 MB.
+    let mut client = proxy.resp();
+    client.send(&encode_line("GET k7").repeat(80));
+    for _ in 0..80 {
+        assert!(client.reply() == Reply::bulk(&values[7]));
+    }
+    let all: Vec<u8> = (0..40)
+        .flat_map(|n| encode(&["GET", &format!("k{n}")]))
+        .collect();
+    client.send(&all);
+    for value in &values {
+        assert!(client.reply() == Reply::bulk(value));
+    }
+    // And one that is too large to be kept, with a command behind it whose reply is there first.
+    let huge = "x".repeat(40 << 20);
+    redis.call(&["SET", "huge", &huge]);
+    client.send(&[encode_line("GET huge"), encode_line("SET a b")].concat());
+    assert!(client.reply() == Reply::bulk(&huge));
+    assert_eq!(client.reply(), Reply::ok());
+    assert_eq!(proxy.counter("nearcache_outbox_overflows"), 0);
+}

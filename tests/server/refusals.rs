@@ -164,3 +164,18 @@ fn an_unknown_command_gets_the_reply_of_redis_and_harms_no_other_client() {
         assert!(matches!(bystander.line("INCR n"), Reply::Int(_)));
     }
 }
+
+#[test]
+fn a_subcommand_that_redis_does_not_know_empties_nothing() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).tracking().start_tracking();
+    let mut client = proxy.resp();
+    redis.call(&["SET", "k", "v"]);
+    assert_eq!(client.line("GET k"), Reply::bulk("v"));
+    for line in ["OBJECT FOO k", "MEMORY FOO", "XINFO FOO", "FUNCTION FOO"] {
+        let error = client.line(line).error().to_lowercase();
+        assert!(error.starts_with("err unknown subcommand"), "{error}");
+        assert_eq!(client.line("GET k"), Reply::bulk("v"));
+    }
+    assert_eq!(redis.calls_of("get"), 1);
+}

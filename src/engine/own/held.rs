@@ -118,14 +118,14 @@ impl Engine {
         let Some(ix) = client.and_then(|client| self.client_index(client)) else {
             return;
         };
-        let client = &mut self.clients[ix];
+        let client = &self.clients[ix];
         if client.state != State::Open {
             return;
         }
-        if client.bytes_owed() + bytes.len() > self.config.outbox_max_bytes {
+        if self.would_owe_too_much(ix, bytes.len(), client.bytes_owed()) {
             return self.close_client(ix, CloseReason::OutboxOverflow);
         }
-        client.message(bytes, &mut self.pool);
+        self.clients[ix].message(bytes, &mut self.pool);
         self.client_changed(ix);
     }
 

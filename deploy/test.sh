@@ -142,6 +142,11 @@ deployment() {
         say "!! SKIPPED: the systemd units were not verified, systemd-analyze is not installed"
     fi
     python3 -c 'import json; json.load(open("deploy/grafana/nearcache.json"))'
+    if python3 -c 'import yaml' 2>/dev/null; then
+        python3 -c 'import yaml; assert all(part["kind"] for part in yaml.safe_load_all(open("deploy/kubernetes/sidecar.yaml")))'
+    else
+        say "!! SKIPPED: the Kubernetes example was not parsed, Python has no yaml (apt-get install python3-yaml)"
+    fi
     have chromium || have chromium-browser || have google-chrome || NOT_TESTED="$NOT_TESTED  !! not tested: the dashboard in a browser: no Chromium (apt-get install chromium)
 "
 }

@@ -55,6 +55,24 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Every one, in their order.
+    pub const ALL: [CloseReason; 14] = [
+        CloseReason::Asked,
+        CloseReason::ProtocolError,
+        CloseReason::SocketFailed,
+        CloseReason::OutboxOverflow,
+        CloseReason::RequestTooLarge,
+        CloseReason::HeadTimeout,
+        CloseReason::IdleTimeout,
+        CloseReason::SlowReader,
+        CloseReason::Shutdown,
+        CloseReason::UpstreamLost,
+        CloseReason::Killed,
+        CloseReason::LinksExhausted,
+        CloseReason::BuffersFull,
+        CloseReason::HandshakeFailed,
+    ];
+
     /// The word in the log line.
     pub fn name(self) -> &'static str {
         match self {
@@ -107,6 +125,8 @@ pub enum Hold {
     Upstream,
     /// It has said wrong passwords: a timer ends this.
     Penalty,
+    /// It has asked for a prefix to be forgotten, which takes some turns.
+    Walk,
 }
 
 /// How a reply to a cacheable read is written, as it was when the command was handled.
@@ -288,10 +308,6 @@ pub struct Client {
     pub own: Option<ConnId>,
     /// Relayed commands outstanding.
     pub relayed: u32,
-    /// Since when Redis has had the only relayed command of it; never, if there is no such command.
-    pub relay_began: Time,
-    /// Which that is.
-    pub relay_place: Place,
     /// How many of those touch everything.
     pub relayed_all: u32,
     /// Slots that wait for a fetch.
@@ -346,8 +362,6 @@ impl Client {
             link: None,
             own: None,
             relayed: 0,
-            relay_began: Time::NEVER,
-            relay_place: Place::UNKNOWN,
             relayed_all: 0,
             fetching: 0,
             mute: Mute::Off,

@@ -92,6 +92,30 @@ pub enum FetchError {
     WorkerLost,
 }
 
+impl FetchError {
+    /// A word for each, for figures.
+    pub const NAMES: [&str; 6] = [
+        "redis_said_so",
+        "unreachable",
+        "connection_lost",
+        "timed_out",
+        "queue_full",
+        "worker_lost",
+    ];
+
+    /// Where its word stands in [`FetchError::NAMES`].
+    pub fn place(&self) -> usize {
+        match self {
+            FetchError::Upstream(_) => 0,
+            FetchError::Unreachable(_) => 1,
+            FetchError::Lost(_) => 2,
+            FetchError::TimedOut => 3,
+            FetchError::QueueFull => 4,
+            FetchError::WorkerLost => 5,
+        }
+    }
+}
+
 /// A slot of a client that waits for a flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Waiter {

@@ -5,6 +5,7 @@
 //! Costs: O(1) per request and reply beside the bytes and the keys.
 #![forbid(unsafe_code)]
 
+use crate::command::Place;
 use crate::engine::ConnId;
 use crate::outbox::Outbox;
 use crate::protocol::resp::reply::ReplyScanner;
@@ -127,6 +128,10 @@ pub struct Owed {
     pub counted: bool,
     /// It is a transaction in one piece, with more replies than one.
     pub unit: Option<Unit>,
+    /// When it was sent; never, if how long it takes says nothing.
+    pub sent: Time,
+    /// Which command it is.
+    pub place: Place,
 }
 
 impl Owed {
@@ -280,6 +285,10 @@ pub struct Link {
     pub flush_listed: bool,
     /// When bytes last came, or the first of what is owed was asked for.
     pub heard: Time,
+    /// When the last reply was complete.
+    pub answered: Time,
+    /// When the last one was that did not come together with it.
+    pub answered_before: Time,
     /// Its timer: connect time-out, then death and idleness.
     pub timer: Option<u32>,
 }
@@ -327,6 +336,8 @@ impl Link {
             waiting: Vec::new(),
             flush_listed: false,
             heard: now,
+            answered: now,
+            answered_before: now,
             timer: None,
         }
     }

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Wanted::Run => {}
         Wanted::Check => return print(&text::check_text(&loaded)),
         Wanted::Survey => {
-            let outcome = survey::survey(&loaded.config);
+            let outcome = survey::survey(&loaded.config, tls.upstream.as_ref());
             print(&outcome.text);
             return ExitCode::from(outcome.code);
         }

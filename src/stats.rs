@@ -180,7 +180,7 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::FetchedAhead,
         "fetched_ahead",
-        "keys fetched in the background because MGET had missed them twice",
+        "keys fetched in the background because MGET had missed them twice; if hits of MGET do not follow, this costs Redis for nothing",
     ),
     row(
         Counter::Relayed,
@@ -195,7 +195,7 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::Local,
         "local",
-        "commands answered by the proxy itself",
+        "commands answered by the proxy itself, such as PING and HELLO: neither a hit nor a command for Redis",
     ),
     row(
         Counter::FetchErrors,
@@ -205,7 +205,7 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::FetchVoided,
         "fetch_voided",
-        "fetches whose result was answered but not kept, because the key had changed",
+        "fetches whose result was answered but not kept, because the key had changed; many: keys that change faster than they are read",
     ),
     row(
         Counter::RelayErrors,
@@ -305,12 +305,12 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::ClientsOpened,
         "clients_opened",
-        "client connections taken",
+        "client connections taken; many for few clients: they connect anew for each request",
     ),
     row(
         Counter::ClientsClosed,
         "clients_closed",
-        "client connections ended",
+        "client connections ended; what for is in clients_closed_by_reason",
     ),
     row(
         Counter::ClientsRefused,
@@ -370,17 +370,17 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::ProtocolErrors,
         "protocol_errors",
-        "client connections closed for breaking their protocol",
+        "client connections closed for breaking their protocol; should be zero, the log names the peers",
     ),
     row(
         Counter::AuthFailures,
         "auth_failures",
-        "wrong passwords that clients said, by AUTH, HELLO or HTTP",
+        "wrong passwords that clients said, by AUTH, HELLO or HTTP; a client with an old one, or somebody who guesses",
     ),
     row(
         Counter::CommandsDenied,
         "commands_denied",
-        "commands refused because of DENY_COMMANDS",
+        "commands refused because of DENY_COMMANDS; growth is a client that should be told, or watched",
     ),
     row(
         Counter::OutboxOverflows,
@@ -390,22 +390,22 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::ClientsPaused,
         "clients_paused",
-        "times a client was not read from because all buffers together were near BUFFERS_MAX_BYTES",
+        "times a client was not read from because all buffers together were near BUFFERS_MAX_BYTES; growth: raise it, or find who does not read",
     ),
     row(
         Counter::BuffersFull,
         "buffers_full",
-        "client connections closed because all buffers together were near BUFFERS_MAX_BYTES",
+        "client connections closed because all buffers together were near BUFFERS_MAX_BYTES; should be zero",
     ),
     row(
         Counter::LinksOpened,
         "links_opened",
-        "connections to Redis made by the loop",
+        "connections to Redis made by the loop; steady growth is losses (links_lost), or clients with state of their own that come and go",
     ),
     row(
         Counter::LinksClosed,
         "links_closed",
-        "connections to Redis ended, whatever for",
+        "connections to Redis ended, whatever for; less than links_opened by those that are open",
     ),
     row(
         Counter::LinksLost,
@@ -435,17 +435,17 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::Barriers,
         "barriers",
-        "replies held until every change of before them was heard of",
+        "replies of scripts held until every change of before them was heard of; each waits for a PING's answer",
     ),
     row(
         Counter::StaleHits,
         "stale_hits",
-        "reads answered with the last known value while Redis was away",
+        "reads answered with the last known value while Redis was away; errors that STALE_IF_ERROR_SECS spared your users",
     ),
     row(
         Counter::VerifyChecks,
         "verify_checks",
-        "hits compared with what Redis has (VERIFY_SAMPLE)",
+        "hits compared with what Redis has (VERIFY_SAMPLE); as long as it grows, somebody is watching",
     ),
     row(
         Counter::VerifyMismatches,
@@ -455,15 +455,23 @@ pub const ROWS: &[Row] = &[
     row(
         Counter::Touched,
         "touched",
-        "keys whose use was reported to Redis (UPSTREAM_TOUCH_SECS)",
+        "keys whose use was reported to Redis (UPSTREAM_TOUCH_SECS), so that its eviction knows what is hot",
     ),
     row(
         Counter::Warmed,
         "warmed",
-        "keys fetched again after Redis was away (WARM_RECONNECT)",
+        "keys fetched again after Redis was away (WARM_RECONNECT); two commands to Redis each",
     ),
-    row(Counter::BytesIn, "bytes_in", "bytes received from clients"),
-    row(Counter::BytesOut, "bytes_out", "bytes sent to clients"),
+    row(
+        Counter::BytesIn,
+        "bytes_in",
+        "bytes received from clients; set it beside what your network carries",
+    ),
+    row(
+        Counter::BytesOut,
+        "bytes_out",
+        "bytes sent to clients; set it beside what your network carries",
+    ),
 ];
 
 /// The values of all counters. All start at zero and only grow.

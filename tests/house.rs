@@ -35,7 +35,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "engine",
         &[
             "buffer", "cache", "client", "command", "config", "fetch", "hash", "insight",
-            "keyname", "link", "outbox", "prefix", "protocol", "secret", "session", "stats",
+            "keyname", "link", "log", "outbox", "prefix", "protocol", "secret", "session", "stats",
             "time", "tracking", "wheel",
         ],
     ),
@@ -43,7 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "fetcher",
         &[
-            "config", "fetch", "mischief", "secret", "socket", "time", "tls",
+            "config", "fetch", "mischief", "protocol", "secret", "socket", "time", "tls",
         ],
     ),
     (
@@ -55,7 +55,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("helper", &["config", "log", "socket", "time"]),
     ("insight", &["hash", "time"]),
     ("keyname", &["config"]),
-    ("link", &["engine", "outbox", "protocol", "session", "time"]),
+    (
+        "link",
+        &["command", "engine", "outbox", "protocol", "session", "time"],
+    ),
     ("log", &["config", "time"]),
     (
         "main",
@@ -83,7 +86,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("session", &["protocol"]),
     ("socket", &["time"]),
-    ("survey", &["command", "config", "protocol"]),
+    ("survey", &["command", "config", "protocol", "tls"]),
     ("tls", &["config", "engine", "socket", "time"]),
     ("tracking", &["time"]),
     ("transport", &["socket", "tls"]),
@@ -91,7 +94,10 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Files that may be longer than [`LINES_MAX`], each with the reason.
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] = &[(
+    "src/config/rows.rs",
+    "one list, and nothing but a list, of every key in the order of the table",
+)];
 const LINES_MAX: usize = 700;
 
 /// Crates that core code never names.

@@ -54,6 +54,8 @@ pub struct Target {
     pub path: &'static str,
     /// The server answers every key with the value of key 0 (a canned reply).
     pub canned: bool,
+    /// Whether pipelined requests are answered in their order; webdis answers them in another.
+    pub in_order: bool,
 }
 
 /// How requests are sent.
@@ -366,8 +368,9 @@ fn warm_one(port: u16, script: &Script, keys: &Keys) -> Result<(), String> {
     let mut latency_us =
         Histogram::new_with_bounds(1, 60_000_000, 1).expect("a minute in microseconds");
     // In portions, so that what is under way fits the buffers of the sockets.
-    for first in (0..keys.count).step_by(64) {
-        for key in first..keys.count.min(first + 64) {
+    let portion = if script.target.in_order { 64 } else { 1 };
+    for first in (0..keys.count).step_by(portion) {
+        for key in first..keys.count.min(first + portion) {
             connection.ask(script, key, Instant::now());
         }
         let begun = Instant::now();

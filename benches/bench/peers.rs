@@ -167,6 +167,7 @@ fn target(port: u16, protocol: Protocol) -> Target {
         protocol,
         path: "/get?key=%",
         canned: false,
+        in_order: true,
     }
 }
 
@@ -409,6 +410,7 @@ fn webdis(keys: &Keys) -> Result<Peer, String> {
     command.arg(&file);
     let mut target = target(port, Protocol::Http);
     target.path = "/GET/%.txt";
+    target.in_order = false;
     Ok(Peer {
         name: "webdis",
         target,

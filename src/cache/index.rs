@@ -35,6 +35,18 @@ impl Index {
         self.heads.get(self.bucket(hash)).copied().unwrap_or(NONE)
     }
 
+    /// How many buckets there are.
+    pub(super) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// The first entries of these chains, as far as there are so many buckets. An entry leaves its bucket only for one
+    /// that is added behind all others.
+    pub(super) fn firsts(&self, buckets: std::ops::Range<usize>) -> impl Iterator<Item = u32> {
+        let here = self.heads.iter().copied().skip(buckets.start);
+        here.take(buckets.len())
+    }
+
     #[inline(always)]
     fn bucket(&self, hash: u32) -> usize {
         let bucket = (hash & self.mask) as usize;

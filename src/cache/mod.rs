@@ -349,6 +349,25 @@ impl Cache {
         self.make_room()
     }
 
+    /// Shows the keys of the entries in `count` buckets from this one on; returns where to go on, `None` at the end. Who
+    /// goes on until then has met every entry that was there all the time, whatever came and went in between.
+    pub fn visit_buckets(
+        &self,
+        from: usize,
+        count: usize,
+        mut visit: impl FnMut(&[u8]),
+    ) -> Option<usize> {
+        let end = from.saturating_add(count);
+        for first in self.index.firsts(from..end) {
+            let mut id = first;
+            while let Some(head) = self.table.get(id) {
+                visit(self.table.key(id));
+                id = head.chain();
+            }
+        }
+        (end < self.index.len()).then_some(end)
+    }
+
     /// Database and key of every entry, most recently used first.
     pub fn iter_recent(&self) -> impl Iterator<Item = (u32, &[u8])> {
         let mut id = self.lru.newest;

@@ -179,6 +179,18 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+impl AccessLog {
+    /// As it was said; nothing is off.
+    fn named(name: Option<PathBuf>) -> AccessLog {
+        match name {
+            None => AccessLog::Off,
+            Some(name) if name.as_os_str() == "off" => AccessLog::Off,
+            Some(name) if name.as_os_str() == "log" => AccessLog::Log,
+            Some(name) => AccessLog::File(name),
+        }
+    }
+}
+
 /// All that can be configured, with the defaults of DESIGN section 5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)] // each field is its config row, where the help text stands

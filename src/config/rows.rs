@@ -7,7 +7,9 @@
 use super::row::{
     GIB, KIB, Kind, MIB, MS, Row, ZERO, count, live, millis, other, port, secs, share, size,
 };
-use super::{ClientAuth, ClientCerts, LogFormat, LogKeys, ReadyRequires, TlsVersion, UpstreamLost};
+use super::{
+    AccessLog, ClientAuth, ClientCerts, LogFormat, LogKeys, ReadyRequires, TlsVersion, UpstreamLost,
+};
 
 /// Every key.
 pub static ROWS: &[Row] = &[
@@ -684,6 +686,18 @@ pub static ROWS: &[Row] = &[
         (1, 1_000_000),
         |c, v| c.log_burst = v,
         "So many events of one kind are written in ten seconds; of the rest one line says how many there were.",
+    )),
+    other(
+        "ACCESS_LOG",
+        "off",
+        Kind::Path(|c, v| c.access_log = AccessLog::named(v)),
+        "Where a sample of commands is logged, a line each: off, log (among the other lines), or a file, which has the bound of LOG_FILE_MAX_BYTES.",
+    ),
+    live(other(
+        "ACCESS_LOG_SAMPLE",
+        "0.001",
+        Kind::Fraction(|c, v| c.access_log_sample_ppm = v),
+        "The part of commands that the access log has. Each line takes some microseconds of the loop.",
     )),
 ];
 

@@ -455,6 +455,9 @@ impl Engine {
         if self.clients[ix].state == State::Open {
             self.log_close(ix, reason);
         }
+        if self.access.is_waiting() {
+            self.access_left(self.clients[ix].id);
+        }
         self.leave_admission(ix);
         self.unpause(ix);
         self.drop_own_link(ix);

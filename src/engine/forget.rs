@@ -23,6 +23,16 @@ pub(super) enum Cause {
 }
 
 impl Cause {
+    /// The reason in words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Cause::Own => "a command passed on here wrote it",
+            Cause::Foreign => "somebody else wrote it, or it expired or was evicted in Redis",
+            Cause::Get => "it was read on a connection beside the fetches",
+            Cause::Asked => "an operator asked for it",
+        }
+    }
+
     /// At the completion of a relayed command.
     fn of_command(poison: Poison) -> Cause {
         match poison {
@@ -65,7 +75,7 @@ impl Flush {
     }
 
     /// The reason in words.
-    fn words(self) -> &'static str {
+    pub(super) fn words(self) -> &'static str {
         match self {
             Flush::Down => "the connection on which Redis tells of changes was lost",
             Flush::Up => "Redis was asked to tell of changes",
@@ -146,6 +156,7 @@ impl Engine {
         self.stats.count(Counter::Flushes);
         self.stats.count(why.counter());
         self.ghost.forget_all();
+        self.insight.note_flushed(why, self.now);
         self.note_event(
             "flush",
             format!("everything kept was dropped: {}", why.words()),

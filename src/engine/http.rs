@@ -105,7 +105,7 @@ impl Engine {
                         self.finish_client(ix, CloseReason::Asked);
                         return bytes.len();
                     }
-                    if self.clients[ix].hold == Hold::Penalty {
+                    if matches!(self.clients[ix].hold, Hold::Penalty | Hold::Walk) {
                         break;
                     }
                 }

@@ -8,15 +8,15 @@
 //! stands for as many reads as lie between two.
 #![forbid(unsafe_code)]
 
-use super::Engine;
-use super::forget::Cause;
+use super::forget::{Cause, Flush};
+use super::{ConnId, Engine, Port};
 use crate::cache::Content;
-use crate::client::{CloseReason, Hold};
-use crate::command::Place;
+use crate::client::{CloseReason, Hold, State};
 use crate::fetch::FetchError;
 use crate::insight::events::Events;
 use crate::insight::hot::HotKeys;
 use crate::insight::latency::Latency;
+use crate::link::Owed;
 use crate::protocol::resp::request::get_at_start;
 use crate::stats::Counter;
 use crate::time::Time;
@@ -34,10 +34,23 @@ const STEP: u64 = 8;
 const ONE_IN_MAX: u64 = 1 << 16;
 /// One pushed key in so many counts as many for the keys that change most.
 const CHANGES_ONE_IN: u64 = 8;
-/// Changes remembered, by key, for EXPLAIN; a later one takes the place.
+/// Keys whose changes are remembered for EXPLAIN; another key with the same place takes it.
 const FORGOTTEN_PLACES: usize = 1024;
+/// Changes remembered of each.
+const FORGOTTEN_EACH: usize = 4;
 /// Slow commands remembered.
 const SLOW_MAX: usize = 128;
+/// What clients may be doing, in a word each.
+const CLIENT_STATES: [&str; 6] = [
+    "open",
+    "waiting",
+    "queued",
+    "not_reading",
+    "own_link",
+    "closing",
+];
+/// What links may be for, in a word each.
+const LINK_ROLES: [&str; 4] = ["invalidation", "shared", "one_shot", "own"];
 
 /// What is noted.
 #[derive(Debug, Clone)]
@@ -46,12 +59,12 @@ pub(super) struct Insight {
     pub(super) hit: Latency,
     /// From dispatch to completion of a fetch.
     pub(super) miss: Latency,
-    /// From dispatch to the reply of a relayed command whose client had nothing else outstanding.
+    /// From dispatch of a relayed command to the end of its reply.
     pub(super) relay: Latency,
-    /// By reason.
-    pub(super) fetch_errors: BTreeMap<&'static str, u64>,
-    /// By reason.
-    pub(super) closes: BTreeMap<&'static str, u64>,
+    /// By reason, in the order of [`FetchError::NAMES`].
+    fetch_errors: [u64; FetchError::NAMES.len()],
+    /// By reason, in the order of [`CloseReason::ALL`].
+    closes: [u64; CloseReason::ALL.len()],
     pub(super) events: Events,
     pub(super) slow: VecDeque<Slow>,
     slow_numbered: u64,
@@ -67,6 +80,10 @@ pub(super) struct Insight {
     /// State of a generator of its own, so that sampling moves no other draw.
     random: u64,
     forgotten: Vec<Forgotten>,
+    /// When everything was dropped last, and why.
+    flushed: Option<(Time, Flush)>,
+    /// A hit was sampled, and how long it takes is not known yet.
+    wants_time: bool,
     /// Notes counts and nothing that takes room.
     is_quiet: bool,
 }
@@ -81,14 +98,17 @@ pub(super) struct Slow {
     pub(super) client: u64,
     pub(super) peer: String,
     pub(super) name: Box<[u8]>,
+    /// On which link it was answered, and when.
+    turn: (ConnId, Time),
+    is_script: bool,
 }
 
-/// Why a key was last forgotten.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Forgotten {
+/// When and why a key was forgotten lately.
+#[derive(Debug, Clone, Default)]
+struct Forgotten {
     hash: u64,
-    pub(super) at: Time,
-    pub(super) cause: Cause,
+    /// The newest first; `None`: there were not so many.
+    times: [Option<(Time, Cause)>; FORGOTTEN_EACH],
 }
 
 impl Insight {
@@ -97,8 +117,8 @@ impl Insight {
             hit: Latency::default(),
             miss: Latency::default(),
             relay: Latency::default(),
-            fetch_errors: BTreeMap::new(),
-            closes: BTreeMap::new(),
+            fetch_errors: [0; FetchError::NAMES.len()],
+            closes: [0; CloseReason::ALL.len()],
             events: Events::default(),
             slow: VecDeque::new(),
             slow_numbered: 0,
@@ -111,6 +131,8 @@ impl Insight {
             sampled_at: Time::ZERO,
             random: seed | 1,
             forgotten: Vec::new(),
+            flushed: None,
+            wants_time: false,
             is_quiet: false,
         }
     }
@@ -134,72 +156,94 @@ impl Insight {
             return;
         }
         if self.forgotten.is_empty() {
-            let never = Forgotten {
-                hash: 0,
-                at: Time::ZERO,
-                cause,
-            };
-            self.forgotten = vec![never; FORGOTTEN_PLACES];
+            self.forgotten = vec![Forgotten::default(); FORGOTTEN_PLACES];
         }
-        self.forgotten[hash as usize % FORGOTTEN_PLACES] = Forgotten { hash, at, cause };
+        let place = &mut self.forgotten[hash as usize % FORGOTTEN_PLACES];
+        if place.hash != hash {
+            *place = Forgotten {
+                hash,
+                ..Forgotten::default()
+            };
+        }
+        place.times.rotate_right(1);
+        place.times[0] = Some((at, cause));
     }
 
-    /// When the key was last forgotten by itself, as far as that is remembered.
-    pub(super) fn forgotten(&self, hash: u64) -> Option<Forgotten> {
-        let found = self.forgotten.get(hash as usize % FORGOTTEN_PLACES)?;
-        (found.hash == hash && found.at > Time::ZERO).then_some(*found)
+    /// When and why the key was forgotten by itself, the newest first, as far as that is remembered.
+    pub(super) fn forgotten(&self, hash: u64) -> impl Iterator<Item = (Time, Cause)> {
+        let place = self.forgotten.get(hash as usize % FORGOTTEN_PLACES);
+        let found = place.filter(|place| place.hash == hash);
+        found.into_iter().flat_map(|place| place.times).flatten()
+    }
+
+    /// Everything was dropped.
+    pub(super) fn note_flushed(&mut self, why: Flush, at: Time) {
+        self.flushed = Some((at, why));
+    }
+
+    /// When everything was dropped last, and why.
+    pub(super) fn flushed(&self) -> Option<(Time, Flush)> {
+        self.flushed
     }
 
     pub(super) fn note_close(&mut self, reason: CloseReason) {
-        *self.closes.entry(reason.name()).or_default() += 1;
+        self.closes[reason as usize] += 1;
+    }
+
+    /// How many clients were closed for each reason, zeros too: what appears with its first count has no rate before its
+    /// second.
+    pub(super) fn closes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = CloseReason::ALL.iter().map(|reason| reason.name());
+        names.zip(self.closes)
+    }
+
+    /// How many fetches failed for each reason, in the same way.
+    pub(super) fn fetch_errors(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        FetchError::NAMES.into_iter().zip(self.fetch_errors)
     }
 
     pub(super) fn note_fetch_error(&mut self, error: &FetchError) {
-        let reason = match error {
-            FetchError::Upstream(_) => "redis_said_so",
-            FetchError::Unreachable(_) => "unreachable",
-            FetchError::Lost(_) => "connection_lost",
-            FetchError::TimedOut => "timed_out",
-            FetchError::QueueFull => "queue_full",
-            FetchError::WorkerLost => "worker_lost",
-        };
-        *self.fetch_errors.entry(reason).or_default() += 1;
+        self.fetch_errors[error.place()] += 1;
     }
 }
 
 impl Engine {
     /// The next sample of a hit is the one that is due first, whoever wants it.
     pub(super) fn plan_samples(&mut self) {
-        self.sample_due = self.verify.due.min(self.insight.due);
+        let due = self.verify.due.min(self.insight.due);
+        self.sample_due = due.min(self.access.due());
     }
 
     /// A row of `hits` canonical GETs was answered from `bytes`, and one of them is due.
     #[cold]
     #[inline(never)]
     pub(super) fn sample_of_row(&mut self, ix: usize, bytes: &[u8], hits: u64) {
-        let before = self.stats.get(Counter::Hits) - hits;
-        let mut skip = self.sample_due.saturating_sub(before + 1);
+        let mut number = self.stats.get(Counter::Hits) - hits;
         let mut at = 0;
         while let Some((key, used)) = bytes.get(at..).and_then(get_at_start) {
-            if skip == 0 {
-                return self.sample_hit(self.clients[ix].db, key, self.hasher.hash(key));
+            number += 1;
+            if number >= self.sample_due {
+                let db = self.clients[ix].db;
+                self.sample_hit(ix, db, key, self.hasher.hash(key), number);
             }
-            skip -= 1;
             at += used;
         }
         self.plan_samples();
     }
 
-    /// A hit that is due: it is about to be answered, or was just now.
+    /// A hit that is due, the one of this number: it is about to be answered, or was just now.
     #[cold]
     #[inline(never)]
-    pub(super) fn sample_hit(&mut self, db: u32, key: &[u8], hash: u64) {
+    pub(super) fn sample_hit(&mut self, ix: usize, db: u32, key: &[u8], hash: u64, number: u64) {
         let hits = self.stats.get(Counter::Hits);
         if hits >= self.verify.due {
             self.check_hit(db, key, hash);
         }
         if hits >= self.insight.due {
             self.look_at_hit(db, key, hash);
+        }
+        if number >= self.access.due() {
+            self.log_hit(ix, db, key, hash, number);
         }
         self.plan_samples();
     }
@@ -217,6 +261,7 @@ impl Engine {
             insight.bytes.note(db, key, hash, bytes, now);
         }
         self.is_timing = true;
+        insight.wants_time = true;
         let apart = now.since(insight.sampled_at);
         insight.sampled_at = now;
         if apart < SAMPLES_APART_MIN {
@@ -239,7 +284,10 @@ impl Engine {
     #[cold]
     pub fn timed(&mut self, written: Time) {
         self.is_timing = false;
-        self.insight.hit.record(written.since(self.now));
+        if std::mem::take(&mut self.insight.wants_time) {
+            self.insight.hit.record(written.since(self.now));
+        }
+        self.say_hits(Some(written));
     }
 
     /// A miss: a read that started a fetch.
@@ -270,33 +318,45 @@ impl Engine {
         }
     }
 
-    /// A command of this client was sent to Redis on a shared link.
-    pub(super) fn relay_begins(&mut self, ix: usize) {
-        let client = &mut self.clients[ix];
-        (client.relay_began, client.relay_place) = match client.relayed {
-            1 => (self.now, client.last),
-            _ => (Time::NEVER, Place::UNKNOWN),
-        };
-    }
-
-    /// The reply to it has come.
-    pub(super) fn relay_ends(&mut self, ix: usize) {
-        let client = &mut self.clients[ix];
-        let (began, command) = (client.relay_began, client.relay_place);
-        if began == Time::NEVER {
-            return;
+    /// Redis has answered this command, the front one of its link. Slow is what took long since the replies before, which
+    /// had Redis until then.
+    pub(super) fn redis_answered(&mut self, link: usize, owed: &Owed) {
+        let link = &mut self.links[link];
+        let id = link.id;
+        if link.answered < self.now {
+            (link.answered_before, link.answered) = (link.answered, self.now);
         }
-        client.relay_began = Time::NEVER;
-        let took = self.now.since(began);
-        self.insight.relay.record(took);
-        if took >= self.config.slow_relay {
-            self.note_slow(ix, took, command);
+        let took = self.now.since(owed.sent.max(link.answered_before));
+        if took >= self.config.slow_relay
+            && owed.sent != Time::NEVER
+            && let Some(ix) = owed.to.and_then(|(client, _)| self.client_index(client))
+        {
+            self.note_slow(ix, took, owed, id);
         }
     }
 
+    /// The reply to it goes to its client, or it is known that none comes.
+    pub(super) fn relay_ends(&mut self, owed: &Owed) {
+        if owed.sent != Time::NEVER {
+            self.insight.relay.record(self.now.since(owed.sent));
+        }
+    }
+
+    /// Replies that come together tell of one delay: Redis writes them down together, so it is not known which command it
+    /// was long about. A script among them is the likeliest, else the first.
     #[cold]
-    fn note_slow(&mut self, ix: usize, took: Duration, command: Place) {
+    fn note_slow(&mut self, ix: usize, took: Duration, owed: &Owed, link: ConnId) {
         let client = &self.clients[ix];
+        let (turn, is_script) = ((link, self.now), owed.is_script());
+        if let Some(last) = self.insight.slow.back()
+            && last.turn == turn
+        {
+            if last.is_script || !is_script {
+                return;
+            }
+            self.insight.slow.pop_back();
+            self.insight.slow_numbered -= 1;
+        }
         let peer = self.peer_of(client).to_string();
         let insight = &mut self.insight;
         if insight.slow.len() == SLOW_MAX {
@@ -306,10 +366,16 @@ impl Engine {
             number: insight.slow_numbered,
             unix_secs: self.unix_secs,
             took,
-            command: self.table.name_at(command).unwrap_or("unknown").to_owned(),
+            command: self
+                .table
+                .name_at(owed.place)
+                .unwrap_or("unknown")
+                .to_owned(),
             client: client.number,
             peer,
             name: client.name().unwrap_or_default().into(),
+            turn,
+            is_script,
         });
         insight.slow_numbered += 1;
     }
@@ -329,16 +395,19 @@ impl Engine {
         (get(Counter::Hits) - get(Counter::OtherHits)) + get(Counter::Misses) + get(Counter::Joined)
     }
 
-    /// How many clients of each port are in each state.
+    /// How many clients of each port are in each state, zeros too.
     pub(super) fn clients_by_state(&self) -> BTreeMap<(&'static str, &'static str), u64> {
-        let mut counts = BTreeMap::new();
+        let ports = Port::ALL.iter().map(|port| port.name());
+        let mut counts: BTreeMap<_, _> = ports
+            .flat_map(|port| CLIENT_STATES.map(|state| ((port, state), 0)))
+            .collect();
         for (_, client) in &self.clients {
             let state = match (client.state, client.hold) {
-                (crate::client::State::Open, Hold::None) if client.own.is_some() => "own_link",
-                (crate::client::State::Open, Hold::None) => "open",
-                (crate::client::State::Open, Hold::Limit) => "queued",
-                (crate::client::State::Open, Hold::Outbox) => "not_reading",
-                (crate::client::State::Open, _) => "waiting",
+                (State::Open, Hold::None) if client.own.is_some() => "own_link",
+                (State::Open, Hold::None) => "open",
+                (State::Open, Hold::Limit) => "queued",
+                (State::Open, Hold::Outbox) => "not_reading",
+                (State::Open, _) => "waiting",
                 _ => "closing",
             };
             *counts.entry((client.port.name(), state)).or_default() += 1;
@@ -346,9 +415,12 @@ impl Engine {
         counts
     }
 
-    /// How many links of each kind are in each state.
+    /// How many links of each kind are in each state, zeros too.
     pub(super) fn links_by_role(&self) -> BTreeMap<(&'static str, &'static str), u64> {
-        let mut counts = BTreeMap::new();
+        let mut counts: BTreeMap<_, _> = LINK_ROLES
+            .iter()
+            .flat_map(|role| ["connecting", "up"].map(|state| ((*role, state), 0)))
+            .collect();
         for (_, link) in &self.links {
             let role = match link.role {
                 crate::link::Role::Control => "invalidation",

@@ -8,11 +8,13 @@ use super::pass::up_to;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output, Place};
 use crate::client::{CloseReason, Hold};
+use crate::command;
 use crate::config::Coherence;
 use crate::link::{Link, Owed, Poison, Purpose, Role, State, Touch};
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
+use crate::time::Time;
 
 /// A reply that must be seen whole (INFO, COMMAND, the handshake) may be this long.
 const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -140,6 +142,8 @@ impl Engine {
             poison: Poison::Never,
             counted: false,
             unit: None,
+            sent: Time::NEVER,
+            place: command::Place::UNKNOWN,
         });
         link.outbox.append_with(&mut self.pool, |out| {
             write::command(out, args.iter().copied())
@@ -332,6 +336,7 @@ impl Engine {
         if !holds {
             self.poison_front(ix, &owed, if whole { chunk } else { b"" });
         }
+        self.redis_answered(ix, &owed);
         self.links[ix].owed.pop_front();
         if owed.is_script() {
             self.links[ix].scripts -= 1;
@@ -358,7 +363,12 @@ impl Engine {
             Purpose::Info => self.pass_info(&owed, reply),
             Purpose::Http => match value_left {
                 Some(left) => self.pass(&owed, up_to(reply, left)),
-                None => self.pass_http(&owed, reply),
+                None => {
+                    if let (Some((client, slot)), true) = (owed.to, self.access.is_waiting()) {
+                        self.access_passed(client, slot, reply);
+                    }
+                    self.pass_http(&owed, reply)
+                }
             },
             Purpose::Login => self.login_answered(&owed, reply),
             Purpose::Select(db) => self.selected(&owed, db, reply),
@@ -447,8 +457,11 @@ impl Engine {
                 self.uncount(client, hash, |counts| counts.relayed -= 1);
             }
         }
+        if self.access.is_waiting() {
+            self.access_ends(client, slot);
+        }
         if let Some(ix) = self.client_index(client) {
-            self.relay_ends(ix);
+            self.relay_ends(owed);
             let client = &mut self.clients[ix];
             client.relayed -= 1;
             if owed.touch == Touch::All {

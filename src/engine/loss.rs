@@ -104,6 +104,9 @@ impl Engine {
         } else {
             format!("ERR nearcache: Redis is not reachable: {why}")
         };
+        if self.access.is_waiting() {
+            self.access_found(client, slot, "error", 0);
+        }
         if let Some(ix) = self.client_index(client) {
             // Where a part of the reply has left already, only the end of the connection can say that no more comes.
             let begun = passed != Passed::Nothing || owed.unit.is_some_and(|unit| unit.passed);

@@ -14,6 +14,7 @@
 //! commands that count, and the admissions given out. [`Engine::check`] walks all of them.
 #![forbid(unsafe_code)]
 
+mod access;
 mod address;
 mod admin;
 mod admission;
@@ -27,6 +28,7 @@ mod forget;
 mod http;
 mod insight;
 mod kept;
+mod leftovers;
 mod links;
 mod local;
 mod loss;
@@ -48,6 +50,7 @@ mod touch;
 mod upload;
 mod upstream;
 mod verify;
+mod walk;
 mod warm;
 
 use crate::buffer;
@@ -65,6 +68,7 @@ use crate::protocol::resp::request::RequestLimits;
 use crate::stats::Stats;
 use crate::time::Time;
 use crate::tracking::Tracking;
+pub use admin::{ShellFigures, WorkerFigures, WorkerState};
 use admission::Admission;
 use aside::Aside;
 pub use clients::Drained;
@@ -130,6 +134,9 @@ pub enum Port {
 }
 
 impl Port {
+    /// Every one.
+    pub const ALL: [Port; 4] = [Port::Http, Port::Resp, Port::Admin, Port::Probe];
+
     /// One word for people and figures.
     pub const fn name(self) -> &'static str {
         match self {
@@ -261,8 +268,11 @@ pub struct Engine {
     insight: Box<Insight>,
     /// A sampled hit is about to be written: the shell is asked for the time.
     is_timing: bool,
+    access: access::Access,
     ghost: Ghost,
     warm: Warm,
+    walks: walk::Walks,
+    shell: ShellFigures,
     toucher: Toucher,
     table: Table,
     /// Relayed reads by command, for INFO.
@@ -293,8 +303,6 @@ pub struct Engine {
     /// The key of the HTTP request being handled, where it had to be decoded.
     http_key: Vec<u8>,
     stats: Stats,
-    /// What was last said of handshakes that failed, by reason.
-    tls_said: [secure::Said; Refused::ALL.len()],
     /// The process is to end: clients are served, and shown out when they leave a moment for it.
     draining: bool,
     /// The time for that is over: what has arrived is answered, and nothing more.
@@ -363,8 +371,11 @@ impl Engine {
             sample_due: 0,
             insight: Box::new(Insight::new(origin.seed[1])),
             is_timing: false,
+            access: access::Access::default(),
             ghost: Ghost::default(),
             warm: Warm::default(),
+            walks: walk::Walks::default(),
+            shell: ShellFigures::default(),
             toucher: Toucher::new(origin.now),
             table: Table::builtin(),
             relayed_reads: BTreeMap::new(),
@@ -383,7 +394,6 @@ impl Engine {
             canonical: Vec::new(),
             http_key: Vec::new(),
             stats: Stats::default(),
-            tls_said: Default::default(),
             draining: false,
             closing: false,
             switches: switches::Switches::default(),
@@ -392,6 +402,7 @@ impl Engine {
         engine.set_date();
         engine.refresh_lease();
         engine.plan_check();
+        engine.plan_access();
         engine.plan_touching();
         engine.say_who_is_let_in();
         engine.connect_control();
@@ -500,11 +511,17 @@ impl Engine {
             self.fire(timer);
         }
         self.buffers_shrank();
+        if self.is_timing {
+            self.say_hits(None);
+        }
         let expired = self.cache.advance(self.now, budget);
         let more_aside = self.aside.advance(self.now, budget);
         self.stats
             .add(crate::stats::Counter::Expirations, expired.count as u64);
-        if left == 0 || expired.more || more_aside {
+        if !self.walks.is_empty() {
+            self.walk_on();
+        }
+        if left == 0 || expired.more || more_aside || !self.walks.is_empty() {
             Work::Left
         } else {
             Work::Finished
@@ -642,22 +659,6 @@ impl Engine {
     /// Connections to Redis.
     pub fn link_count(&self) -> usize {
         self.links.len()
-    }
-
-    /// Panics where something of a client or a command is left although every client is gone, every link was lost and
-    /// every job is done. For tests.
-    pub fn check_nothing_is_left(&self) {
-        assert!(self.clients.is_empty(), "clients");
-        assert!(self.outstanding.is_empty(), "keys of commands outstanding");
-        assert!(self.fetches.is_empty(), "fetches");
-        assert_eq!(self.admission.in_flight(), 0, "requests in flight");
-        assert_eq!(self.admission.waiting(), 0, "clients in the queue");
-        assert_eq!(self.barriers.counted(), 0, "replies held");
-        assert_eq!(
-            self.stats.get(crate::stats::Counter::ClientsOpened),
-            self.stats.get(crate::stats::Counter::ClientsClosed),
-            "clients opened and closed"
-        );
     }
 
     fn fire(&mut self, timer: Timer) {

@@ -55,6 +55,9 @@ impl Engine {
         let Some((client, slot)) = owed.to else {
             return;
         };
+        if self.access.is_waiting() {
+            self.access_passed(client, slot, bytes);
+        }
         let Some(ix) = self.client_index(client) else {
             return;
         };

@@ -1,6 +1,7 @@
 //! Cacheable reads: hit, join or fetch (rules L2, L3, L5 and L6), and what a finished fetch leaves.
 #![forbid(unsafe_code)]
 
+use super::access::Road;
 use super::admission::Admit;
 use super::clients::Handled;
 use super::coherence::Stale;
@@ -67,7 +68,8 @@ impl Engine {
                 Some(_) if usable => {
                     self.stats.count(Counter::Hits);
                     if self.stats.get(Counter::Hits) >= self.sample_due {
-                        self.sample_hit(db, read.key, read.hash);
+                        let number = self.stats.get(Counter::Hits);
+                        self.sample_hit(ix, db, read.key, read.hash, number);
                     }
                     self.answer_hit(ix, &read);
                     return Handled::Done;
@@ -128,6 +130,7 @@ impl Engine {
                 ..ask
             }),
         );
+        self.access_begins(ix, Road::Join, waiter.slot, read.key);
         self.fetches.join(id, waiter);
         self.stats.count(Counter::Joined);
         Handled::Done
@@ -168,6 +171,7 @@ impl Engine {
             hash: read.hash,
         };
         let waiter = self.owe_fetch(ix, read.hash, read.http);
+        self.access_begins(ix, Road::Miss, waiter.slot, name.key);
         self.begin_fetch(name, vec![waiter]);
         self.note_miss(name.db, name.key, name.hash);
         self.stats.count(Counter::Misses);
@@ -415,6 +419,10 @@ impl Engine {
             ),
         }
         let value_bytes = value.map_or(0, |value| value.len());
+        if self.access.is_waiting() {
+            let status = if value.is_some() { "ok" } else { "missing" };
+            self.access_found(waiter.client, slot, status, value_bytes);
+        }
         self.end_wait(ix, slot, value_bytes);
     }
 
@@ -423,6 +431,9 @@ impl Engine {
             return;
         };
         let slot = waiter.slot;
+        if self.access.is_waiting() {
+            self.access_found(waiter.client, slot, "error", 0);
+        }
         match self.clients[ix].render(slot).cloned() {
             Some(Render::Http(ask)) => self.http_fetch_error(ix, Some(slot), &ask, error),
             _ if matches!(error, FetchError::Lost(_) | FetchError::Unreachable(_))
@@ -443,6 +454,9 @@ impl Engine {
             return;
         };
         let slot = waiter.slot;
+        if self.access.is_waiting() {
+            self.access_found(waiter.client, slot, "stale", 0);
+        }
         match self.clients[ix].render(slot).cloned() {
             Some(Render::Http(ask)) => self.http_stale(ix, Some(slot), &ask, stale),
             Some(Render::Resp(version)) => {
@@ -466,6 +480,9 @@ impl Engine {
     }
 
     fn end_wait(&mut self, ix: usize, slot: u64, value_bytes: usize) {
+        if self.access.is_waiting() {
+            self.access_ends(self.clients[ix].id, slot);
+        }
         self.reply_is_ready(ix, slot);
         self.clients[ix].finish_slot(slot, &mut self.pool);
         self.unhold(ix, Hold::OwnFetch);

@@ -5,7 +5,7 @@ use super::admission::Admit;
 use super::clients::Handled;
 use super::read::{Freshness, Read};
 use super::switches::Rule;
-use super::{ConnId, Engine};
+use super::{ConnId, Engine, access};
 use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
 use crate::config::{Coherence, UpstreamLost};
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch, Unit};
@@ -246,6 +246,8 @@ impl Engine {
             poison: command.poison,
             counted: true,
             unit: command.unit,
+            sent: self.now,
+            place: client.last,
         });
         if link.owed.back().is_some_and(Owed::is_script) {
             link.scripts += 1;
@@ -253,7 +255,7 @@ impl Engine {
         }
         link.outbox.append(command.frame, &mut self.pool);
         self.stats.count(Counter::Relayed);
-        self.relay_begins(ix);
+        self.access_begins(ix, access::Road::Relay, slot, command.frame);
         self.flush_link(link_ix);
     }
 

@@ -28,6 +28,7 @@ impl Engine {
             self.poison_all(Flush::Switch);
         }
         self.set_cache_limits(self.cache_limits());
+        self.plan_access();
         self.admit_waiting();
     }
 

@@ -6,12 +6,7 @@
 use super::{ConnId, Engine};
 use crate::client::CloseReason;
 use crate::stats::Counter;
-use crate::time::Time;
-use std::time::Duration;
 use tracing::{debug, warn};
-
-/// Handshakes that fail for one reason are spoken of this often: a misconfigured pool tries many times a second.
-const SILENCE: Duration = Duration::from_secs(10);
 
 /// Why there was no TLS with a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,17 +28,6 @@ pub enum Refused {
 }
 
 impl Refused {
-    /// Every reason.
-    pub const ALL: [Refused; 7] = [
-        Refused::NotTls,
-        Refused::NothingShared,
-        Refused::Certificate,
-        Refused::Distrusted,
-        Refused::TimedOut,
-        Refused::Gone,
-        Refused::Broken,
-    ];
-
     const fn counter(self) -> Counter {
         match self {
             Refused::NotTls => Counter::TlsFailedNotTls,
@@ -55,14 +39,19 @@ impl Refused {
             Refused::Broken => Counter::TlsFailedBroken,
         }
     }
-}
 
-/// What was last said of failed handshakes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Said {
-    at: Option<Time>,
-    /// Others for the same reason since.
-    unsaid: u64,
+    /// Its word in the log, where the same reason is not repeated without end.
+    const fn name(self) -> &'static str {
+        match self {
+            Refused::NotTls => "not_tls",
+            Refused::NothingShared => "nothing_shared",
+            Refused::Certificate => "certificate",
+            Refused::Distrusted => "distrusted",
+            Refused::TimedOut => "timed_out",
+            Refused::Gone => "gone",
+            Refused::Broken => "broken",
+        }
+    }
 }
 
 impl Engine {
@@ -89,16 +78,10 @@ impl Engine {
         self.stats.count(Counter::TlsFailed);
         self.stats.count(refused.counter());
         let peer = self.peer_of(&self.clients[ix]);
-        let said = &mut self.tls_said[refused as usize];
-        let silent = said.at.is_some_and(|at| self.now.since(at) < SILENCE);
         // Who looks whether the port is open, or gives up, is no trouble of ours.
-        if silent || refused == Refused::Gone {
-            said.unsaid += 1;
-            debug!(%peer, "TLS: a client {text}");
-        } else {
-            let unsaid = std::mem::take(&mut said.unsaid);
-            said.at = Some(self.now);
-            warn!(%peer, others_unsaid = unsaid, "TLS: a client {text}");
+        match refused {
+            Refused::Gone => debug!(%peer, "TLS: a client {text}"),
+            _ => warn!(%peer, reason = refused.name(), "TLS: a client {text}"),
         }
         self.close_client(ix, CloseReason::HandshakeFailed);
     }

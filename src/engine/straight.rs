@@ -260,7 +260,8 @@ impl Engine {
             && let Some((key, _)) = known.get_at_start(&self.scratch[last..at])
         {
             let (db, key) = (self.clients[ix].db, key.to_vec());
-            self.sample_hit(db, &key, self.hasher.hash(&key));
+            let number = self.stats.get(Counter::Hits);
+            self.sample_hit(ix, db, &key, self.hasher.hash(&key), number);
         }
         at
     }

@@ -46,6 +46,17 @@ pub struct Fetcher {
     tls: Arc<Mutex<Option<tls::Upstream>>>,
 }
 
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It waits for jobs.
+    Idle,
+    /// It has some.
+    Busy,
+    /// It does not reach Redis and pauses before the next attempt.
+    Away,
+}
+
 /// One worker's place: its queue, its thread, and whether [`Fetcher::kick`] owes it a wake-up.
 #[derive(Debug)]
 struct Seat {
@@ -177,6 +188,25 @@ impl Fetcher {
             into.append(&mut list);
             self.completions.waiting.store(false, Ordering::Release);
         }
+    }
+
+    /// What each worker does and how much waits for it; a lock for each.
+    pub fn figures(&self) -> Vec<(Activity, usize)> {
+        let of = |seat: &Seat| {
+            let state = seat.queue.lock();
+            let activity = match (&state.away, state.asleep) {
+                (Some(_), _) => Activity::Away,
+                (None, true) => Activity::Idle,
+                (None, false) => Activity::Busy,
+            };
+            (activity, state.jobs.len())
+        };
+        self.workers.iter().map(of).collect()
+    }
+
+    /// Completions that wait for [`Fetcher::drain`].
+    pub fn completions_waiting(&self) -> usize {
+        self.completions.lock().len()
     }
 
     /// Ends the workers. One that is inside a Redis call ends after it; the wait for them all is at most `patience`,

@@ -13,6 +13,7 @@
 use super::Settings;
 use super::wire::{Secured, Wire};
 use crate::fetch::{Completion, FetchError, Fetched, Job, RunId};
+use crate::protocol::resp::write;
 use crate::socket;
 use crate::time::Time;
 use redis::io::tcp::TcpSettings;
@@ -104,20 +105,21 @@ impl Upstream {
 
     fn encode(&mut self, jobs: &VecDeque<Job>) {
         if let Greeting::ToSend(name) = &self.greeting {
-            command(&mut self.buffer, &[b"CLIENT", b"SETNAME", name.as_bytes()]);
-            command(&mut self.buffer, &[b"INFO", b"server"]);
+            write::command(
+                &mut self.buffer,
+                [&b"CLIENT"[..], b"SETNAME", name.as_bytes()],
+            );
+            write::command(&mut self.buffer, [&b"INFO"[..], b"server"]);
         }
         let mut db = self.db;
         for job in jobs {
             if db != Some(job.db) {
-                command(
-                    &mut self.buffer,
-                    &[b"SELECT", job.db.to_string().as_bytes()],
-                );
+                let number = job.db.to_string();
+                write::command(&mut self.buffer, [b"SELECT", number.as_bytes()]);
                 db = Some(job.db);
             }
-            command(&mut self.buffer, &[b"GET", &job.key]);
-            command(&mut self.buffer, &[b"PTTL", &job.key]);
+            write::command(&mut self.buffer, [&b"GET"[..], &job.key]);
+            write::command(&mut self.buffer, [&b"PTTL"[..], &job.key]);
         }
     }
 
@@ -234,35 +236,6 @@ fn connect_plainly(settings: &Settings) -> Result<Connection, String> {
     })
 }
 
-/// Appends one command in RESP.
-fn command(buffer: &mut Vec<u8>, args: &[&[u8]]) {
-    header(buffer, b'*', args.len());
-    for arg in args {
-        header(buffer, b'$', arg.len());
-        buffer.extend_from_slice(arg);
-        buffer.extend_from_slice(b"\r\n");
-    }
-}
-
-/// Appends a header line. Without an allocation: there are six for each job.
-fn header(buffer: &mut Vec<u8>, sigil: u8, number: usize) {
-    /// `usize::MAX` has 20 digits.
-    const DIGITS_MAX: usize = 20;
-    let mut digits = [0; DIGITS_MAX];
-    let (mut at, mut rest) = (DIGITS_MAX, number);
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    buffer.push(sigil);
-    buffer.extend_from_slice(&digits[at..]);
-    buffer.extend_from_slice(b"\r\n");
-}
-
 /// An error reply as Redis sent it. The crate splits it at the first space into code and details.
 fn error_text(error: &redis::ServerError) -> String {
     match error.details() {
@@ -290,23 +263,4 @@ fn confused(asked: &str, reply: &Value) -> Lost {
         _ => "a reply of RESP3",
     };
     Lost::Broken(format!("{asked} was answered with {kind}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn commands_are_written_as_redis_reads_them() {
-        let long = vec![b'k'; 1234];
-        let mut buffer = Vec::new();
-        command(&mut buffer, &[b"GET", b"", &long]);
-        let begin = b"*3\r\n$3\r\nGET\r\n$0\r\n\r\n$1234\r\n";
-        assert_eq!(buffer, [&begin[..], &long, b"\r\n"].concat());
-        for number in [0, 9, 10, 99, 100, usize::MAX] {
-            buffer.clear();
-            header(&mut buffer, b'*', number);
-            assert_eq!(buffer, format!("*{number}\r\n").as_bytes());
-        }
-    }
 }

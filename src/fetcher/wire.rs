@@ -6,11 +6,9 @@
 #![forbid(unsafe_code)]
 
 use crate::config::RedisUrl;
-use crate::socket;
 use crate::tls;
 use redis::{Parser, RedisError, RedisResult, Value};
 use std::io::Write;
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// See the module.
@@ -65,25 +63,8 @@ impl Secured {
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Result<Secured, String> {
-        let addresses = (url.host.as_str(), url.port)
-            .to_socket_addrs()
-            .map_err(|e| format!("cannot resolve {}: {e}", url.host))?;
-        let mut why = "the name has no address".to_owned();
-        for address in addresses {
-            let deadline = socket::now() + connect_timeout;
-            let stream = TcpStream::connect_timeout(&address, connect_timeout)
-                .map_err(|e| e.to_string())
-                .and_then(|stream| {
-                    // Worth having, not worth failing for.
-                    let _ = stream.set_nodelay(true);
-                    tls.shake(stream, deadline).map_err(|failure| failure.text)
-                });
-            match stream {
-                Ok(stream) => return Secured::greet(stream, url, timeout),
-                Err(text) => why = format!("{address}: {text}"),
-            }
-        }
-        Err(why)
+        let (stream, _) = tls.connect(&url.host, url.port, connect_timeout)?;
+        Secured::greet(stream, url, timeout)
     }
 
     fn greet(

@@ -26,6 +26,7 @@ mod connecting;
 mod descriptors;
 mod dialer;
 mod drain;
+mod figures;
 mod handshakes;
 mod listeners;
 mod notify;
@@ -120,6 +121,7 @@ pub struct Reactor {
     waker: Arc<Waker>,
     reloader: Option<reload::Reloader>,
     notify: Notify,
+    figures_due: Time,
     mischief: Mischief,
 }
 
@@ -161,6 +163,7 @@ impl Reactor {
             waker,
             reloader: None,
             notify: Notify::from_environment(now),
+            figures_due: now,
             dialer,
             client_dead,
             sockets: Sockets::default(),
@@ -228,6 +231,7 @@ impl Reactor {
         self.engine
             .begin_turn(self.now, self.wall.unix_secs(self.now));
         self.note_events(events);
+        self.tell_figures();
         let invalidation_link = self.serve_invalidations();
         self.take_completions();
         self.take_addresses();

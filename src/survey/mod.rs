@@ -17,6 +17,7 @@ mod report;
 mod wire;
 
 use crate::config::Config;
+use crate::tls;
 
 /// What is printed, and what the process ends with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,9 +29,9 @@ pub struct Outcome {
 }
 
 /// Looks at the Redis of this configuration. Blocks for a second and as long as Redis takes, each answer at most
-/// `REDIS_TIMEOUT_MS`.
-pub fn survey(config: &Config) -> Outcome {
-    match questions::ask_all(config) {
+/// `REDIS_TIMEOUT_MS`. `tls` is there where the configuration has `rediss://`.
+pub fn survey(config: &Config, tls: Option<&tls::Upstream>) -> Outcome {
+    match questions::ask_all(config, tls) {
         Ok(found) => report::of(config, &found),
         Err(why) => report::unusable(config, &why),
     }

@@ -9,6 +9,7 @@ use crate::command::Flags;
 use crate::command::row::rows_from_reply;
 use crate::command::table::Table;
 use crate::config::Config;
+use crate::tls;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ pub(super) enum Allowed {
 /// All that was found.
 #[derive(Debug)]
 pub(super) struct Found {
-    /// The address that took the connection, and in what time.
+    /// The address that took the connection, over which TLS if any, and in what time.
     pub(super) address: String,
     pub(super) connected_in: Duration,
     /// Sorted, the shortest first; empty if PING is refused.
@@ -76,9 +77,9 @@ impl Found {
 }
 
 /// Asks everything. The error says why Redis is of no use.
-pub(super) fn ask_all(config: &Config) -> Result<Found, String> {
+pub(super) fn ask_all(config: &Config, tls: Option<&tls::Upstream>) -> Result<Found, String> {
     let began = Instant::now();
-    let (wire, address) = Wire::connect(config)?;
+    let (wire, address) = Wire::connect(config, tls)?;
     let connected_in = began.elapsed();
     let mut survey = Survey { config, wire };
     survey.log_in()?;

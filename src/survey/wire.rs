@@ -9,6 +9,7 @@ use crate::protocol::Parse;
 use crate::protocol::resp::reply::{ReplyScanner, Scan};
 use crate::protocol::resp::value::{self, Value};
 use crate::protocol::resp::write;
+use crate::tls::{self, blocking::why_lost};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
@@ -25,9 +26,10 @@ pub(super) struct Wire {
     unread: Vec<u8>,
 }
 
-/// The socket, of either kind.
+/// The socket, of either kind, or TLS on one.
 enum Stream {
     Tcp(TcpStream),
+    Tls(Box<tls::blocking::Stream>),
     Unix(UnixStream),
 }
 
@@ -37,6 +39,11 @@ impl Stream {
             Stream::Tcp(stream) => {
                 stream.set_write_timeout(Some(within))?;
                 stream.write_all(bytes)
+            }
+            Stream::Tls(stream) => {
+                stream.sock.set_write_timeout(Some(within))?;
+                stream.write_all(bytes)?;
+                stream.flush()
             }
             Stream::Unix(stream) => {
                 stream.set_write_timeout(Some(within))?;
@@ -51,6 +58,10 @@ impl Stream {
                 stream.set_read_timeout(Some(within))?;
                 stream.read(into)
             }
+            Stream::Tls(stream) => {
+                stream.sock.set_read_timeout(Some(within))?;
+                stream.read(into)
+            }
             Stream::Unix(stream) => {
                 stream.set_read_timeout(Some(within))?;
                 stream.read(into)
@@ -63,8 +74,11 @@ impl Stream {
 pub(super) struct Answer(Vec<u8>);
 
 impl Wire {
-    /// Connects to the first address of the name that takes the connection; says where that is, too.
-    pub(super) fn connect(config: &Config) -> Result<(Wire, String), String> {
+    /// Connects to the first address of the name that takes the connection; says where that is and over what, too.
+    pub(super) fn connect(
+        config: &Config,
+        tls: Option<&tls::Upstream>,
+    ) -> Result<(Wire, String), String> {
         let url = &config.redis_url;
         let timeout = config.redis_timeout;
         let wire = |stream: Stream| Wire {
@@ -76,6 +90,13 @@ impl Wire {
             let path_shown = path.display().to_string();
             let stream = UnixStream::connect(path).map_err(|e| format!("{path_shown}: {e}"))?;
             return Ok((wire(Stream::Unix(stream)), path_shown));
+        }
+        if let Some(tls) = tls {
+            let patience = config.redis_connect_timeout;
+            let (stream, address) = tls.connect(&url.host, url.port, patience)?;
+            let version = tls::version_of(&stream.conn);
+            let stream = Stream::Tls(Box::new(stream));
+            return Ok((wire(stream), format!("{address} over {version}")));
         }
         let addresses = (url.host.as_str(), url.port)
             .to_socket_addrs()
@@ -146,7 +167,7 @@ impl Wire {
     fn lost(&self, error: &io::Error) -> String {
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => self.silent(),
-            _ => format!("the connection was lost: {error}"),
+            _ => format!("the connection was lost: {}", why_lost(error)),
         }
     }
 

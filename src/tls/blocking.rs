@@ -10,7 +10,7 @@ use crate::socket;
 use crate::time::Time;
 use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, ErrorKind};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// A connection that stands.
@@ -20,12 +20,40 @@ pub type Stream = StreamOwned<ClientConnection, TcpStream>;
 const LEAST: Duration = Duration::from_millis(1);
 
 impl Upstream {
-    /// Shakes hands on a connection that has just been made, until `deadline`. The time-outs of the socket are the
-    /// caller's to set again.
+    /// Connects to the first address of the name that takes the connection and proves who it is, each within `patience`,
+    /// and says which that was. The time-outs of the socket are the caller's to set.
     ///
     /// # Errors
-    /// Why there is no TLS on it, in words.
-    pub fn shake(&self, stream: TcpStream, deadline: Time) -> Result<Stream, Failure> {
+    /// What was wrong with the last of them.
+    pub fn connect(
+        &self,
+        host: &str,
+        port: u16,
+        patience: Duration,
+    ) -> Result<(Stream, SocketAddr), String> {
+        let addresses = (host, port)
+            .to_socket_addrs()
+            .map_err(|e| format!("cannot resolve {host}: {e}"))?;
+        let mut why = format!("the name {host} has no address");
+        for address in addresses {
+            let deadline = socket::now() + patience;
+            let stream = TcpStream::connect_timeout(&address, patience)
+                .map_err(|e| e.to_string())
+                .and_then(|stream| {
+                    // Worth having, not worth failing for.
+                    let _ = stream.set_nodelay(true);
+                    self.shake(stream, deadline).map_err(|failure| failure.text)
+                });
+            match stream {
+                Ok(stream) => return Ok((stream, address)),
+                Err(text) => why = format!("{address}: {text}"),
+            }
+        }
+        Err(why)
+    }
+
+    /// Shakes hands on a connection that has just been made, until `deadline`.
+    fn shake(&self, stream: TcpStream, deadline: Time) -> Result<Stream, Failure> {
         let connection = self
             .connection()
             .map_err(|why| Failure::new(Refused::Broken, &why))?;
@@ -40,6 +68,15 @@ impl Upstream {
         }
         Ok(stream)
     }
+}
+
+/// Why a connection that stood is gone. With TLS 1.3 a certificate of ours is refused after the handshake only.
+pub fn why_lost(error: &io::Error) -> String {
+    let said = error.get_ref().and_then(|e| e.downcast_ref());
+    said.map_or_else(
+        || error.to_string(),
+        |e: &rustls::Error| of_error(e, Side::Client).text,
+    )
 }
 
 /// Sends what there is to send, or reads once.

@@ -20,7 +20,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
 use rustls::{
-    ClientConnection, RootCertStore, ServerConnection, SupportedProtocolVersion, version,
+    ClientConnection, ProtocolVersion, RootCertStore, ServerConnection, SupportedProtocolVersion,
+    version,
 };
 use session::Session;
 use std::path::PathBuf;
@@ -212,6 +213,15 @@ fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
     match least {
         TlsVersion::Tls12 => &BOTH,
         TlsVersion::Tls13 => &NEWEST,
+    }
+}
+
+/// What is spoken on a connection whose handshake is over, in a word.
+pub fn version_of(connection: &ClientConnection) -> &'static str {
+    match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        _ => "TLS",
     }
 }
 

@@ -4,7 +4,7 @@ use crate::support::http::{HttpClient, Response};
 use crate::support::ports::free_port;
 use crate::support::proxy::{Proxy, info};
 use crate::support::redis_server::RedisServer;
-use crate::support::resp::Reply;
+use crate::support::resp::{Reply, RespClient};
 use crate::support::tool::run_whatever;
 use crate::support::{PATIENCE, eventually};
 
@@ -130,6 +130,15 @@ fn the_metrics_are_what_info_says_and_prometheus_takes_them() {
         assert!(count("sum", "") > 0.0, "{way}");
     }
     assert!(metric(&metrics, "nearcache_invalidation_lag_seconds_count") > 0.0);
+    // What has not happened yet is there with a zero: a counter that appears with its first event has no rate.
+    for series in [
+        "nearcache_clients_closed_by_reason_total{reason=\"slow_reader\"}",
+        "nearcache_fetch_errors_by_reason_total{reason=\"timed_out\"}",
+        "nearcache_clients{protocol=\"http\",state=\"queued\"}",
+        "nearcache_links{role=\"own\",state=\"up\"}",
+    ] {
+        assert_eq!(metric(&metrics, series), 0.0, "{series}");
+    }
     let heads = metrics.lines().filter(|line| line.starts_with("# HELP"));
     assert!(heads.clone().count() > 50 && heads.clone().all(|line| line.split(' ').count() > 4));
     let checked = std::process::Command::new("promtool")
@@ -175,6 +184,53 @@ fn stats_count_what_was_spared_and_a_saving_below_zero_is_shown() {
     );
     assert_eq!(field(&stats, &["state"]), "up");
     assert_eq!(number(&stats, &["pid"]) as u32, proxy.pid());
+}
+
+#[test]
+fn explain_tells_each_recent_change_of_a_key_and_who_made_it() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).tracking().with_admin().start_tracking();
+    let mut client = proxy.resp();
+    let explain = || page(&proxy, "/explain?key=k");
+    let is_kept = |client: &mut RespClient| {
+        eventually("it is kept", PATIENCE, || {
+            client.call(&["GET", "k"]);
+            field(&explain(), &["cached"]) == "value"
+        });
+    };
+    redis.call(&["SET", "k", "v"]);
+    assert_eq!(field(&explain(), &["last_forgotten"]), "not known");
+    is_kept(&mut client);
+    client.call(&["SET", "k", "own"]);
+    is_kept(&mut client);
+    // For a second after an own write a push of its key is taken for that write's.
+    eventually("a change is known to be foreign", PATIENCE, || {
+        is_kept(&mut client);
+        redis.call(&["SET", "k", "foreign"]);
+        eventually("the push has come", PATIENCE, || {
+            field(&explain(), &["cached"]) == "no"
+        });
+        field(&explain(), &["last_forgotten", "because"]).starts_with("somebody else wrote it")
+    });
+    let told = explain();
+    let because = |path: &[&str]| field(&told, path).to_owned();
+    assert_eq!(
+        because(&["forgotten_before", "because"]),
+        "a command passed on here wrote it"
+    );
+    assert_eq!(
+        because(&["everything_last_dropped", "because"]),
+        "Redis was asked to tell of changes"
+    );
+    assert!(
+        number(&told, &["last_forgotten", "ms_ago"])
+            <= number(&told, &["forgotten_before", "ms_ago"])
+    );
+    assert_eq!(post(&proxy, "/flush", "").0, 200);
+    assert_eq!(
+        field(&explain(), &["everything_last_dropped", "because"]),
+        "an operator asked for it"
+    );
 }
 
 #[test]

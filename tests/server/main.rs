@@ -22,7 +22,7 @@
 //! - [`coherence_verify`]: what is counted of it, checked hits among that; [`coherence_upkeep`]: TOUCH, warming
 //! - [`coherence_modes`]: off, ttl, prefixes, the last known value while Redis is away
 //! - [`secrets`]: what nobody is told
-//! - [`reload`]: another configuration while running
+//! - [`reload`]: another configuration while running; [`logs`]: what is logged, and in which form
 //! - [`own_transactions`], [`own_blocking`], [`own_pubsub`], [`own_streams`], [`own_tracking`]: clients with state upstream; [`script`]: conversations of several connections
 //! - [`abuse`]: clients that mean no good; [`half_open`]: clients that vanish
 //! - [`faults`]: a Redis, a network, a system in trouble; [`lies`]: clocks and names that are wrong; [`soak`]: all at once

@@ -6,6 +6,7 @@ use crate::support::redis_server::RedisServer;
 use crate::support::resp::{Reply, encode, encode_line};
 use crate::support::tls::{Authority, Files, Flaw, says};
 use crate::support::{PATIENCE, eventually};
+use crate::upstream_check::{check, says as said};
 
 /// A Redis that speaks TLS beside the plain port that the test uses itself.
 struct SecureRedis {
@@ -268,4 +269,47 @@ fn a_ca_that_is_read_again_lets_redis_in() {
         client.line("GET k") == Reply::bulk("v")
     });
     assert_eq!(proxy.counter(info::UPSTREAM_LOST), 0);
+}
+
+#[test]
+fn check_upstream_says_what_tls_is_like() {
+    let (authority, other) = (Authority::new("a private CA"), Authority::new("another CA"));
+    let files = authority.issue("redis", &["localhost"], Flaw::None);
+    let own = authority.issue("proxy", &["proxy"], Flaw::None);
+    let secure = SecureRedis::start(&authority, &files, "yes");
+    let url = format!("rediss://localhost:{}/0", secure.port);
+    let trusted = authority.ca();
+    let identity = [
+        ("REDIS_TLS_CA_FILE", trusted.as_str()),
+        ("REDIS_TLS_CERT_FILE", &own.cert),
+        ("REDIS_TLS_KEY_FILE", &own.key),
+    ];
+    let well = check(&url, &identity);
+    said(&well, 0, &["over TLS 1.3, connected in", "All is well"]);
+    let nobody = check(&url, &identity[..1]);
+    said(
+        &nobody,
+        2,
+        &[
+            "It cannot be used: ",
+            "it refuses the certificate of this proxy",
+        ],
+    );
+    let stranger = other.ca();
+    let unknown = check(&url, &[("REDIS_TLS_CA_FILE", &stranger)]);
+    said(
+        &unknown,
+        2,
+        &[
+            "It cannot be used: ",
+            "signed by nobody who is trusted here",
+        ],
+    );
+    let missing = check(&url, &[("REDIS_TLS_CA_FILE", "/nowhere.pem")]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(
+        missing.stderr.contains("REDIS_TLS_CA_FILE"),
+        "{}",
+        missing.stderr
+    );
 }

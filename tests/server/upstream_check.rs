@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 /// Runs it against this URL, with these keys besides.
-fn check(url: &str, env: &[(&str, &str)]) -> Outcome {
+pub fn check(url: &str, env: &[(&str, &str)]) -> Outcome {
     let output = Command::new(env!("CARGO_BIN_EXE_nearcache"))
         .arg("check-upstream")
         .env_clear()
@@ -30,7 +30,7 @@ fn url(redis: &RedisServer) -> String {
 
 /// It exits with this code and says each of these.
 #[track_caller]
-fn says(outcome: &Outcome, code: i32, words: &[&str]) {
+pub fn says(outcome: &Outcome, code: i32, words: &[&str]) {
     let text = outcome.text();
     assert_eq!(outcome.stderr, "", "{text}");
     for words in words {

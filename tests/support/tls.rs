@@ -12,7 +12,9 @@ use rcgen::{
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -99,13 +101,22 @@ impl Authority {
 
     /// What a client needs that trusts nobody else, and shows this certificate, if any.
     pub fn client(&self, identity: Option<&Files>) -> Arc<ClientConfig> {
+        self.client_of(identity, rustls::DEFAULT_VERSIONS)
+    }
+
+    /// The same, of these versions.
+    pub fn client_of(
+        &self,
+        identity: Option<&Files>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for root in certificates(Path::new(&self.ca())) {
             roots.add(root).expect("it is one of a CA");
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("1.2 and 1.3")
+            .with_protocol_versions(versions)
+            .expect("ring knows them")
             .with_root_certificates(roots);
         Arc::new(match identity {
             None => builder.with_no_client_auth(),

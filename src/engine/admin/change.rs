@@ -1,14 +1,16 @@
 //! What an operator may change while the proxy runs, by POST or by `NEARCACHE` with admin rights.
 //!
 //! Every change is logged. A setting that is changed here is in force until the next start or reload: it is written
-//! nowhere. Costs: forgetting by prefix walks all entries, some 50 ns each.
+//! nowhere. (Forgetting by prefix is `walk.rs`.)
 #![forbid(unsafe_code)]
 
 use crate::config::{Coherence, Setting};
 use crate::engine::forget::{Cause, Flush};
+use crate::engine::walk::Answer;
 use crate::engine::{Engine, Output};
 use crate::keyname::KeyName;
 use crate::protocol::http::admin::Parameter;
+use crate::protocol::http::route::Manner;
 use tracing::warn;
 
 /// Keys that are named in the log when they are forgotten; of more the number says enough.
@@ -21,12 +23,16 @@ pub(in crate::engine) enum What<'a> {
     Everything,
     /// These keys, in every database.
     Keys(Vec<&'a [u8]>),
-    /// Keys that begin with this.
-    Prefix(&'a [u8]),
 }
 
 impl Engine {
-    pub(super) fn flush_as_asked(&mut self, parameters: &[Parameter]) -> Result<String, String> {
+    /// Forgets what is named, and says what went; `None`: the answer comes when all entries have been looked at.
+    pub(super) fn flush_as_asked(
+        &mut self,
+        ix: usize,
+        manner: Manner,
+        parameters: &[Parameter],
+    ) -> Option<Result<String, String>> {
         let of = |wanted: &str| {
             let named = parameters
                 .iter()
@@ -36,24 +42,27 @@ impl Engine {
         let (keys, prefixes) = (of("key"), of("prefix"));
         let what = match (&keys[..], &prefixes[..]) {
             _ if keys.len() + prefixes.len() != parameters.len() => {
-                return Err(
+                return Some(Err(
                     "want ?key=name (one or more), or ?prefix=begin, or nothing for everything"
                         .to_owned(),
-                );
+                ));
             }
             ([], []) => What::Everything,
-            ([], [prefix]) => What::Prefix(prefix),
+            ([], [prefix]) => {
+                self.begin_walk(ix, prefix, Answer::Http(manner));
+                return None;
+            }
             (_, []) => What::Keys(keys),
-            _ => return Err("want keys or one prefix, not both".to_owned()),
+            _ => return Some(Err("want keys or one prefix, not both".to_owned())),
         };
         let dropped = self.forget_as_asked(&what);
-        Ok(format!("dropped {dropped} entries"))
+        Some(Ok(format!("dropped {dropped} entries")))
     }
 
     /// Forgets, and says how many entries that were.
     pub(in crate::engine) fn forget_as_asked(&mut self, what: &What<'_>) -> usize {
         let before = self.cache.len();
-        let (mut named_keys, mut named_prefix) = (None, None);
+        let mut named_keys = None;
         let words = match what {
             What::Everything => {
                 self.poison_all(Flush::Asked);
@@ -70,37 +79,30 @@ impl Engine {
                 named_keys = Some(named.join(","));
                 format!("{} keys", keys.len())
             }
-            What::Prefix(prefix) => {
-                let entries = self.cache.iter_recent().map(|(_, key)| key);
-                let marks = self
-                    .fetches
-                    .iter_by_age()
-                    .map(|(_, flight, _)| flight.key.as_slice());
-                let hashes: Vec<u64> = entries
-                    .chain(marks)
-                    .filter(|key| key.starts_with(prefix))
-                    .map(|key| self.hasher.hash(key))
-                    .collect();
-                for hash in hashes {
-                    self.poison_name(hash, Cause::Asked);
-                }
-                named_prefix = Some(KeyName::new(prefix, self.config.log_keys).to_string());
-                "a prefix".to_owned()
-            }
         };
         let dropped = before - self.cache.len();
+        self.say_forgotten(&words, dropped, named_keys, None);
+        dropped
+    }
+
+    pub(in crate::engine) fn say_forgotten(
+        &mut self,
+        words: &str,
+        dropped: usize,
+        keys: Option<String>,
+        prefix: Option<String>,
+    ) {
         warn!(
             what = words,
             entries = dropped,
-            keys = named_keys,
-            prefix = named_prefix,
+            keys,
+            prefix,
             "admin: asked to forget"
         );
         self.note_event(
             "forgotten",
             format!("asked to forget {words}: {dropped} entries"),
         );
-        dropped
     }
 
     pub(super) fn coherence_as_asked(

@@ -116,19 +116,44 @@ impl Engine {
             "MAX_CLIENTS. Above it clients are refused; alert at nine tenths.",
         );
         row(
+            "clients_paused_now",
+            self.paused_clients() as f64,
+            "Clients that are not read from because buffers are near BUFFERS_MAX_BYTES and they hold most. Should be 0.",
+        );
+        row(
+            "admin_clients",
+            self.admin_clients as f64,
+            "Connections to the admin port, this one among them. At admin_clients_max even an operator is refused.",
+        );
+        row(
+            "admin_clients_max",
+            self.config.admin_clients_max as f64,
+            "ADMIN_CLIENTS_MAX. Above it even Prometheus is refused.",
+        );
+        row(
+            "buffer_bytes",
+            self.buffer_bytes() as f64,
+            "Memory of requests and replies on their way, of all connections. Above half of buffer_bytes_max the cache gives way, above three quarters greedy clients wait.",
+        );
+        row(
+            "buffer_bytes_max",
+            self.config.buffers_max_bytes as f64,
+            "BUFFERS_MAX_BYTES, for all connections together. Near it clients that hold most are not read from, at it they are closed.",
+        );
+        row(
             "links_max",
             self.config.links_max as f64,
-            "LINKS_MAX, connections to Redis that the loop shares out.",
+            "LINKS_MAX, connections to Redis that clients share; own_links_max is beside it. See links for how many there are.",
         );
         row(
             "own_links_max",
             self.config.own_links_max as f64,
-            "OWN_LINKS_MAX, connections of clients with state upstream.",
+            "OWN_LINKS_MAX, connections of clients with state upstream. Alert when links with role=own come near: who needs one more is refused.",
         );
         row(
             "workers",
             self.config.redis_workers as f64,
-            "REDIS_WORKERS, threads that fetch misses.",
+            "REDIS_WORKERS, threads that fetch misses. What each does is in workers_by_state.",
         );
         row(
             "requests_in_flight",
@@ -148,12 +173,22 @@ impl Engine {
         row(
             "fetches_in_flight",
             self.fetches.len() as f64,
-            "Misses that Redis has not answered yet.",
+            "Misses that Redis has not answered yet. Steadily high: Redis is slow, or fetch_queue_length grows.",
+        );
+        row(
+            "replies_held",
+            self.barriers.counted() as f64,
+            "Replies of scripts that wait until every change of before them was heard of. Each waits for a PING; more than a few for long: Redis answers slowly.",
+        );
+        row(
+            "entries_aside",
+            (self.aside.len_down() + self.aside.len_lapsed()) as f64,
+            "Values of before Redis went away, for STALE_IF_ERROR_SECS. 0 while all is well.",
         );
         row(
             "fetch_queue_max",
             self.config.fetch_queue_max as f64,
-            "FETCH_QUEUE_MAX, misses that may wait for one worker.",
+            "FETCH_QUEUE_MAX, misses that may wait for one worker. At it a miss is answered with an error.",
         );
         row(
             "timers",

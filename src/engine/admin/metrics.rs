@@ -12,10 +12,10 @@ use std::fmt::{Display, Write};
 
 /// The page under construction.
 #[derive(Default)]
-struct Page(String);
+pub(super) struct Page(String);
 
 impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         writeln!(
             self.0,
@@ -24,7 +24,7 @@ impl Page {
         .expect("a string takes everything");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         self.0.push_str("nearcache_");
         self.0.push_str(name);
         for (at, (label, text)) in labels.iter().enumerate() {
@@ -41,7 +41,7 @@ impl Page {
         writeln!(self.0, " {value}").expect("a string takes everything");
     }
 
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
+    pub(super) fn single(&mut self, name: &str, kind: &str, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -121,10 +121,11 @@ impl Engine {
         }
         self.write_counters(&mut page);
         self.write_maps(&mut page);
+        self.write_shell(&mut page);
         let saving = self.saving();
         page.single("upstream_commands_spared_total", "counter", "Commands that Redis did not get because they were answered here. Spared less spent is what this proxy saves Redis.", saving.spared);
         page.single("upstream_commands_spent_total", "counter", "Commands that Redis got because of this proxy alone (PTTL of each fetch, heartbeats, checks). More than spared: take the proxy out of the way of this load.", saving.spent);
-        page.family("request_duration_seconds", "histogram", "How long requests take here, by the way they went. hit (sampled): from the turn of the loop that read it to its reply being written; should stay below a millisecond, more means a busy loop. miss: Redis and a worker. relay: Redis, for commands of clients with nothing else outstanding.");
+        page.family("request_duration_seconds", "histogram", "How long requests take here, by the way they went. hit (sampled): from the turn of the loop that read it to its reply being written; should stay below a millisecond, more means a busy loop. miss: Redis and a worker. relay: from being sent to Redis to the end of the reply, commands that wait there (BLPOP) left out; what Redis and the network take.");
         for (way, latency) in self.latencies() {
             page.latency("request_duration_seconds", &[("way", way)], latency);
         }
@@ -180,11 +181,11 @@ impl Engine {
             );
         }
         page.family("fetch_errors_by_reason_total", "counter", "Fetches that brought an error. redis_said_so is Redis's own (WRONGTYPE); timed_out and connection_lost are Redis or the network; queue_full is more misses than the workers can bring.");
-        for (reason, count) in &self.insight.fetch_errors {
+        for (reason, count) in self.insight.fetch_errors() {
             page.sample("fetch_errors_by_reason_total", &[("reason", reason)], count);
         }
         page.family("clients_closed_by_reason_total", "counter", "Client connections ended. asked is normal; outbox_overflow and slow_reader are clients that do not read; protocol_error is a client that speaks something else.");
-        for (reason, count) in &self.insight.closes {
+        for (reason, count) in self.insight.closes() {
             page.sample(
                 "clients_closed_by_reason_total",
                 &[("reason", reason)],

@@ -14,6 +14,7 @@ mod figures;
 mod json;
 mod metrics;
 mod report;
+mod shell;
 
 use super::Engine;
 use super::clients::Handled;
@@ -28,6 +29,7 @@ use crate::protocol::http::route::Manner;
 use crate::protocol::resp::number;
 use crate::tracking::State;
 pub(super) use change::What;
+pub use shell::{ShellFigures, WorkerFigures, WorkerState};
 
 /// The dashboard: one page that loads nothing from elsewhere.
 const DASHBOARD: &str = include_str!("dashboard.html");
@@ -72,7 +74,10 @@ impl Engine {
         found: Result<Page, No>,
     ) -> Handled {
         let answer = match found {
-            Ok(page) => self.admin_answer(page),
+            Ok(page) => match self.admin_answer(ix, manner, page) {
+                Some(answer) => answer,
+                None => return Handled::Done,
+            },
             Err(No::Refused(refusal)) => {
                 self.answer_refusal(ix, refusal, manner);
                 if refusal == Refusal::Unauthorized && request.authorization.is_some() {
@@ -103,8 +108,9 @@ impl Engine {
         });
     }
 
-    fn admin_answer(&mut self, page: Page) -> Answer {
-        match page {
+    /// `None`: it comes later.
+    fn admin_answer(&mut self, ix: usize, manner: Manner, page: Page) -> Option<Answer> {
+        Some(match page {
             Page::Dashboard => ("200 OK", Kind::Html, DASHBOARD.to_owned()),
             Page::Health => text("200 OK", "alive"),
             Page::Ready => match self.not_ready() {
@@ -120,10 +126,10 @@ impl Engine {
                 Ok((db, key)) => json(self.explain_json(db, &key)),
                 Err(why) => text("400 Bad Request", why),
             },
-            Page::Flush(parameters) => said(self.flush_as_asked(&parameters)),
+            Page::Flush(parameters) => said(self.flush_as_asked(ix, manner, &parameters)?),
             Page::Coherence(parameters) => said(self.coherence_as_asked(&parameters)),
             Page::SetConfig(parameters) => said(self.config_as_asked(&parameters)),
-        }
+        })
     }
 
     /// Why no client should come; `None`: it should.

@@ -7,11 +7,11 @@
 use super::json::Json;
 use crate::cache::Content;
 use crate::engine::Engine;
-use crate::engine::forget::Cause;
 use crate::insight::hot::{Hot, HotKeys};
 use crate::insight::latency::Latency;
 use crate::prefix::Keep;
 use crate::stats::ROWS;
+use crate::time::Time;
 
 /// Keys that `/hotkeys` names of each kind.
 const HOT_KEYS: usize = 20;
@@ -61,6 +61,7 @@ impl Engine {
             });
             self.write_maps_json(json);
             self.write_lists_json(json);
+            self.write_shell_json(json);
         });
         json.finish()
     }
@@ -72,13 +73,13 @@ impl Engine {
             }
         });
         json.key("fetch_errors").object(|json| {
-            for (reason, count) in &self.insight.fetch_errors {
-                json.key(reason).whole(*count);
+            for (reason, count) in self.insight.fetch_errors() {
+                json.key(reason).whole(count);
             }
         });
         json.key("clients_closed").object(|json| {
-            for (reason, count) in &self.insight.closes {
-                json.key(reason).whole(*count);
+            for (reason, count) in self.insight.closes() {
+                json.key(reason).whole(count);
             }
         });
         json.key("latency").object(|json| {
@@ -204,7 +205,10 @@ impl Engine {
                 "CACHE_CAPACITY"
             };
             json.key("limited_by").text(limited_by);
-            json.key("mean_entry_bytes").whole(mean_bytes);
+            match self.cache.len() {
+                0 => json.key("mean_entry_bytes").null(),
+                _ => json.key("mean_entry_bytes").whole(mean_bytes),
+            }
             json.key("sampled_share").number(self.ghost.share());
             json.key("samples").whole(self.ghost.samples());
             let at = |wanted: u64| {
@@ -264,24 +268,32 @@ impl Engine {
             );
             json.key("not_kept_because")
                 .array(|json| self.write_reasons(json, key));
+            let forgotten: Vec<_> = self.insight.forgotten(hash).collect();
             json.key("last_forgotten");
-            match self.insight.forgotten(hash) {
+            match forgotten.first() {
                 None => json.text("not known"),
-                Some(forgotten) => json.object(|json| {
-                    let ago = self.now.since(forgotten.at);
-                    json.key("ms_ago").whole(ago.as_millis() as u64);
-                    json.key("because").text(match forgotten.cause {
-                        Cause::Own => "a command passed on here wrote it",
-                        Cause::Foreign => {
-                            "somebody else wrote it, or it expired or was evicted in Redis"
-                        }
-                        Cause::Get => "it was read on a connection beside the fetches",
-                        Cause::Asked => "an operator asked for it",
-                    });
-                }),
+                Some((at, cause)) => self.write_ago(json, *at, cause.words()),
+            }
+            json.key("forgotten_before").array(|json| {
+                for (at, cause) in forgotten.iter().skip(1) {
+                    self.write_ago(json, *at, cause.words());
+                }
+            });
+            json.key("everything_last_dropped");
+            match self.insight.flushed() {
+                None => json.text("never"),
+                Some((at, why)) => self.write_ago(json, at, why.words()),
             }
         });
         json.finish()
+    }
+
+    fn write_ago(&self, json: &mut Json, at: Time, because: &str) {
+        json.object(|json| {
+            let ago = self.now.since(at);
+            json.key("ms_ago").whole(ago.as_millis() as u64);
+            json.key("because").text(because);
+        });
     }
 
     /// Every rule by which reads of the key are not answered from memory now.
@@ -324,6 +336,18 @@ fn write_latency(json: &mut Json, latency: &Latency) {
                 .whole(latency.quantile(share).as_micros() as u64);
         }
         json.key("max_us").whole(latency.max().as_micros() as u64);
+        // Pairs of the longest and how many, so that who asks each second knows of the last minute.
+        json.key("counted").array(|json| {
+            for (end, count) in latency.counted() {
+                json.array(|json| {
+                    match end {
+                        Some(end) => json.whole(end.as_micros() as u64),
+                        None => json.null(),
+                    }
+                    json.whole(count);
+                });
+            }
+        });
     });
 }
 

@@ -8,6 +8,7 @@
 use super::quoting;
 use crate::engine::Engine;
 use crate::engine::admin::What;
+use crate::engine::walk::Answer;
 use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write;
@@ -107,7 +108,7 @@ impl Engine {
     fn administer(&mut self, ix: usize, word: &[u8], args: &[&[u8]]) {
         match (word.to_ascii_uppercase().as_slice(), args) {
             (b"FLUSH", [how, prefix]) if how.eq_ignore_ascii_case(b"prefix") => {
-                self.forget_and_count(ix, &What::Prefix(prefix));
+                self.begin_walk(ix, prefix, Answer::Resp);
             }
             (b"FLUSH", []) => self.forget_and_count(ix, &What::Everything),
             (b"FLUSH", keys) => self.forget_and_count(ix, &What::Keys(keys.to_vec())),

@@ -63,6 +63,14 @@ impl Engine {
             return self.replace_id(ix, request, 2, Engine::waiting_upstream);
         }
         let in_multi = self.own_of(link).session.is_in_multi();
+        if way == Way::Local(LocalCommand::ClientGetname)
+            && let (true, Some(name)) = (in_multi, self.clients[ix].name())
+        {
+            // Redis knows the link by more than the client's name; an echo of that has the same form.
+            let mut frame = Vec::new();
+            write::command(&mut frame, [&b"ECHO"[..], name]);
+            return Ok(Cow::Owned(frame));
+        }
         if way == Way::Local(LocalCommand::ClientKill) && in_multi {
             // Whom it means is known here, and when is known there; and what it says to Redis may mean the proxy itself.
             // A call that Redis refuses stands for it, so that the transaction fails as one with a mistake in it does.

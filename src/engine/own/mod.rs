@@ -23,7 +23,7 @@ use super::local::LONG_NAME;
 use super::relay::{Relayed, Scope};
 use super::resp::{Judgement, has_our_section};
 use super::switches::Rule;
-use super::{ConnId, Engine};
+use super::{ConnId, Engine, access};
 use crate::client::{CloseReason, Hold, State};
 use crate::command::{LocalCommand, StateKind, Way};
 use crate::link::{Owed, Own, Poison, Pool, Purpose, Role, Taken};
@@ -31,6 +31,7 @@ use crate::protocol::resp::request::Request;
 use crate::session::Deed;
 use crate::session::block::Everything;
 use crate::stats::Counter;
+use crate::time::Time;
 use std::collections::BTreeMap;
 
 /// All links of this kind.
@@ -179,7 +180,7 @@ impl Engine {
         self.link_index(self.clients[ix].own?)
     }
 
-    /// Redis knows the client by the name it has given itself.
+    /// Redis's CLIENT LIST and SLOWLOG tell whose link it is, by the name that the client has given itself.
     fn name_own_link(&mut self, ix: usize) {
         let Some(link) = self.own_link(ix) else {
             return;
@@ -188,8 +189,12 @@ impl Engine {
         if self.own_of(link).session.name == name {
             return;
         }
-        let ours = format!("nearcache:{}:{}:own{link}", self.host, self.pid);
-        let shown = name.as_deref().unwrap_or(ours.as_bytes()).to_vec();
+        let ours = format!("nearcache:{}:{}:own", self.host, self.pid);
+        let whose = match &name {
+            Some(name) => [b":", &**name].concat(),
+            None => link.to_string().into_bytes(),
+        };
+        let shown = cleaned([ours.into_bytes(), whose].concat());
         self.ask(link, Purpose::Ignored, &[b"CLIENT", b"SETNAME", &shown]);
         self.own_of(link).session.name = name;
     }
@@ -344,12 +349,19 @@ impl Engine {
             poison: command.poison,
             counted: false,
             unit: None,
+            // What waits takes as long as nothing comes.
+            sent: match deed {
+                Deed::Wait => Time::NEVER,
+                _ => self.now,
+            },
+            place: client.last,
         });
         link.outbox.append(command.frame, &mut self.pool);
         let own = self.own_of(link_ix);
         own.session.sent(&deed);
         own.deeds.push_back(deed);
         self.stats.count(Counter::Relayed);
+        self.access_begins(ix, access::Road::Relay, slot, command.frame);
         self.flush_link(link_ix);
     }
 
@@ -476,6 +488,16 @@ impl Engine {
         }
         self.client_changed(ix);
     }
+}
+
+/// A name that Redis takes: it refuses blanks, control characters and what is not ASCII.
+fn cleaned(mut name: Vec<u8>) -> Vec<u8> {
+    for byte in &mut name {
+        if !byte.is_ascii_graphic() {
+            *byte = b'_';
+        }
+    }
+    name
 }
 
 /// Where the proxy's own commands are answered for a client with an own link.

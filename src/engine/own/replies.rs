@@ -197,6 +197,7 @@ impl Engine {
         }
         self.own_answered(ix, &owed, head);
         self.drop_touched(ix, &owed);
+        self.redis_answered(ix, &owed);
         self.links[ix].owed.pop_front();
         self.bring(ix, Arrival::Reply(owed), &seen, false);
     }
@@ -298,6 +299,7 @@ impl Engine {
                 self.drop_touched(ix, &owed);
             }
         }
+        self.redis_answered(ix, &owed);
         self.links[ix].owed.pop_front();
         let client = owed.to.and_then(|(id, _)| self.client_index(id));
         let held = taken == Taken::Holding;

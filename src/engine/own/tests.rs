@@ -497,4 +497,51 @@ fn a_link_on_which_somebody_has_said_goodbye_is_nobody_elses_afterwards() {
     assert_eq!(bench.take(client), "*-1\r\n+OK\r\n");
     assert!(bench.closed.contains(&link));
     assert!(bench.engine.own_links.idle.values().all(Vec::is_empty));
+
+#[test]
+fn slow_is_the_command_that_redis_was_long_about_and_not_those_behind_it() {
+    let mut bench = Bench::new(Config::default());
+    let client = bench.client();
+    bench.say(client, "CLIENT SETNAME bulk");
+    for line in ["SET a 1", "INCR b", "SET c 1"] {
+        bench.say(client, line);
+    }
+    let link = bench.newest(|role| matches!(role, Role::Shared(_)));
+    bench.greet(link);
+    let slow = bench.engine.config.slow_relay;
+    let mut now = bench.engine.now;
+    // The second takes long, the third is answered with it.
+    for (pause, replies) in [(slow / 2, "+OK\r\n"), (slow, ":1\r\n+OK\r\n")] {
+        now = now + pause;
+        bench.engine.begin_turn(now, 7);
+        bench.receive(link, replies.as_bytes());
+    }
+    let told: Vec<_> = bench.engine.insight.slow.iter().collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].command.as_str(), told[0].took), ("incr", slow));
+    assert_eq!(&*told[0].name, b"bulk");
+    // What its clients have waited for each of them counts all the same.
+    let relay = &bench.engine.insight.relay;
+    assert_eq!((relay.count(), relay.max()), (3, slow / 2 + slow));
+    // The same on a link of its own; what waits there for others is as long as it likes.
+    bench.call(client, "WATCH a", OK);
+    let own = bench.own_link(client);
+    for (line, reply) in [("SET d 1", "+OK\r\n"), ("BLPOP l 0", "*-1\r\n")] {
+        bench.say(client, line);
+        now = now + slow;
+        bench.engine.begin_turn(now, 8);
+        bench.receive(own, reply.as_bytes());
+    }
+    // Of those that come together a script is suspected first.
+    let other = bench.client();
+    for line in ["SET a 1", "EVAL s 0", "SET c 1"] {
+        bench.say(other, line);
+    }
+    let link = bench.newest(|role| matches!(role, Role::Shared(_)));
+    bench.greet(link);
+    bench.engine.begin_turn(now + slow, 9);
+    bench.receive(link, b"+OK\r\n:1\r\n+OK\r\n");
+    let slow = bench.engine.insight.slow.iter();
+    let told: Vec<_> = slow.map(|s| (s.number, s.command.as_str())).collect();
+    assert_eq!(told, [(0, "incr"), (1, "set"), (2, "eval")]);
 }

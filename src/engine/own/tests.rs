@@ -497,6 +497,7 @@ fn a_link_on_which_somebody_has_said_goodbye_is_nobody_elses_afterwards() {
     assert_eq!(bench.take(client), "*-1\r\n+OK\r\n");
     assert!(bench.closed.contains(&link));
     assert!(bench.engine.own_links.idle.values().all(Vec::is_empty));
+}
 
 #[test]
 fn slow_is_the_command_that_redis_was_long_about_and_not_those_behind_it() {

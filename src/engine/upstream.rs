@@ -375,9 +375,7 @@ impl Engine {
             Ok(table) => {
                 if table != self.table {
                     // The places of commands are others now.
-                    for (_, client) in &mut self.clients {
-                        client.last = Place::UNKNOWN;
-                    }
+                    self.clients.each(|client| client.last = Place::UNKNOWN);
                 }
                 self.table = table;
             }

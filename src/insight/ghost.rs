@@ -13,7 +13,8 @@
 //! reached.
 //!
 //! Invariant: `alive[at]` for exactly the places that `keys` names, and the tree holds their sums. Costs: one comparison
-//! for a read that is not sampled; O(log keys) and one table look-up for one that is, 1 in 128 at most.
+//! for a read that is not sampled; O(log keys) and one table look-up for one that is, some
+//! 550 instructions for 1 in 512: about one for a hit.
 #![forbid(unsafe_code)]
 
 use crate::hash::PrehashedMap;
@@ -23,8 +24,9 @@ use crate::time::Time;
 const KEYS_MAX: usize = 8192;
 /// Places in the order of use, before they are made close again.
 const PLACES: usize = 4 * KEYS_MAX;
-/// One key in so many is followed at first.
-const ONE_IN: u64 = 128;
+/// One key in so many is followed at first: 2000 of a million. The paper is content with 1 in 1000, and at 1 in 128 all this
+/// took half of what insight may cost a hit.
+const ONE_IN: u64 = 512;
 /// Distances are counted in buckets: 8 for each doubling.
 const PARTS_LOG2: u32 = 3;
 const BUCKETS: usize = (40 << PARTS_LOG2) + 1;
@@ -317,10 +319,18 @@ mod tests {
         }
     }
 
+    /// Follows more than usual, so that fewer reads do.
+    fn one_in(keys: u64) -> Ghost {
+        Ghost {
+            threshold: u64::MAX / keys,
+            ..Ghost::default()
+        }
+    }
+
     #[test]
     fn uniform_reads_of_n_keys_hit_in_proportion_to_the_capacity() {
         let (keys, reads) = (100_000, 1_000_000);
-        let (mut ghost, mut random) = (Ghost::default(), Random(7));
+        let (mut ghost, mut random) = (one_in(128), Random(7));
         for _ in 0..reads {
             let key = random.next(keys);
             read(&mut ghost, key);
@@ -340,7 +350,7 @@ mod tests {
     #[test]
     fn more_keys_than_can_be_followed_lower_the_share_and_keep_the_curve() {
         let (keys, reads) = (4_000_000, 8_000_000);
-        let (mut ghost, mut random) = (Ghost::default(), Random(3));
+        let (mut ghost, mut random) = (one_in(128), Random(3));
         for _ in 0..reads {
             // Two thirds of the reads go to the first fortieth of the keys.
             let hot = random.next(3) > 0;

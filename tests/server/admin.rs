@@ -155,6 +155,35 @@ fn the_metrics_are_what_info_says_and_prometheus_takes_them() {
 }
 
 #[test]
+fn rules_and_the_grafana_dashboard_ask_for_metrics_that_there_are() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::to(&redis).tracking().with_admin().start_tracking();
+    traffic(&proxy);
+    let metrics = page(&proxy, "/metrics");
+    for (file, least) in [
+        ("deploy/prometheus/alerts.yml", 10),
+        ("deploy/grafana/nearcache.json", 25),
+    ] {
+        let text = std::fs::read_to_string(file).expect("it is in this directory");
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let mut asked: Vec<&str> = text
+            .split(|c| !is_of_name(c))
+            .filter(|word| word.starts_with("nearcache_"))
+            .collect();
+        asked.sort_unstable();
+        asked.dedup();
+        assert!(asked.len() >= least, "{file}: {asked:?}");
+        for name in asked {
+            let is_there = |line: &str| {
+                let rest = line.strip_prefix(name);
+                rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+            };
+            assert!(metrics.lines().any(is_there), "{file}: {name}");
+        }
+    }
+}
+
+#[test]
 fn stats_count_what_was_spared_and_a_saving_below_zero_is_shown() {
     let redis = RedisServer::start();
     let proxy = Proxy::to(&redis).with_admin().start();

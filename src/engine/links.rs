@@ -22,8 +22,6 @@ const COLLECTED_BYTES_MAX: usize = 8 * 1024 * 1024;
 const UNKNOWN_COMMAND: &[u8] = b"-ERR unknown command";
 /// Redis has become a replica.
 const READ_ONLY: &[u8] = b"-READONLY";
-/// Why a link is given up that owes replies and sends nothing.
-pub(super) const SILENT: &str = "Redis has been silent for too long";
 
 impl Engine {
     /// The place of a link in its table, unless the id is stale.
@@ -553,55 +551,6 @@ impl Engine {
         }
         self.outputs.push_back(Output::Close(link.id));
         self.stats.count(Counter::LinksClosed);
-    }
-
-    /// Looks at a link when it may have been silent, or idle, for too long.
-    pub(super) fn link_timer_fired(&mut self, id: ConnId) {
-        let Some(ix) = self.link_index(id) else {
-            return;
-        };
-        // It is the client that does not go on.
-        let unfinished = self.links[ix].outbox.is_empty() && self.is_uploaded_to(ix);
-        let link = &mut self.links[ix];
-        link.timer = None;
-        if link.state == State::Connecting {
-            let why = match self.config.redis_url.tls {
-                true => "no connection in time (is TLS spoken on this port?)",
-                false => "no connection in time",
-            };
-            return self.link_lost(id, why);
-        }
-        let own = link.own.as_ref();
-        // Who waits for data hears nothing for as long as it takes.
-        let waits = own.is_some_and(|own| own.session.waits());
-        let patient = link.owed.is_empty() || link.paused || waits || unfinished;
-        if !patient && link.heard + self.config.link_dead <= self.now {
-            return self.link_lost(id, SILENT);
-        }
-        let used = !link.owed.is_empty() || own.is_some_and(|own| own.client.is_some());
-        let idle = !used && link.heard + self.config.link_idle <= self.now;
-        if idle && link.role != Role::Control {
-            return self.close_link(ix);
-        }
-        self.run_link_timer(ix);
-    }
-
-    fn run_link_timer(&mut self, ix: usize) {
-        let link = &self.links[ix];
-        let patience = if link.owed.is_empty() {
-            self.config.link_idle
-        } else {
-            self.config.link_dead
-        };
-        // Whatever becomes owed meanwhile must be watched too, so the shorter of the two is looked at.
-        let check = patience
-            .min(self.config.link_dead)
-            .min(self.config.link_idle);
-        let (id, old) = (link.id, link.timer);
-        if let Some(old) = old {
-            self.timers.cancel(old);
-        }
-        self.links[ix].timer = Some(self.timers.set(self.now + check, Timer::Link(id)));
     }
 }
 

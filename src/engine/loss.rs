@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::forget::Flush;
-use super::links::SILENT;
 use super::relay::write_errors;
+use super::silence::SILENT;
 use super::upstream::BUSY;
 use super::{ConnId, Engine};
 use crate::client::Render;

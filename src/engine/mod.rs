@@ -44,6 +44,7 @@ mod resp;
 mod roster;
 mod secure;
 mod share;
+mod silence;
 mod straight;
 mod switches;
 mod timers;
@@ -248,8 +249,8 @@ pub struct Engine {
     barriers: Barriers,
     /// Scripts that are outstanding on links that clients share.
     scripts: u32,
-    /// CLIENT PAUSE is in effect, as far as that is known.
-    paused_until: Time,
+    /// What is known of CLIENT PAUSE.
+    pauses: silence::Pauses,
     measures: Measures,
     missed: kept::Missed,
     /// Hits are given before this instant.
@@ -359,7 +360,7 @@ impl Engine {
             tracking: Tracking::default(),
             barriers: Barriers::default(),
             scripts: 0,
-            paused_until: Time::ZERO,
+            pauses: silence::Pauses::default(),
             measures: Measures::default(),
             missed: kept::Missed::default(),
             hits_until: Time::ZERO,

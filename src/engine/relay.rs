@@ -10,12 +10,8 @@ use crate::client::{CloseReason, Hold, HttpAsk, HttpWay, Render};
 use crate::config::{Coherence, UpstreamLost};
 use crate::link::{self, Owed, Poison, Pool, Purpose, Role, Touch, Unit};
 use crate::prefix::Keep;
-use crate::protocol::resp::number;
-use crate::protocol::resp::request::Request;
 use crate::protocol::resp::write::{self, Version};
 use crate::stats::Counter;
-use crate::time::Time;
-use std::time::Duration;
 
 /// A link that has more than this to send takes no further command until it has sent some.
 const LINK_OUTBOX_HIGH_BYTES: usize = 4 * 1024 * 1024;
@@ -183,7 +179,7 @@ impl Engine {
         let best = links.iter().copied().min_by_key(load);
         // While writes are paused one of them holds up what stands behind it on its link, and nothing else.
         let is_taken = best.is_some_and(|best| load(&best) > (false, 0));
-        if self.now < self.paused_until && is_taken && !self.links_are_all_open() {
+        if self.pauses.are_on(self.now) && is_taken && !self.links_are_all_open() {
             return Some(self.open_link(Role::OneShot(pool)));
         }
         match best {
@@ -195,19 +191,6 @@ impl Engine {
             }
             _ if self.links_are_all_open() => best,
             _ => Some(self.open_link(Role::Shared(pool))),
-        }
-    }
-
-    /// What is known of pauses: CLIENT PAUSE and UNPAUSE that came this way.
-    pub(super) fn note_pause(&mut self, request: &Request<'_>) {
-        let mut args = request.args().skip(1);
-        let (what, timeout) = (args.next().unwrap_or_default(), args.next());
-        if what.eq_ignore_ascii_case(b"unpause") {
-            self.paused_until = Time::ZERO;
-        } else if what.eq_ignore_ascii_case(b"pause") {
-            let ms = timeout.and_then(number::parse).unwrap_or(0);
-            let until = self.now + Duration::from_millis(u64::try_from(ms).unwrap_or(0));
-            self.paused_until = self.paused_until.max(until);
         }
     }
 

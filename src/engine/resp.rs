@@ -253,6 +253,20 @@ impl Engine {
         }
         match judgement.way {
             Way::Get => match request.args().nth(1) {
+                // Nothing of it is ever kept, so it goes as it came: its name is long enough to be worth not being
+                // hashed and copied once more.
+                Some(key) if key.len() > self.config.cache_max_key_bytes => {
+                    let holds = self.switches.holds(Rule::PoisonAfterGet);
+                    let judgement = Judgement {
+                        poison: if holds {
+                            Poison::AfterGet
+                        } else {
+                            Poison::Never
+                        },
+                        ..judgement
+                    };
+                    self.relay_command(ix, request, judgement, Road::Shared)
+                }
                 Some(key) => self.get(ix, key, Freshness::Cached, None),
                 None => self.relay_command(ix, request, judgement, Road::Shared),
             },

@@ -31,6 +31,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(190);
 
 /// Errors that say why nothing can be done for now: a script runs, the data are being loaded, a replica has no master.
 pub(super) const BUSY: [&str; 3] = ["BUSY ", "LOADING ", "MASTERDOWN "];
+/// Those of them that come while one command of somebody's is executed.
+const OCCUPIED: [&str; 2] = ["BUSY ", "LOADING "];
 
 /// What is known of Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -72,6 +74,9 @@ pub(super) struct Upstream {
     pub(super) run_id: Option<RunId>,
     /// The greatest number of a database that this server is known to have.
     pub(super) db_known: u32,
+    /// When it last said that it is occupied: that a script runs, or that it loads its data. It answers everybody so but
+    /// the one whose command that is, so the silence of a link tells nothing of before.
+    pub(super) occupied_at: Time,
     /// Clients that wait to know.
     pub(super) waiting: Vec<ConnId>,
 }
@@ -93,6 +98,7 @@ impl Default for Upstream {
             version: None,
             run_id: None,
             db_known: 0,
+            occupied_at: Time::ZERO,
             waiting: Vec::new(),
         }
     }
@@ -157,6 +163,9 @@ impl Engine {
         }
         // Redis is there, and says itself what it thinks of each command: that a script runs, and can be killed.
         let is_busy = BUSY.iter().any(|word| why.starts_with(word));
+        if OCCUPIED.iter().any(|word| why.starts_with(word)) {
+            self.upstream.occupied_at = self.now;
+        }
         if greeted {
             self.upstream.availability = if is_busy {
                 Availability::Busy

@@ -125,8 +125,8 @@ pub struct Session {
     user: Option<Box<[u8]>>,
     /// Commands outstanding that may wait for long.
     waits: u32,
-    /// Looks into the reply to EXEC, where that matters.
-    elements: Option<Elements>,
+    /// Looks into the reply to EXEC, where that matters; with the places of what the client is not to see as it is.
+    elements: Option<(Elements, Vec<u64>)>,
 }
 
 impl Session {
@@ -290,8 +290,8 @@ impl Session {
         if !block.has_deeds() {
             return None;
         }
-        let elements = self.elements.get_or_insert_with(Elements::default);
-        let shows: Vec<u64> = block.places_shown().collect();
+        let fresh = || (Elements::default(), block.places_shown().collect());
+        let (elements, shows) = self.elements.get_or_insert_with(fresh);
         let (mut ended, mut seen) = (Vec::new(), Vec::new());
         let takes_out = |at: u64| shows.binary_search(&at).is_ok();
         elements.feed(part, takes_out, |told| match told {

@@ -54,12 +54,16 @@ fn each_blocking_command_ends_when_its_time_is_over() {
         "BZPOPMAX none 0.01",
         "BZMPOP 0.01 1 none MIN",
         "XREAD BLOCK 10 STREAMS none $",
+        "XREADGROUP GROUP g c BLOCK 10 STREAMS s >",
+        "XREADGROUP GROUP g c BLOCK 10 STREAMS none >",
         "BLPOP none -1",
         "BLPOP none x",
         "BLPOP none",
     ] {
         let line = format!("a {line}");
-        assert_same_script(&oracle, &[&line, "a PING", "a HELLO 3", &line, "a PING"]);
+        let afresh = ["b DEL s", "b XGROUP CREATE s g $ MKSTREAM"];
+        let script = [&*line, "a PING", "a HELLO 3", &line, "a PING"];
+        assert_same_script(&oracle, &[&afresh[..], &script].concat());
     }
 }
 

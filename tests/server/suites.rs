@@ -274,3 +274,83 @@ fn a_paused_write_holds_up_nobody_elses_reads() {
         assert_eq!(writer.reply(), Reply::ok());
     }
 }
+
+/// Redis answers everybody else -BUSY meanwhile, and whose script it is would simply wait for it.
+#[test]
+fn a_script_may_take_longer_than_a_connection_may_be_silent() {
+    const DEAD: Duration = Duration::from_millis(2000);
+    let redis = RedisServer::start_with(&["--busy-reply-threshold", "1"]);
+    let load = "#!lua name=l\nredis.register_function('forever', function() while true do end end)";
+    redis.call(&["FUNCTION", "LOAD", load]);
+    let proxy = Proxy::to(&redis)
+        .tracking()
+        .env("LINK_DEAD_MS", DEAD.as_millis())
+        .start_tracking();
+    for (before, call, end, kill) in [
+        // On a connection that clients share; on the client's own; in a transaction; in one that comes in one piece.
+        ("", "EVAL\0while true do end\x000", "", "SCRIPT KILL"),
+        ("WATCH k", "FCALL\0forever\x000", "", "FUNCTION KILL"),
+        (
+            "MULTI",
+            "EVAL\0while true do end\x000",
+            "EXEC",
+            "SCRIPT KILL",
+        ),
+        ("", "MULTI\nFCALL\0forever\x000\nEXEC", "", "FUNCTION KILL"),
+    ] {
+        let (mut client, mut other) = (proxy.resp(), proxy.resp());
+        if !before.is_empty() {
+            assert_eq!(client.line(before), Reply::ok());
+        }
+        let lines = call.split('\n').map(|line| {
+            let words: Vec<&str> = line.split('\0').collect();
+            encode(&words)
+        });
+        client.send(&lines.collect::<Vec<_>>().concat());
+        if !end.is_empty() {
+            client.send(&encode_line(end));
+        }
+        eventually("Redis is busy with it", PATIENCE, || {
+            let mut direct = redis.client();
+            matches!(direct.line("PING"), Reply::Error(text) if text.starts_with("BUSY "))
+        });
+        // The time is what is tested.
+        let begun = Instant::now();
+        while begun.elapsed() < 2 * DEAD + DEAD / 2 {
+            let reply = other.line("EXISTS k");
+            assert!(matches!(reply, Reply::Error(_)), "{reply:?}");
+        }
+        assert_eq!(other.line(kill), Reply::ok());
+        client.bytes_until(b"killed");
+        proxy.await_redis("up");
+    }
+}
+
+/// The other side of it: Redis is well, and the bytes of one connection stall.
+#[test]
+fn a_connection_whose_bytes_stall_is_dead_though_redis_answers_on_all_others() {
+    let redis = RedisServer::start();
+    let relay = Relay::to(redis.port());
+    let proxy = Proxy::through(&relay)
+        .tracking()
+        .env("LINK_DEAD_MS", 1000)
+        .start_tracking();
+    for way in [Way::Up, Way::Down] {
+        for own in [false, true] {
+            let (mut client, mut other) = (proxy.resp(), proxy.resp());
+            if own {
+                assert_eq!(client.line("WATCH k"), Reply::ok());
+            }
+            let mark = format!("mark{way:?}{own}");
+            client.line(&format!("EXISTS {mark}"));
+            let stalled = relay
+                .newest_open_with(Way::Up, mark.as_bytes())
+                .expect("it went by one of them");
+            relay.pause_one(stalled, way);
+            client.send(&encode(&["EVAL", "return 1", "0"]));
+            assert_eq!(client.bytes_until_closed(), b"", "{way:?} {own}");
+            assert_eq!(other.line("SELECT 1"), Reply::ok());
+            assert!(matches!(other.line("INCR n"), Reply::Int(_)));
+        }
+    }
+}

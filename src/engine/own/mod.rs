@@ -299,6 +299,8 @@ impl Engine {
             unit: None,
         };
         self.dispatch_own(ix, link, command, Deed::Nothing);
+        // Redis closes it when it has answered, and the client may be done with its state by then.
+        self.own_of(link).session.stain();
         self.finish_client(ix, CloseReason::Asked);
         Handled::Done
     }

@@ -3,13 +3,14 @@
 
 use super::*;
 use crate::config::{Config, UpstreamLost};
-use crate::engine::{Origin, Output, Port};
+use crate::engine::{Origin, Output, Port, Work};
 use crate::link::State as LinkState;
 use crate::protocol::resp::write;
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// An engine, what it has sent to whom, and whose connection it has closed.
 struct Bench {
@@ -112,6 +113,46 @@ impl Bench {
                 _ => b"+OK\r\n",
             };
             self.receive(link, reply);
+        }
+    }
+
+    /// Seconds pass, while Redis answers a PING on the control link so.
+    fn pass(&mut self, secs: u64, pong: &[u8]) {
+        for _ in 0..secs * 4 {
+            let now = self.engine.now + Duration::from_millis(250);
+            self.engine.begin_turn(now, 0);
+            while self.engine.advance(1000) == Work::Left {}
+            self.settle();
+            self.answer_control(pong);
+            self.engine.check();
+        }
+    }
+
+    /// All that is asked on the control link, unless Redis says nothing.
+    fn answer_control(&mut self, pong: &[u8]) {
+        while let Some(link) = self.engine.upstream.control() {
+            let ix = self.engine.link_index(link).expect("it is there");
+            let Some(owed) = self.engine.links[ix].owed.front() else {
+                return;
+            };
+            let reply = match owed.purpose {
+                Purpose::Heartbeat => pong,
+                _ if pong.is_empty() => return,
+                _ if pong.starts_with(b"-") => pong,
+                Purpose::Server => b"$20\r\nredis_version:7.0.15\r\n",
+                Purpose::Replication => b"$0\r\n\r\n",
+                Purpose::CommandTable => b"-ERR nobody knows\r\n",
+                Purpose::Resp3 => b"%0\r\n",
+                _ => b"+OK\r\n",
+            };
+            if reply.is_empty() {
+                return;
+            }
+            self.receive(link, reply);
+            self.settle();
+            if !self.engine.links.contains(ix) || pong.starts_with(b"-") {
+                return;
+            }
         }
     }
 
@@ -337,6 +378,125 @@ fn a_multi_that_redis_refuses_leaves_nothing_behind() {
     bench.take(client);
     bench.say(client, "CLIENT ID");
     assert_eq!(bench.take(client), ":1\r\n");
+}
+
+const PONG: &[u8] = b"+PONG\r\n";
+const SCRIPT_RUNS: &[u8] = b"-BUSY Redis is busy running a script.\r\n";
+const LOADING: &[u8] = b"-LOADING Redis is loading the dataset in memory\r\n";
+/// More than twice `LINK_DEAD_MS`, which a link is looked at once in.
+const LONG_SECS: u64 = 40;
+
+/// A client that has asked for this, after what is said before, and the link it went on.
+fn asking(bench: &mut Bench, before: &[(&str, &[u8])], line: &str) -> (ConnId, ConnId) {
+    let client = bench.client();
+    for (line, reply) in before {
+        bench.call(client, line, reply);
+    }
+    bench.say(client, line);
+    let link = match before {
+        [] => bench.newest(|role| role != Role::Control),
+        _ => bench.own_link(client),
+    };
+    bench.greet(link);
+    bench.take(client);
+    (client, link)
+}
+
+#[test]
+fn a_link_waits_for_its_script_while_redis_says_that_it_is_busy() {
+    for before in [&[][..], &[("WATCH k", OK)]] {
+        for line in ["EVAL x 0", "FCALL f 0", "DEBUG RELOAD", "SET k v"] {
+            for busy in [SCRIPT_RUNS, LOADING] {
+                let mut bench = Bench::new(Config::default());
+                let (client, link) = asking(&mut bench, before, line);
+                bench.pass(4, b"");
+                bench.pass(LONG_SECS, busy);
+                assert!(!bench.closed.contains(&link), "{line}");
+                bench.receive(link, b":1\r\n");
+                bench.pass(2, PONG);
+                assert_eq!(bench.take(client), ":1\r\n", "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_that_is_silent_while_redis_answers_others_is_dead() {
+    for before in [&[][..], &[("WATCH k", OK)]] {
+        for line in ["EVAL x 0", "FCALL f 0", "SET k v"] {
+            for was_busy in [false, true] {
+                let mut bench = Bench::new(Config::default());
+                let (client, link) = asking(&mut bench, before, line);
+                if was_busy {
+                    bench.pass(LONG_SECS, SCRIPT_RUNS);
+                }
+                bench.pass(14, PONG);
+                assert!(!bench.closed.contains(&link), "{line}");
+                bench.pass(LONG_SECS - 14, PONG);
+                assert_eq!(bench.closed.last(), Some(&client), "{line}");
+                assert!(bench.closed.contains(&link), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn where_redis_answers_nobody_every_link_is_dead() {
+    let mut bench = Bench::new(Config::default());
+    let control = bench.newest(|role| role == Role::Control);
+    let (client, link) = asking(&mut bench, &[], "EVAL x 0");
+    bench.pass(LONG_SECS, b"");
+    for gone in [control, link, client] {
+        assert!(bench.closed.contains(&gone));
+    }
+}
+
+#[test]
+fn no_time_passes_for_a_link_while_clients_are_paused() {
+    for (pause, control_says) in [
+        ("CLIENT PAUSE 40000", &b""[..]),
+        ("CLIENT PAUSE 40000 WRITE", PONG),
+    ] {
+        for unpause in [false, true] {
+            let mut bench = Bench::new(Config::default());
+            let control = bench.newest(|role| role == Role::Control);
+            let operator = bench.client();
+            bench.say(operator, pause);
+            let urgent = bench.newest(|role| matches!(role, Role::OneShot(_)));
+            bench.greet(urgent);
+            bench.receive(urgent, OK);
+            let (client, link) = asking(&mut bench, &[], "SET k v");
+            bench.pass(LONG_SECS - 1, control_says);
+            if unpause {
+                bench.say(operator, "CLIENT UNPAUSE");
+            }
+            bench.pass(14, control_says);
+            assert!(!bench.closed.contains(&link) && !bench.closed.contains(&control));
+            bench.pass(LONG_SECS, control_says);
+            assert!(bench.closed.contains(&link) && bench.closed.contains(&client));
+            assert_eq!(bench.closed.contains(&control), control_says.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_link_on_which_somebody_has_said_goodbye_is_nobody_elses_afterwards() {
+    let mut bench = Bench::new(Config {
+        event_barrier: false,
+        ..Config::default()
+    });
+    let client = bench.client();
+    // When QUIT is answered nothing of the client's state is left, and Redis is about to close.
+    bench.receive(client, &[frame("BLPOP l 1"), frame("QUIT")].concat());
+    let link = bench.own_link(client);
+    bench.greet(link);
+    bench.receive(link, b"*-1\r\n");
+    bench.receive(link, OK);
+    bench.engine.advance(1000);
+    bench.settle();
+    assert_eq!(bench.take(client), "*-1\r\n+OK\r\n");
+    assert!(bench.closed.contains(&link));
+    assert!(bench.engine.own_links.idle.values().all(Vec::is_empty));
 }
 
 #[test]

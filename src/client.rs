@@ -242,6 +242,15 @@ pub struct HelloRest {
     pub name: Option<Box<[u8]>>,
 }
 
+/// How reads of a client are answered that may be hits and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Straight {
+    /// As requests of the Redis protocol.
+    Resp,
+    /// As requests of HTTP.
+    Http,
+}
+
 /// Which replies are kept from a client (CLIENT REPLY).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mute {
@@ -318,6 +327,8 @@ pub struct Client {
     pub last: Place,
     /// What few clients have.
     pub extras: Option<Box<Extras>>,
+    /// Whether it is known that its reads may be hits and nothing else (`engine/roster.rs`).
+    pub straight: Option<Straight>,
     /// Whether it came by a port for TLS.
     pub is_tls: bool,
     /// Whether the peer's FIN was seen.
@@ -367,6 +378,7 @@ impl Client {
             mute: Mute::Off,
             last: Place::UNKNOWN,
             extras: None,
+            straight: None,
             is_tls: false,
             peer_closed: false,
             flush_listed: false,

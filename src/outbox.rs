@@ -34,6 +34,8 @@ pub struct Pool {
     spare: Vec<Vec<u8>>,
     spare_blocks_max: usize,
     in_use_bytes: usize,
+    /// Bytes copied into outboxes so far: what serving clients costs beside handling their commands.
+    copied_bytes: u64,
     /// Large values that nobody else keeps: by their address, in how many segments each is, and its bytes.
     loose: BTreeMap<usize, (usize, usize)>,
 }
@@ -45,6 +47,7 @@ impl Pool {
             spare: Vec::new(),
             spare_blocks_max,
             in_use_bytes: 0,
+            copied_bytes: 0,
             loose: BTreeMap::new(),
         }
     }
@@ -53,6 +56,12 @@ impl Pool {
     #[inline]
     pub fn in_use_bytes(&self) -> usize {
         self.in_use_bytes
+    }
+
+    /// The bytes that were ever copied into outboxes. Large values are not copied.
+    #[inline]
+    pub fn copied_bytes(&self) -> u64 {
+        self.copied_bytes
     }
 
     /// Something that is no outbox but waits like one now has `new` bytes instead of `old`.
@@ -187,6 +196,7 @@ impl Outbox {
         }
         self.tail.extend_from_slice(bytes);
         self.len += bytes.len();
+        pool.copied_bytes += bytes.len() as u64;
     }
 
     /// Appends whatever `write` appends to the vector it is given (it must not shorten it).
@@ -197,7 +207,9 @@ impl Outbox {
         }
         let before = self.tail.len();
         write(&mut self.tail);
-        self.len += self.tail.len() - before;
+        let copied = self.tail.len() - before;
+        self.len += copied;
+        pool.copied_bytes += copied as u64;
         self.count_tail(pool);
         if self.len == 0 {
             self.give_tail(pool);

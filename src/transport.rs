@@ -72,7 +72,74 @@ pub struct Transport {
     tls: Option<Box<Session>>,
 }
 
+/// What a transport's bytes pass through, for who reads and writes in one go and would ask at each step.
+#[derive(Debug)]
+pub enum Line<'a> {
+    /// The socket as it is.
+    Plain(Plain<'a>),
+    /// TLS.
+    Secured(Secured<'a>),
+}
+
+/// See [`Line`].
+#[derive(Debug)]
+pub struct Plain<'a>(BorrowedFd<'a>);
+
+/// See [`Line`].
+#[derive(Debug)]
+pub struct Secured<'a>(&'a mut Session, BorrowedFd<'a>);
+
+/// As the functions of [`Transport`] of the same names.
+pub trait Through {
+    /// See [`Transport::read`].
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+    /// See [`Transport::may_have_more`].
+    fn may_have_more(&self, n: usize, len: usize) -> bool;
+    /// See [`Transport::write_one`].
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+}
+
+impl Through for Plain<'_> {
+    #[inline(always)]
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        socket::recv(self.0, into)
+    }
+
+    #[inline(always)]
+    fn may_have_more(&self, n: usize, len: usize) -> bool {
+        n == len
+    }
+
+    #[inline(always)]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        socket::send(self.0, bytes)
+    }
+}
+
+impl Through for Secured<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.read(self.1, into)
+    }
+
+    fn may_have_more(&self, _n: usize, _len: usize) -> bool {
+        self.0.has_more()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(self.1, &[IoSlice::new(bytes)])
+    }
+}
+
 impl Transport {
+    /// Which of the two its bytes pass through.
+    #[inline(always)]
+    pub fn line(&mut self) -> Line<'_> {
+        match &mut self.tls {
+            None => Line::Plain(Plain(self.stream.as_fd())),
+            Some(session) => Line::Secured(Secured(session, self.stream.as_fd())),
+        }
+    }
+
     /// Takes a connection that was accepted or is being made, and registers it edge-triggered in both directions. It is
     /// never registered again: what the poll said is remembered by the reactor until it is used up.
     pub fn register(
@@ -143,9 +210,9 @@ impl Transport {
     /// Reads what is there, at most `into.len()` bytes. `Ok(0)`: the peer will send nothing more.
     #[inline]
     pub fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match &mut self.tls {
-            None => socket::recv(self.stream.as_fd(), into),
-            Some(session) => session.read(self.stream.as_fd(), into),
+        match self.line() {
+            Line::Plain(mut line) => line.read(into),
+            Line::Secured(mut line) => line.read(into),
         }
     }
 
@@ -182,9 +249,9 @@ impl Transport {
     /// [`Transport::write`] of one slice.
     #[inline]
     pub fn write_one(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.tls {
-            None => socket::send(self.stream.as_fd(), bytes),
-            Some(session) => session.write(self.stream.as_fd(), &[IoSlice::new(bytes)]),
+        match self.line() {
+            Line::Plain(mut line) => line.write(bytes),
+            Line::Secured(mut line) => line.write(bytes),
         }
     }
 

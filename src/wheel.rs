@@ -88,6 +88,20 @@ pub struct Rings {
     occupied: [u64; LEVELS],
     heads: [u32; LISTS],
     len: usize,
+    /// When there is work next: a loop that turns often asks often, and is told with one comparison.
+    soonest: Soonest,
+}
+
+/// The tick at which the first list that is not empty begins. It stays what it is while no list changes, though time
+/// passes: the wheel stops at that tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Soonest(u64);
+
+impl Soonest {
+    /// A list has changed: it is to be found out.
+    const UNKNOWN: Soonest = Soonest(0);
+    /// Nothing is scheduled.
+    const NEVER: Soonest = Soonest(u64::MAX);
 }
 
 impl Rings {
@@ -98,6 +112,7 @@ impl Rings {
             occupied: [0; LEVELS],
             heads: [END; LISTS],
             len: 0,
+            soonest: Soonest::UNKNOWN,
         }
     }
 
@@ -126,6 +141,10 @@ impl Rings {
         budget: &mut usize,
     ) -> Option<u32> {
         let target = now.micros() >> TICK_BITS;
+        if self.soonest.0 > target {
+            self.tick = self.tick.max(target);
+            return None;
+        }
         while *budget > 0 {
             if self.heads[DUE] != END {
                 *budget -= 1;
@@ -152,7 +171,8 @@ impl Rings {
                         if list < LISTS_PER_LEVEL { DUE } else { MOVING },
                     );
                 }
-                _ => {
+                later => {
+                    self.soonest = later.map_or(Soonest::NEVER, |(_, tick)| Soonest(tick));
                     self.tick = self.tick.max(target);
                     return None;
                 }
@@ -164,6 +184,7 @@ impl Rings {
     /// Forgets all timers in O(1) of their number, for a caller who throws away the [`Timers`] as well.
     pub fn forget(&mut self) {
         (self.occupied, self.heads, self.len) = ([0; LEVELS], [END; LISTS], 0);
+        self.soonest = Soonest::UNKNOWN;
     }
 
     /// Whether [`Rings::pop_due`] has work at `now`.
@@ -174,6 +195,11 @@ impl Rings {
     /// When [`Rings::pop_due`] has work next: to fire, or to cascade (at most once per level and list, so sleeping until
     /// then never spins). Never later than the first timer's tick. `None` when nothing is scheduled.
     pub fn next_deadline(&self) -> Option<Time> {
+        match self.soonest {
+            Soonest::UNKNOWN => {}
+            Soonest::NEVER => return None,
+            Soonest(tick) => return Some(time_of(tick)),
+        }
         if self.heads[DUE] != END || self.heads[MOVING] != END {
             return Some(time_of(self.tick));
         }
@@ -224,6 +250,12 @@ impl Rings {
             }
         }
         assert_eq!(seen, self.len, "timers in lists");
+        if self.soonest != Soonest::UNKNOWN {
+            let next = self.next_list();
+            let soonest = next.map_or(Soonest::NEVER, |(_, tick)| Soonest(tick));
+            assert_eq!(self.soonest, soonest, "what is known to be next");
+            assert_eq!((self.heads[DUE], self.heads[MOVING]), (END, END));
+        }
     }
 
     fn list_of(&self, tick: u64) -> usize {
@@ -298,6 +330,7 @@ impl Rings {
     }
 
     fn set_head(&mut self, list: usize, id: u32) {
+        self.soonest = Soonest::UNKNOWN;
         self.heads[list] = id;
         if list < DUE {
             let bit = 1 << (list % LISTS_PER_LEVEL);

@@ -11,6 +11,8 @@ const GENERATOR_FULL: f64 = 0.97;
 pub struct Round {
     pub outcome: Outcome,
     pub server_cpu_ns: u64,
+    /// Of the Redis behind the server.
+    pub behind_cpu_ns: u64,
     pub generator_cpu_ns: u64,
 }
 
@@ -19,6 +21,7 @@ pub struct Round {
 pub struct Figures {
     per_sec: Vec<f64>,
     cpu_us: Vec<f64>,
+    behind_us: Vec<f64>,
     generator_share: Vec<f64>,
     latency_us: Option<Histogram<u64>>,
     /// Why there is nothing to tell of it.
@@ -35,6 +38,8 @@ impl Figures {
         let replies = round.outcome.replies.max(1) as f64;
         self.per_sec.push(replies / secs);
         self.cpu_us.push(round.server_cpu_ns as f64 / 1e3 / replies);
+        self.behind_us
+            .push(round.behind_cpu_ns as f64 / 1e3 / replies);
         self.generator_share
             .push(round.generator_cpu_ns as f64 / 1e9 / secs);
         match &mut self.latency_us {
@@ -55,18 +60,7 @@ impl Figures {
             return format!("FAILED: {why} | - | - | - | -");
         }
         let ratio = yardstick.map_or("-".to_string(), |other| {
-            let ratios: Vec<f64> = self
-                .per_sec
-                .iter()
-                .zip(&other.per_sec)
-                .map(|(own, other)| own / other)
-                .collect();
-            let (low, high) = ratios
-                .iter()
-                .fold((f64::MAX, f64::MIN), |(low, high), ratio| {
-                    (low.min(*ratio), high.max(*ratio))
-                });
-            format!("{:.2} ({low:.2} to {high:.2})", median(&ratios))
+            ratio(&self.per_sec, &other.per_sec)
         });
         format!(
             "{:.0}{} | {ratio} | {:.2} | {} | {}",
@@ -75,6 +69,17 @@ impl Figures {
             median(&self.cpu_us),
             self.quantile(0.5),
             self.quantile(0.99)
+        )
+    }
+
+    /// What the server and the Redis behind it use, and the one over the other in the same rounds.
+    pub fn upstream_row(&self) -> String {
+        format!(
+            "{:.0} | {:.2} | {:.2} | {}",
+            median(&self.per_sec),
+            median(&self.cpu_us),
+            median(&self.behind_us),
+            ratio(&self.cpu_us, &self.behind_us)
         )
     }
 
@@ -98,6 +103,17 @@ impl Figures {
             .as_ref()
             .map_or(0, |all| all.value_at_quantile(quantile))
     }
+}
+
+/// The median of the one over the other, round by round, with the lowest and the highest.
+fn ratio(these: &[f64], those: &[f64]) -> String {
+    let ratios: Vec<f64> = these.iter().zip(those).map(|(a, b)| a / b).collect();
+    let (low, high) = ratios
+        .iter()
+        .fold((f64::MAX, f64::MIN), |(low, high), ratio| {
+            (low.min(*ratio), high.max(*ratio))
+        });
+    format!("{:.2} ({low:.2} to {high:.2})", median(&ratios))
 }
 
 fn median(figures: &[f64]) -> f64 {

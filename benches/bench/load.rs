@@ -27,6 +27,8 @@ const READ_BYTES: usize = 64 * 1024;
 pub enum Protocol {
     /// `GET` in RESP.
     Resp,
+    /// `SET` in RESP.
+    RespSet,
     /// `GET` of a path that names the key; the body is the value.
     Http,
     /// `get` of memcached's text protocol.
@@ -37,6 +39,7 @@ impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Protocol::Resp => "RESP",
+            Protocol::RespSet => "RESP, SET",
             Protocol::Http => "HTTP",
             Protocol::Memcached => "memcached",
         })
@@ -91,6 +94,13 @@ impl Script {
             let name = Keys::name(key);
             match target.protocol {
                 Protocol::Resp => format!("*2\r\n$3\r\nGET\r\n${}\r\n{name}\r\n", name.len()),
+                Protocol::RespSet => {
+                    let value = keys.value(key);
+                    let head = format!("*3\r\n$3\r\nSET\r\n${}\r\n{name}\r\n", name.len());
+                    let length = format!("${}\r\n", value.len());
+                    let parts = [head.as_bytes(), length.as_bytes(), &value, b"\r\n"];
+                    return parts.concat();
+                }
                 Protocol::Memcached => format!("get {name}\r\n"),
                 Protocol::Http => format!(
                     "GET {} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: nearcache-bench\r\nAccept: */*\r\nConnection: keep-alive\r\n\r\n",
@@ -105,6 +115,7 @@ impl Script {
                 Protocol::Resp => {
                     [format!("${}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat()
                 }
+                Protocol::RespSet => b"+OK\r\n".to_vec(),
                 Protocol::Memcached => {
                     let head = format!("VALUE {} 0 {}\r\n", Keys::name(key), value.len());
                     [head.as_bytes(), &value, b"\r\nEND\r\n"].concat()
@@ -181,7 +192,7 @@ impl Connection {
             let expected = &script.replies[key];
             let rest = &self.input[at..];
             let used = match script.target.protocol {
-                Protocol::Resp | Protocol::Memcached => whole(rest, expected)?,
+                Protocol::Resp | Protocol::RespSet | Protocol::Memcached => whole(rest, expected)?,
                 Protocol::Http => whole_http(rest, expected, &mut self.form)?,
             };
             let Some(used) = used else { break };

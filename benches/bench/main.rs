@@ -5,8 +5,8 @@
 //! told with the lowest and highest of them. CPU per request is that of all threads of the server. Every reply is
 //! compared byte by byte; a wrong one ends everything with exit code 1.
 //!
-//! Without settings all sections are run. With one of them only what it asks for: `PROTO=resp,http`, `P=1,16,64` (pipeline
-//! depths), `CONNECTIONS=50`, `KEYS=1000`, `VALUE=64` (bytes), `SPREAD=uniform|zipfian`, `RATE=20000` (requests per second:
+//! Without settings all sections are run. With one of them only what it asks for: `PROTO=resp,http` (or `set`, `miss`: what
+//! goes on to Redis, and the CPU of both), `P=1,16,64` (pipeline depths), `CONNECTIONS=50`, `KEYS=1000`, `VALUE=64` (bytes), `SPREAD=uniform|zipfian`, `RATE=20000` (requests per second:
 //! an open loop, latencies instead of throughput) or `RATE=half` (of what Redis serves). `ROUNDS=9`, `SECONDS_EACH=0.5` and
 //! `KEYS_MANY=1000000` go with both.
 
@@ -40,6 +40,28 @@ struct Settings {
     spread: Spread,
 }
 
+impl Settings {
+    /// What is passed on to Redis.
+    fn relayed(self) -> Settings {
+        Settings {
+            about: "SET, passed on: CPU beside that of the Redis behind".to_owned(),
+            servers: Servers::Upstream,
+            protocol: Protocol::RespSet,
+            ..self
+        }
+    }
+
+    /// What Redis is asked for, each key anew.
+    fn missed(self) -> Settings {
+        Settings {
+            about: "misses: CPU beside that of the Redis behind".to_owned(),
+            servers: Servers::Upstream,
+            keys: self.keys.max(100_000),
+            ..self
+        }
+    }
+}
+
 /// Who is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Servers {
@@ -49,6 +71,8 @@ enum Servers {
     ManyAndFew,
     /// Two proxies that share the load, and one.
     TwoAndOne,
+    /// nearcache in front of its Redis, both at work: what the one uses over what the other does.
+    Upstream,
 }
 
 /// A pace, or how to find it.
@@ -115,7 +139,8 @@ fn compare(settings: &Settings) -> Result<(), String> {
         let pace = match wanted {
             Wanted::Exactly(pace) => *pace,
             Wanted::HalfOfYardstick => {
-                let yardstick = &mut lanes[1];
+                let yardstick = lanes.get_mut(1);
+                let yardstick = yardstick.ok_or("RATE=half needs another server beside it")?;
                 let found = yardstick
                     .round(Pace::Closed { depth: 1 }, settings)?
                     .outcome;
@@ -137,6 +162,10 @@ fn compare(settings: &Settings) -> Result<(), String> {
                 }
             }
         }
+        if settings.servers == Servers::Upstream {
+            print_upstream(settings.protocol, pace, &figures, &noise.since());
+            continue;
+        }
         let names: Vec<&str> = lanes.iter().map(|lane| lane.peer.name).collect();
         print(settings.protocol, pace, &names, &figures, &noise.since());
     }
@@ -152,6 +181,7 @@ fn lanes(settings: &Settings) -> Result<Vec<Lane>, String> {
             peers::two(&all)?,
             peers::nearcache(settings.protocol, &all)?,
         ],
+        Servers::Upstream => vec![peers::nearcache_missing(settings.protocol, &all)?],
         Servers::ManyAndFew => {
             let few = keys(1000);
             let mut peer = peers::nearcache(settings.protocol, &few)?;
@@ -171,10 +201,12 @@ fn round(lane: &mut Lane, pace: Pace, settings: &Settings) -> Result<figures::Ro
     let Lane { peer, keys, script } = lane;
     // A moment for what the server does on being woken, and for the connections of the round before to go.
     load::run(script, keys, settings.connections, pace, settings.each / 10)?;
-    let (server, generator) = (peer.cpu_ns(), figures::own_cpu_ns());
+    let (server, behind) = (peer.cpu_ns(), peer.cpu_ns_behind());
+    let generator = figures::own_cpu_ns();
     let outcome = load::run(script, keys, settings.connections, pace, settings.each)?;
     Ok(figures::Round {
         server_cpu_ns: peer.cpu_ns() - server,
+        behind_cpu_ns: peer.cpu_ns_behind() - behind,
         generator_cpu_ns: figures::own_cpu_ns() - generator,
         outcome,
     })
@@ -212,6 +244,19 @@ fn print(protocol: Protocol, pace: Pace, names: &[&str], figures: &[Figures], no
         println!(
             "\n`*`: the generator used all of its core, so the server could do more; the CPU per request holds."
         );
+    }
+}
+
+fn print_upstream(protocol: Protocol, pace: Pace, figures: &[Figures], noise: &str) {
+    if let Pace::Closed { depth } = pace {
+        println!("\n{protocol}, pipeline {depth} ({noise})\n");
+    }
+    println!(
+        "| requests/s | CPU us of nearcache | of its Redis | the one over the other (lowest to highest) |"
+    );
+    println!("|---|---|---|---|");
+    for figures in figures {
+        println!("| {} |", figures.upstream_row());
     }
 }
 
@@ -256,16 +301,20 @@ fn sections() -> Result<Vec<Settings>, String> {
     setting("PROTO", "resp,http")
         .split(',')
         .map(|name| {
-            let protocol = match name {
-                "resp" => Protocol::Resp,
-                "http" => Protocol::Http,
-                other => return Err(format!("PROTO={other}: want resp or http")),
-            };
-            Ok(Settings {
-                protocol,
+            let with_paces = Settings {
                 paces: paces.clone(),
                 ..base.clone()
-            })
+            };
+            match name {
+                "resp" => Ok(with_paces),
+                "http" => Ok(Settings {
+                    protocol: Protocol::Http,
+                    ..with_paces
+                }),
+                "set" => Ok(with_paces.relayed()),
+                "miss" => Ok(with_paces.missed()),
+                other => Err(format!("PROTO={other}: want resp, http, set or miss")),
+            }
         })
         .collect()
 }
@@ -306,6 +355,19 @@ fn every_section(base: &Settings) -> Result<Vec<Settings>, String> {
         Settings {
             servers: Servers::TwoAndOne,
             ..section("two proxies that share the load", "16")?
+        },
+        Settings {
+            servers: Servers::Upstream,
+            protocol: Protocol::RespSet,
+            ..section(
+                "relayed commands, CPU beside that of the Redis behind",
+                "1,16,64",
+            )?
+        },
+        Settings {
+            servers: Servers::Upstream,
+            keys: 100_000,
+            ..section("misses, CPU beside that of the Redis behind", "1,16,64")?
         },
     ])
 }

@@ -29,15 +29,14 @@ pub struct Peer {
 impl Peer {
     /// What the server's threads have used of a core since its start, in nanoseconds.
     pub fn cpu_ns(&self) -> u64 {
-        let of = |process: &Running| format!("/proc/{}/task", process.0.id());
-        let tasks = self
-            .processes()
-            .flat_map(|process| fs::read_dir(of(process)));
-        let ns_of = |task: fs::DirEntry| -> Option<u64> {
-            let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        tasks.flatten().flatten().filter_map(ns_of).sum()
+        self.processes().map(cpu_ns).sum()
+    }
+
+    /// The same of the Redis behind it.
+    pub fn cpu_ns_behind(&self) -> u64 {
+        self.behind
+            .as_ref()
+            .map_or(0, |redis| cpu_ns(&redis.process))
     }
 
     /// Lets it run, or holds it still while another is measured.
@@ -61,6 +60,21 @@ impl Drop for Peer {
     fn drop(&mut self) {
         self.let_run(true);
     }
+}
+
+/// What a process's threads have used of a core since its start, in nanoseconds.
+fn cpu_ns(process: &Running) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{}/task", process.0.id()));
+    let ns_of = |task: fs::DirEntry| -> Option<u64> {
+        let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    tasks
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(ns_of)
+        .sum()
 }
 
 /// Pins this very process to the generator's core.
@@ -97,7 +111,7 @@ pub fn start(protocol: Protocol, keys: &Keys) -> Result<Vec<Peer>, String> {
                 peers.extend(start_if_installed(program, start, keys)?);
             }
         }
-        Protocol::Memcached => {}
+        Protocol::RespSet | Protocol::Memcached => {}
     }
     Ok(peers)
 }
@@ -179,7 +193,8 @@ pub fn two(keys: &Keys) -> Result<Peer, String> {
         Ok(cores) if cores.get() > 2 => "2",
         _ => GENERATOR_CORE,
     };
-    let (resp_port, _, process) = spawn_nearcache(Protocol::Resp, keys, behind, &peer.dir)?;
+    let capacity = (2 * keys.count).max(1_000_000);
+    let (resp_port, _, process) = spawn_nearcache(Protocol::Resp, capacity, behind, &peer.dir)?;
     let id = process.0.id().to_string();
     if has("taskset") {
         let moved = Command::new("taskset").args(["-apc", core, &id]).output();
@@ -191,13 +206,23 @@ pub fn two(keys: &Keys) -> Result<Peer, String> {
     Ok(peer)
 }
 
+/// A proxy that can keep all keys.
 pub fn nearcache(protocol: Protocol, keys: &Keys) -> Result<Peer, String> {
+    nearcache_with(protocol, keys, (2 * keys.count).max(1_000_000))
+}
+
+/// A proxy that keeps one key: what is read is asked for, nearly always.
+pub fn nearcache_missing(protocol: Protocol, keys: &Keys) -> Result<Peer, String> {
+    nearcache_with(protocol, keys, 1)
+}
+
+fn nearcache_with(protocol: Protocol, keys: &Keys, capacity: usize) -> Result<Peer, String> {
     let dir = Workdir::new()?;
     let behind = redis_behind(&dir, keys)?;
-    let (resp_port, http_port, process) = spawn_nearcache(protocol, keys, behind.port, &dir)?;
+    let (resp_port, http_port, process) = spawn_nearcache(protocol, capacity, behind.port, &dir)?;
     let port = match protocol {
         Protocol::Http => http_port,
-        Protocol::Resp | Protocol::Memcached => resp_port,
+        Protocol::Resp | Protocol::RespSet | Protocol::Memcached => resp_port,
     };
     Ok(Peer {
         name: "nearcache",
@@ -212,7 +237,7 @@ pub fn nearcache(protocol: Protocol, keys: &Keys) -> Result<Peer, String> {
 /// A proxy in front of the Redis on this port: its ports for RESP and HTTP, and its process.
 fn spawn_nearcache(
     protocol: Protocol,
-    keys: &Keys,
+    capacity: usize,
     behind: u16,
     dir: &Workdir,
 ) -> Result<(u16, u16, Running), String> {
@@ -227,17 +252,14 @@ fn spawn_nearcache(
     command.env("NEARCACHE_BIND", "127.0.0.1");
     command.env("NEARCACHE_CACHE_TTL_SECS", "1h");
     command.env("NEARCACHE_CACHE_MAX_BYTES", "2GiB");
-    command.env(
-        "NEARCACHE_CACHE_CAPACITY",
-        (2 * keys.count).max(1_000_000).to_string(),
-    );
+    command.env("NEARCACHE_CACHE_CAPACITY", capacity.to_string());
     command.env(
         "NEARCACHE_REDIS_URL",
         format!("redis://127.0.0.1:{behind}/0"),
     );
     let port = match protocol {
         Protocol::Http => http_port,
-        Protocol::Resp | Protocol::Memcached => resp_port,
+        Protocol::Resp | Protocol::RespSet | Protocol::Memcached => resp_port,
     };
     let process = spawn(command, port, "nearcache")?;
     Ok((resp_port, http_port, process))

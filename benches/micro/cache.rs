@@ -103,45 +103,71 @@ pub fn run() {
     });
 }
 
-/// The longest single call in what happens to a million entries at once.
+/// The longest single call in what happens to a million entries at once. All of it is done several times, and each call
+/// counts as long as it took when it took least: a pause of our own is there every time, another's is not.
 pub fn pauses() {
+    const RUNS: usize = 5;
+    let mut least = happenings();
+    for _ in 1..RUNS {
+        for ((what, least), (again, took)) in least.iter_mut().zip(happenings()) {
+            assert_eq!(
+                (*what, least.len()),
+                (again, took.len()),
+                "a run is as another"
+            );
+            for (least, took) in least.iter_mut().zip(took) {
+                *least = took.min(*least);
+            }
+        }
+    }
+    for (what, took) in least {
+        longest(&format!("pauses: {what}, the least of {RUNS} runs"), took);
+    }
+}
+
+/// What happens, and how long each call took.
+fn happenings() -> [(&'static str, Vec<Duration>); 5] {
     const SECOND: Duration = Duration::from_secs(1);
     let mut filled = Filled::new(MANY, 1 << 30);
-    let puts = (0..MANY).map(|key| timed(|| filled.put(key, &[7; 64], SECOND)).0);
-    longest("pauses: growth to a million entries, per put", puts);
-    let mut left = true;
-    let turns = std::iter::from_fn(|| {
-        let (took, expired) = timed(|| filled.cache.advance(START + SECOND, STEPS));
-        std::mem::replace(&mut left, expired.more).then_some(took)
-    });
-    longest("pauses: a million expire, per turn of 512 steps", turns);
+    let put = |key| timed(|| filled.put(key, &[7; 64], SECOND)).0;
+    let growth = (0..MANY).map(put).collect();
+    let expiry = until_done(&mut filled.cache, START + SECOND);
     filled.put_all(&[7; 64], SECOND);
-    let hashes: Vec<u64> = filled.hashes[..100_000].to_vec();
-    let cache = &mut filled.cache;
-    let removals = hashes.chunks(350).map(|names| {
+    let (hashes, cache) = (&filled.hashes[..100_000], &mut filled.cache);
+    let mut invalidate = |names: &[u64]| {
         timed(|| {
             for hash in names {
                 cache.remove_name(*hash);
             }
         })
-        .0
-    });
-    longest(
-        "pauses: 100,000 keys invalidated, per read of 8 KiB (350 keys)",
-        removals,
-    );
+    };
+    let invalidation = hashes
+        .chunks(350)
+        .map(|names| invalidate(names).0)
+        .collect();
     filled.put_all(&[7; 64], SECOND);
-    longest(
-        "pauses: the flush of a million",
-        std::iter::once(timed(|| filled.cache.clear()).0),
-    );
-    let mut left = true;
-    let turns = std::iter::from_fn(|| {
-        let (took, expired) = timed(|| filled.cache.advance(START, STEPS));
-        std::mem::replace(&mut left, expired.more).then_some(took)
-    });
-    longest(
-        "pauses: its memory given back, per turn of 512 steps",
-        turns,
-    );
+    let flush = vec![timed(|| filled.cache.clear()).0];
+    let giving_back = until_done(&mut filled.cache, START);
+    [
+        ("growth to a million entries, per put", growth),
+        ("a million expire, per turn of 512 steps", expiry),
+        (
+            "100,000 keys invalidated, per read of 8 KiB (350 keys)",
+            invalidation,
+        ),
+        ("the flush of a million", flush),
+        ("its memory given back, per turn of 512 steps", giving_back),
+    ]
+}
+
+/// Turns until nothing is left to do at `now`.
+fn until_done(cache: &mut Cache, now: Time) -> Vec<Duration> {
+    let mut turns = Vec::new();
+    loop {
+        let (took, expired) = timed(|| cache.advance(now, STEPS));
+        turns.push(took);
+        if !expired.more {
+            return turns;
+        }
+    }
 }

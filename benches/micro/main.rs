@@ -45,8 +45,7 @@ fn each<T>(what: &str, n: usize, mut call: impl FnMut(usize) -> T) {
 
 /// Prints what the usual call took, and the slowest ones. On a busy machine those are what others took of the core: then
 /// the 99th percentile says more.
-fn longest(what: &str, calls: impl Iterator<Item = Duration>) {
-    let mut took: Vec<Duration> = calls.collect();
+fn longest(what: &str, mut took: Vec<Duration>) {
     took.sort();
     let us = |per_mille: usize| {
         let at = (took.len() * per_mille / 1000).min(took.len().saturating_sub(1));

@@ -125,6 +125,12 @@ impl<'c> ValueRef<'c> {
         self.table.shared(self.id)
     }
 
+    /// Whether [`super::Cache::get_in_cell`] would have found it.
+    #[inline]
+    pub fn is_in_cell(&self) -> bool {
+        !self.table.has_block(self.id)
+    }
+
     /// When it was stored, see [`Stamp::stored_at`].
     #[inline]
     pub fn stored_at(&self) -> Time {
@@ -141,6 +147,19 @@ impl<'c> ValueRef<'c> {
     #[inline]
     pub fn tag(&self) -> u64 {
         self.table.tag(self.id)
+    }
+}
+
+/// A value that is in its cell: the kind that a hit mostly finds.
+#[derive(Debug, Clone, Copy)]
+pub struct CellValue<'c>(pub(super) &'c [u8]);
+
+impl CellValue<'_> {
+    /// Writes the reply `$<len>\r\n<value>\r\n` at the beginning of `out`; how long it is.
+    #[inline(always)]
+    pub fn write_reply<const ROOM: usize>(self, out: &mut [u8; ROOM]) -> usize {
+        let len = write_small_reply(self.0, out);
+        len.expect("a cell is shorter than a value that is counted")
     }
 }
 

@@ -43,8 +43,10 @@ use crate::wheel::Rings;
 use arena::{CELLS_BYTES_MAX, Moved};
 use block::ENTRY_COST_MIN;
 pub use block::{SHARED_VALUE_BYTES_MIN, SharedReply};
+pub use entry::{
+    CellValue, Content, NewContent, Put, SMALL_REPLY_ROOM, Stamp, ValueRef, write_small_reply,
+};
 use entry::{Clock, tick_of};
-pub use entry::{Content, NewContent, Put, SMALL_REPLY_ROOM, Stamp, ValueRef, write_small_reply};
 pub use head::{DB_MAX, KEY_BYTES_MAX};
 use head::{Head, Kind};
 use index::Index;
@@ -132,7 +134,13 @@ impl Cache {
     /// The value of `key` if it is in its cell, as most are; then the same as [`Cache::get`]. `None` says nothing, and has
     /// done nothing: ask that then.
     #[inline(always)]
-    pub fn get_in_cell(&mut self, db: u32, key: &[u8], hash: u64, now: Time) -> Option<&[u8]> {
+    pub fn get_in_cell(
+        &mut self,
+        db: u32,
+        key: &[u8],
+        hash: u64,
+        now: Time,
+    ) -> Option<CellValue<'_>> {
         let name = head::name_of(db, key.len(), hash)?;
         let mut id = self.index.first(hash as u32);
         let (head, key_len) = loop {
@@ -148,7 +156,7 @@ impl Cache {
         let value_len = head.shape().value_len();
         let (newer, older) = (head.newer(), head.older());
         self.lru.touch(&mut self.table, id, newer, older);
-        Some(self.table.value_in_cell(id, key_len, value_len))
+        Some(CellValue(self.table.value_in_cell(id, key_len, value_len)))
     }
 
     /// What is known of `key`, without a use of it.

@@ -2,12 +2,10 @@
 #![forbid(unsafe_code)]
 
 use super::address::Address;
+use super::share::Share;
 use super::straight::Receiving;
 use super::timers::Timer;
-use super::{
-    COMMANDS_PER_TURN, ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port,
-    READ_BYTES,
-};
+use super::{ConnId, Engine, OUTBOX_HIGH_BYTES, OUTBOX_LOW_BYTES, Output, Place, Port, READ_BYTES};
 use crate::client::{Client, CloseReason, Hold, Peer, Render, Slot, State};
 use crate::stats::Counter;
 use crate::time::Time;
@@ -138,24 +136,18 @@ impl Engine {
         (client.id.generation == id.generation).then_some(index as usize)
     }
 
-    #[inline(always)]
     pub(super) fn client_recv_slice(&mut self, id: ConnId) -> &mut [u8] {
-        let Some(ix) = self.client_index(id) else {
-            return &mut [];
-        };
-        let client = &self.clients[ix];
-        if client.is_at_rest() && self.may_hit(client) {
-            self.receiving = match client.port {
-                Port::Http | Port::Admin | Port::Probe => Receiving::StraightHttp,
-                Port::Resp => Receiving::Straight,
-            };
+        if let Some((_, way)) = self.straight_way(id) {
+            self.receiving = Receiving::Straight(way);
             return &mut self.scratch;
         }
-        self.room_behind(ix)
+        match self.client_index(id) {
+            Some(ix) => self.room_behind(ix),
+            None => &mut [],
+        }
     }
 
     /// Room for the next bytes of a client that is not at rest.
-    #[inline(never)]
     fn room_behind(&mut self, ix: usize) -> &mut [u8] {
         let client = &mut self.clients[ix];
         if client.state != State::Open {
@@ -175,8 +167,8 @@ impl Engine {
             .space(want, limit, &mut self.inbox_pool)
     }
 
-    /// `n` bytes were received, of which those before `from` are answered.
-    pub(super) fn received_from(&mut self, id: ConnId, from: usize, n: usize) {
+    /// `n` bytes were received, of which those before `from` are answered: the client has `share` for the rest.
+    pub(super) fn received_from(&mut self, id: ConnId, from: usize, n: usize, share: Share) {
         let Some(ix) = self.client_index(id) else {
             return;
         };
@@ -188,12 +180,12 @@ impl Engine {
         client.active = self.now;
         if self.receiving == Receiving::Inbox {
             client.inbox.commit(n);
-            self.serve_inbox(ix);
+            self.serve_inbox(ix, share);
             self.buffers_grew();
             return;
         }
         let scratch = std::mem::take(&mut self.scratch);
-        let used = from + self.serve_bytes(ix, &scratch[from..n]);
+        let used = from + self.serve_bytes(ix, &scratch[from..n], share);
         if used < n
             && let Some(client) = self.open_client(id)
         {
@@ -219,7 +211,7 @@ impl Engine {
         };
         self.clients[ix].ready_listed = false;
         if self.clients[ix].state == State::Open {
-            self.serve_inbox(ix);
+            self.serve_inbox(ix, Share::since(self.pool.copied_bytes()));
             self.buffers_grew();
         }
     }
@@ -238,10 +230,10 @@ impl Engine {
             .filter(|ix| self.clients[*ix].state == State::Open)
     }
 
-    fn serve_inbox(&mut self, ix: usize) {
+    fn serve_inbox(&mut self, ix: usize, share: Share) {
         let id = self.clients[ix].id;
         let mut inbox = std::mem::take(&mut self.clients[ix].inbox);
-        let used = self.serve_bytes(ix, inbox.readable());
+        let used = self.serve_bytes(ix, inbox.readable(), share);
         inbox.consume(used);
         match self.open_client(id) {
             Some(ix) => {
@@ -253,27 +245,26 @@ impl Engine {
         self.after_serving(id);
     }
 
-    /// Handles the requests in `bytes`; returns how many bytes are done with.
-    fn serve_bytes(&mut self, ix: usize, bytes: &[u8]) -> usize {
+    /// Handles the requests in `bytes` as far as the client's share goes; returns how many bytes are done with.
+    fn serve_bytes(&mut self, ix: usize, bytes: &[u8], mut share: Share) -> usize {
         if self.clients[ix].hold != Hold::None || self.clients[ix].paused {
             return 0;
         }
         let id = self.clients[ix].id;
-        let mut budget = COMMANDS_PER_TURN;
         let used = match self.clients[ix].port {
-            Port::Resp => self.serve_resp(ix, bytes, &mut budget),
-            Port::Http | Port::Admin | Port::Probe => self.serve_http(ix, bytes, &mut budget),
+            Port::Resp => self.serve_resp(ix, bytes, &mut share),
+            Port::Http | Port::Admin | Port::Probe => self.serve_http(ix, bytes, &mut share),
         };
         if let Some(ix) = self.open_client(id) {
             if self.clients[ix].admitted {
                 self.leave_admission(ix);
             }
-            if budget == 0 && used < bytes.len() && self.clients[ix].hold == Hold::None {
+            if self.is_spent(&share) && used < bytes.len() && self.clients[ix].hold == Hold::None {
                 self.list_ready(ix);
             }
             // A request that was finished gives the one behind it its own time.
             let earlier = match self.clients[ix].head_since {
-                since if budget == COMMANDS_PER_TURN => since.min(self.now),
+                since if !share.is_begun() => since.min(self.now),
                 _ => self.now,
             };
             let unfinished = used < bytes.len();
@@ -539,12 +530,14 @@ impl Engine {
     /// answer; the Redis protocol has no such word.
     pub fn begin_drain(&mut self) {
         self.draining = true;
+        self.clients.each(|_| {});
     }
 
     /// The time is nearly over: no request is begun that has not arrived yet; clients are closed as soon as nothing is owed
     /// to them, the idle ones last.
     pub fn drain(&mut self) -> Drained {
         (self.draining, self.closing) = (true, true);
+        self.clients.each(|_| {});
         let mut drained = Drained::default();
         let clients = self.clients.iter().map(|(_, client)| client);
         let (idle, busy): (Vec<&Client>, Vec<&Client>) =

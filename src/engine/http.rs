@@ -4,6 +4,7 @@
 use super::clients::Handled;
 use super::coherence::Stale;
 use super::read::{Freshness, SHARED_BYTES_MIN, error_text};
+use super::share::Share;
 use super::{Engine, Port};
 use crate::cache::Content;
 use crate::client::{Client, CloseReason, Framing, Hold, HttpAsk, HttpWay, State};
@@ -66,15 +67,15 @@ pub(super) struct Paper<'a> {
 }
 
 impl Engine {
-    /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
-    pub(super) fn serve_http(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+    /// Handles the requests at the start of `bytes`, as far as `share` goes; returns how many bytes are done with.
+    pub(super) fn serve_http(&mut self, ix: usize, bytes: &[u8], share: &mut Share) -> usize {
         let Framing::Http(kept) = &mut self.clients[ix].framing else {
             return bytes.len();
         };
         let mut parser = std::mem::take(&mut **kept);
         let id = self.clients[ix].id;
         let mut at = 0;
-        while at < bytes.len() && *budget > 0 && !self.outbox_is_high(ix) {
+        while at < bytes.len() && !self.is_spent(share) && !self.outbox_is_high(ix) {
             let before = parser.clone();
             match parser.next(&bytes[at..], &self.http_limits) {
                 Step::More => break,
@@ -96,7 +97,7 @@ impl Engine {
                         break;
                     }
                     at += used;
-                    *budget -= 1;
+                    share.commands -= 1;
                     if self.client_index(id).is_none() || self.clients[ix].state != State::Open {
                         return bytes.len();
                     }

@@ -41,7 +41,9 @@ mod relay;
 mod reload;
 mod replies;
 mod resp;
+mod roster;
 mod secure;
+mod share;
 mod silence;
 mod straight;
 mod switches;
@@ -92,8 +94,6 @@ use warm::Warm;
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 * 1024;
-/// Commands of one client handled in one turn; the rest waits for the others.
-const COMMANDS_PER_TURN: usize = 2048;
 /// From here on a client's next commands wait until it has read what it asked for.
 const OUTBOX_HIGH_BYTES: usize = 1024 * 1024;
 /// Below this they go on.
@@ -232,7 +232,7 @@ pub struct Engine {
     fetches: Fetches,
     /// What each client has outstanding, by client and key hash.
     outstanding: PrehashedMap<(u64, u64), Outstanding>,
-    clients: Slab<Client>,
+    clients: roster::Roster,
     client_generations: Vec<u32>,
     clients_opened: u64,
     /// Clients of the admin port, which are bounded and counted by themselves.
@@ -346,7 +346,7 @@ impl Engine {
             cache: Cache::new(limits, origin.now),
             fetches: Fetches::default(),
             outstanding: PrehashedMap::default(),
-            clients: Slab::new(),
+            clients: roster::Roster::default(),
             client_generations: Vec::new(),
             clients_opened: 0,
             admin_clients: 0,
@@ -428,7 +428,6 @@ impl Engine {
 
     /// Where to read the connection's next bytes to. Empty: do not read now (paused; a `Ready` will say when to go on).
     /// What the slice holds is left over from other reads; only what [`Engine::received`] counts is looked at.
-    #[inline(always)]
     pub fn recv_slice(&mut self, id: ConnId) -> &mut [u8] {
         self.receiving = straight::Receiving::Scratch;
         match id.place {

@@ -5,10 +5,11 @@
 //! clone, holds no memory for it.
 #![forbid(unsafe_code)]
 
+use super::share::REPLY_BYTES_PER_TURN;
 use crate::cache::SMALL_REPLY_ROOM;
 
-/// With so many bytes of replies a read goes the general way, which knows how to hold a client: 64 replies of 1 KiB fit.
-pub(super) const REPLIES_BYTES_MAX: usize = 128 * 1024 + SMALL_REPLY_ROOM;
+/// With so many bytes of replies the rest of a read goes the general way, which knows how to put a client off.
+pub(super) const REPLIES_BYTES_MAX: usize = REPLY_BYTES_PER_TURN + SMALL_REPLY_ROOM;
 
 /// The buffer: its length is a constant, so that room for a reply of a bounded length is nothing to ask for.
 pub(super) type Room = [u8; REPLIES_BYTES_MAX];
@@ -24,8 +25,15 @@ impl Replies {
     /// Room for new ones, in place of those before. What is written must be told with [`Replies::set_len`].
     #[inline(always)]
     pub(super) fn room(&mut self) -> &mut Room {
-        self.len = 0;
         self.bytes.get_or_insert_with(vacant)
+    }
+
+    /// `write` puts replies at the beginning of the room, and says how long they are: exactly these.
+    #[inline(always)]
+    pub(super) fn put(&mut self, write: impl FnOnce(&mut Room) -> usize) -> &[u8] {
+        let room = self.bytes.get_or_insert_with(vacant);
+        self.len = write(room);
+        &room[..self.len]
     }
 
     /// So many bytes from the beginning are replies.
@@ -41,7 +49,6 @@ impl Replies {
     }
 
     /// All of them.
-    #[inline(always)]
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.bytes {
             Some(bytes) => &bytes[..self.len],

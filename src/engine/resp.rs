@@ -4,6 +4,7 @@
 use super::clients::Handled;
 use super::read::Freshness;
 use super::relay::{Relayed, Road, Scope};
+use super::share::Share;
 use super::switches::Rule;
 use super::upload::Begun;
 use super::{Engine, OUTBOX_HIGH_BYTES};
@@ -52,8 +53,8 @@ pub(super) struct Judgement {
 }
 
 impl Engine {
-    /// Handles the requests at the start of `bytes`, at most `budget`; returns how many bytes are done with.
-    pub(super) fn serve_resp(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+    /// Handles the requests at the start of `bytes`, as far as `share` goes; returns how many bytes are done with.
+    pub(super) fn serve_resp(&mut self, ix: usize, bytes: &[u8], share: &mut Share) -> usize {
         let id = self.clients[ix].id;
         let mut at = 0;
         loop {
@@ -62,7 +63,7 @@ impl Engine {
             if !open || self.is_uploading(ix) {
                 return at;
             }
-            at += self.serve_requests(ix, &bytes[at..], budget);
+            at += self.serve_requests(ix, &bytes[at..], share);
             let open = self.client_index(id).is_some() && self.clients[ix].state == State::Open;
             if !open || !self.is_uploading(ix) {
                 return at;
@@ -71,7 +72,7 @@ impl Engine {
     }
 
     /// The same up to a request that is passed on as it comes.
-    fn serve_requests(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+    fn serve_requests(&mut self, ix: usize, bytes: &[u8], share: &mut Share) -> usize {
         let Framing::Resp(kept) = &mut self.clients[ix].framing else {
             return bytes.len();
         };
@@ -80,10 +81,10 @@ impl Engine {
             .map_or_else(RequestParser::default, |kept| *kept);
         let id = self.clients[ix].id;
         let mut at = 0;
-        while at < bytes.len() && *budget > 0 {
+        while at < bytes.len() && !self.is_spent(share) {
             if parser.is_at_start() {
-                at += self.serve_hits(ix, &bytes[at..], budget);
-                if at == bytes.len() || *budget == 0 {
+                at += self.serve_hits(ix, &bytes[at..], share);
+                if at == bytes.len() || self.is_spent(share) {
                     break;
                 }
             }
@@ -123,7 +124,7 @@ impl Engine {
                         break;
                     }
                     at += used;
-                    *budget -= 1;
+                    share.commands -= 1;
                     if self.client_index(id).is_none() || self.clients[ix].state != State::Open {
                         return bytes.len();
                     }
@@ -144,13 +145,13 @@ impl Engine {
     /// The hit path: canonical GETs in a row, answered with one hash, one look-up and one copy each. Stops at the first
     /// that needs more than that. Worth its own loop: see the figure of `make icount`.
     #[inline]
-    fn serve_hits(&mut self, ix: usize, bytes: &[u8], budget: &mut usize) -> usize {
+    fn serve_hits(&mut self, ix: usize, bytes: &[u8], share: &mut Share) -> usize {
         if !self.may_hit(&self.clients[ix]) {
             return 0;
         }
         let client = &mut self.clients[ix];
         let (mut at, mut hits) = (0, 0);
-        while *budget > hits {
+        while hits < share.commands && !share.is_spent(self.pool.copied_bytes()) {
             let Some((key, used)) = get_at_start(&bytes[at..]) else {
                 break;
             };
@@ -174,7 +175,7 @@ impl Engine {
         if hits > 0 {
             client.last = Place::GET;
         }
-        *budget -= hits;
+        share.commands -= hits;
         self.stats.add(Counter::Hits, hits as u64);
         if self.stats.get(Counter::Hits) >= self.sample_due {
             self.sample_of_row(ix, &bytes[..at], hits as u64);

@@ -384,12 +384,12 @@ impl Engine {
             Ok(table) => {
                 if table != self.table {
                     // The places of commands are others now.
-                    for (_, client) in &mut self.clients {
+                    self.clients.each(|client| {
                         let name = self.table.name_at(client.last);
                         let words = name.map(|name| name.split('|').map(str::as_bytes));
                         client.last =
                             words.map_or(Place::UNKNOWN, |words| table.find(words).place());
-                    }
+                    });
                 }
                 self.table = table;
             }

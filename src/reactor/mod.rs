@@ -317,6 +317,9 @@ impl Reactor {
     /// Notes what the poll said of all but clients, before anything is opened or closed.
     fn note_events(&mut self, events: &Events) {
         let mut asked = Asked::default();
+        if events.iter().all(|event| Source::is_client(event.token())) {
+            return;
+        }
         for event in events {
             if Source::is_client(event.token()) {
                 continue;

@@ -90,7 +90,7 @@ impl Flags {
         self.0 = self.0 & !flag.0 | if is_set { flag.0 } else { 0 };
     }
 
-    /// Clears the only flag beside `WRITABLE`, of a socket that [`Socket::is_straight`]: the last read took all there was.
+    /// Clears the only flag beside `WRITABLE`, of a socket that [`Socket::goes_straight`]: the last read took all there was.
     #[inline(always)]
     pub(super) fn is_read(&mut self) {
         self.0 = Flag::WRITABLE.0;
@@ -127,23 +127,20 @@ impl Socket {
         }
     }
 
-    /// Remembers what the poll says. Nearly always that there is something to read and room to write, and nothing else:
-    /// a fifth of the instructions then.
+    /// Whether the poll says that there is something to read and room to write, and nothing else, as nearly always, and
+    /// nothing else is known of the socket: nothing of before to be done first, and no end to come. Then it need not be
+    /// noted before it is used up.
     #[inline(always)]
-    pub(super) fn note(&mut self, event: &Event) {
-        let is_plain = event.is_writable()
+    pub(super) fn goes_straight(&self, event: &Event) -> bool {
+        event.is_writable()
             && event.is_readable()
             && !event.is_error()
-            && !event.is_read_closed();
-        if is_plain && !self.flags.is(Flag::ENDED) {
-            self.flags.0 |= Flag::READABLE.0 | Flag::WRITABLE.0;
-            return;
-        }
-        self.note_each(event);
+            && !event.is_read_closed()
+            && self.flags.0 | Flag::READABLE.0 == Flag::READABLE.0 | Flag::WRITABLE.0
     }
 
-    #[inline(never)]
-    fn note_each(&mut self, event: &Event) {
+    /// Remembers what the poll says.
+    pub(super) fn note(&mut self, event: &Event) {
         let says = |says: bool, flag: Flag| if says { flag.0 } else { 0 };
         let readable = event.is_readable() || event.is_read_closed();
         let broken = event.is_error() || self.flags.is(Flag::ENDED) && event.is_write_closed();
@@ -151,13 +148,6 @@ impl Socket {
             | says(event.is_read_closed(), Flag::READ_CLOSED)
             | says(event.is_writable(), Flag::WRITABLE)
             | says(broken, Flag::BROKEN);
-    }
-
-    /// Whether there is something to read, and nothing else is known of the socket: nothing of before to be done first,
-    /// and no end to come.
-    #[inline(always)]
-    pub(super) fn is_straight(&self) -> bool {
-        self.flags.0 == Flag::READABLE.0 | Flag::WRITABLE.0
     }
 
     /// Whether serving the socket could do something.
@@ -266,10 +256,11 @@ pub(super) enum Source {
 
 /// Tokens hold a place in their upper bits and the kind of the source in the lowest two.
 const KIND_BITS: usize = 2;
-const KIND_SPECIAL: usize = 0;
-const KIND_LISTENER: usize = 1;
-const KIND_CLIENT: usize = 2;
-const KIND_LINK: usize = 3;
+/// Zero, because nearly all are, and each event is asked twice: see `note_events`.
+const KIND_CLIENT: usize = 0;
+const KIND_LINK: usize = 1;
+const KIND_LISTENER: usize = 2;
+const KIND_SPECIAL: usize = 3;
 const SPECIAL_WAKER: usize = 0;
 const SPECIAL_SIGNALS: usize = 1;
 

@@ -282,13 +282,10 @@ fn a_get_alone_in_its_read_is_answered_as_it_is_among_others() {
             let newest = engine.cache.iter_recent().next().map(|(_, key)| key);
             assert_eq!(newest, Some(key.as_bytes()), "the most recently used");
             // The shortest way is the one that it goes then, where the value is in its cell.
-            engine.recv_slice(id)[..recent.len()].copy_from_slice(&recent);
-            let ix = engine.client_index(id).expect("it is open");
-            let goes = engine.answer_one(ix, recent.len());
-            assert_eq!(goes, value.len() < 900, "{key}");
-            if goes {
-                assert_eq!(engine.replies.bytes(), reply);
-            }
+            assert_eq!(engine.get_memo.only(&recent), Some(key.as_bytes()));
+            let hash = engine.hasher.hash(key.as_bytes());
+            let found = engine.cache.get_in_cell(0, key.as_bytes(), hash, now);
+            assert_eq!(found.is_some(), value.len() < 900, "{key}");
         }
     }
     // At its deadline it was never there, and what is read behind the lease is asked for.
@@ -298,5 +295,183 @@ fn a_get_alone_in_its_read_is_answered_as_it_is_among_others() {
         later.begin_turn(now + Duration::from_secs(wait), 0);
         assert_eq!(read(&mut later, id, &get_of("key:in-a-cell")), None);
     }
+    engine.check();
+}
+
+#[test]
+fn rows_of_hits_of_every_kind_are_answered_as_they_are_one_by_one() {
+    let mut engine = engine();
+    engine.sample_due = u64::MAX;
+    let now = engine.now;
+    // Keys and values below and above what each way takes: short and long names, cells and blocks.
+    let entries: Vec<(String, Vec<u8>)> = (0..60)
+        .map(|i| {
+            let key = format!("{i}{}", "k".repeat([1, 8, 9, 14, 15, 30, 97, 120][i % 8]));
+            (key, vec![b'v'; [0, 5, 64, 900, 2000][i % 5]])
+        })
+        .collect();
+    for (key, value) in &entries {
+        let put = Put {
+            db: 0,
+            key: key.as_bytes(),
+            hash: engine.hasher.hash(key.as_bytes()),
+            content: NewContent::Value(value),
+            stored_at: now,
+            deadline: now + Duration::from_secs(9),
+            tag: 0,
+            ping: 0,
+        };
+        assert!(engine.cache.put(put, now).kept);
+    }
+    let id = engine.open(Port::Resp, peer()).unwrap();
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..200 {
+        let row: Vec<usize> = match rng.bool() {
+            true => (0..rng.usize(1..20))
+                .map(|_| rng.usize(0..entries.len()))
+                .collect(),
+            // Of one length, as an application's are.
+            false => vec![rng.usize(0..entries.len()); rng.usize(1..20)],
+        };
+        let (mut asked, mut expected) = (Vec::new(), Vec::new());
+        for (key, value) in row.iter().map(|at| &entries[*at]) {
+            asked.extend(get_of(key));
+            expected.extend(format!("${}\r\n", value.len()).into_bytes());
+            expected.extend([&value[..], b"\r\n"].concat());
+        }
+        let hits = engine.stats().get(Counter::Hits);
+        assert_eq!(
+            read(&mut engine, id, &asked).as_deref(),
+            Some(&expected[..])
+        );
+        engine.sent_all_at_once(expected.len());
+        assert_eq!(engine.stats().get(Counter::Hits) - hits, row.len() as u64);
+        let newest = engine
+            .cache
+            .iter_recent()
+            .next()
+            .map(|(_, key)| key.to_vec());
+        let last = &entries[row[row.len() - 1]].0;
+        assert_eq!(newest.as_deref(), Some(last.as_bytes()));
+    }
+    engine.check();
+}
+
+#[test]
+fn what_is_known_of_a_client_is_forgotten_when_anything_of_it_may_have_changed() {
+    let mut engine = engine();
+    let id = engine.open(Port::Resp, peer()).unwrap();
+    let ix = engine.client_index(id).unwrap();
+    let changes: [fn(&mut Engine, usize); 5] = [
+        |engine, ix| engine.clients[ix].paused = true,
+        |engine, ix| engine.clients[ix].relayed += 1,
+        |engine, ix| engine.clients[ix].authenticated = false,
+        |engine, ix| engine.clients[ix].mute = Mute::All,
+        |engine, _| engine.begin_drain(),
+    ];
+    for change in changes {
+        let mut engine = engine.clone();
+        assert!(read(&mut engine, id, GET_K1).is_some());
+        engine.sent_all_at_once(9);
+        assert!(
+            engine.clients[ix].straight.is_some(),
+            "a hit disturbs nothing"
+        );
+        assert!(engine.recv_straight(id).is_some());
+        change(&mut engine, ix);
+        assert!(engine.recv_straight(id).is_none());
+    }
+}
+
+/// Reads of a value of 1 KiB, more in one read than a turn answers; `first` goes in front.
+fn check_share(port: Port, first: &[u8], ask: &[u8]) {
+    let mut engine = engine();
+    let (now, key) = (engine.now, b"key:of-1-kib");
+    let put = Put {
+        db: 0,
+        key,
+        hash: engine.hasher.hash(key),
+        content: NewContent::Value(&[b'v'; 1024]),
+        stored_at: now,
+        deadline: now + Duration::from_secs(9),
+        tag: 0,
+        ping: 0,
+    };
+    assert!(engine.cache.put(put, now).kept);
+    let id = engine.open(port, peer()).unwrap();
+    // How long the answer to one is, and for HTTP that head and value are known.
+    assert_eq!(read(&mut engine, id, ask).is_some(), port == Port::Resp);
+    engine.sent_at_once(id, 0);
+    let one = flushed(&mut engine, id).expect("an answer");
+    engine.sent(id, one.len());
+    let count = 200;
+    let turn_max = super::super::share::REPLY_BYTES_PER_TURN + one.len();
+    let mut copied = engine.pool.copied_bytes();
+    assert_eq!(
+        read(&mut engine, id, &[first, &ask.repeat(count)].concat()),
+        None
+    );
+    let (mut got, mut turns) = (Vec::new(), 0);
+    loop {
+        turns += 1;
+        let in_turn = (engine.pool.copied_bytes() - copied) as usize;
+        assert!(
+            in_turn <= turn_max,
+            "{in_turn} bytes copied in turn {turns}"
+        );
+        copied = engine.pool.copied_bytes();
+        let mut is_ready = false;
+        while let Some(output) = engine.poll_output() {
+            is_ready |= output == Output::Ready(id);
+        }
+        let mut slices = [IoSlice::new(&[]); 16];
+        let filled = engine.send_slices(id, &mut slices);
+        let sent: Vec<u8> = slices[..filled]
+            .iter()
+            .flat_map(|slice| slice.to_vec())
+            .collect();
+        engine.sent(id, sent.len());
+        got.extend(sent);
+        engine.check();
+        if !is_ready {
+            break;
+        }
+        // No byte is read until what was is answered, and none is needed.
+        assert!(engine.recv_slice(id).is_empty());
+        engine.serve(id);
+    }
+    assert!(got.ends_with(&one.repeat(count)), "{} bytes", got.len());
+    assert_eq!(turns, (count * one.len()).div_ceil(turn_max), "turns");
+}
+
+#[test]
+fn a_client_has_its_share_of_a_turn_and_goes_on_in_the_next() {
+    let get = get_of("key:of-1-kib");
+    check_share(Port::Resp, b"", &get);
+    check_share(Port::Resp, b"PING\r\n", &get);
+    let get = ask("key:of-1-kib", "a");
+    check_share(Port::Http, b"", &get);
+    check_share(
+        Port::Http,
+        b"GET /get?key=k1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+        &get,
+    );
+}
+
+#[test]
+fn where_the_read_before_went_says_nothing_of_this_one() {
+    let mut engine = engine();
+    let (one, other) = (
+        engine.open(Port::Resp, peer()).unwrap(),
+        engine.open(Port::Resp, peer()).unwrap(),
+    );
+    assert_eq!(read(&mut engine, one, &GET_K2[..9]), None);
+    assert_eq!(read(&mut engine, one, &GET_K2[9..12]), None, "to its inbox");
+    let (way, room) = engine.recv_straight(other).expect("it is at rest");
+    room[..6].copy_from_slice(b"PING\r\n");
+    assert_eq!(engine.received_straight(other, way, 6), AtOnce::Outputs);
+    assert_eq!(flushed(&mut engine, other).unwrap(), b"+PONG\r\n");
+    assert_eq!(read(&mut engine, one, &GET_K2[12..]), None);
+    assert_eq!(flushed(&mut engine, one).unwrap(), b"$3\r\ntwo\r\n");
     engine.check();
 }

@@ -571,8 +571,8 @@ pub struct GetMemo {
     /// The name and the length, from the ninth byte on.
     second: u64,
     third: u16,
-    /// What that length is.
-    key_len: usize,
+    /// By how much the key is longer than [`GetMemo::KEY_BYTES_MIN`]: so the compiler knows the least that it has.
+    longer: u8,
 }
 
 impl Default for GetMemo {
@@ -581,7 +581,7 @@ impl Default for GetMemo {
         GetMemo {
             second: 0,
             third: 1,
-            key_len: 0,
+            longer: 0,
         }
     }
 }
@@ -590,20 +590,51 @@ impl GetMemo {
     const FIRST: u64 = u64::from_le_bytes(*b"*2\r\n$3\r\n");
     /// Where a key begins whose length has two digits.
     const KEY_AT: usize = GET_LENGTH_AT + 4;
+    /// Two digits say at least ten.
+    const KEY_BYTES_MIN: usize = 10;
+    const KEY_BYTES_MAX: usize = 99;
+
+    fn key_len(&self) -> usize {
+        GetMemo::KEY_BYTES_MIN + usize::from(self.longer)
+    }
+
+    /// The length of a GET as the one before was.
+    #[inline(always)]
+    pub fn frame_len(&self) -> usize {
+        GetMemo::KEY_AT + self.key_len() + 2
+    }
 
     /// The key of the GET that `buf` is from its beginning to its end, if it is written as the one before was, with a key
     /// as long. `None` says nothing else: ask [`GetMemo::get_at_start`] then.
     #[inline(always)]
     pub fn only<'b>(&self, buf: &'b [u8]) -> Option<&'b [u8]> {
-        // Two digits say at least ten.
-        const BYTES_MIN: usize = GetMemo::KEY_AT + 10 + 2;
-        let head = buf.first_chunk::<BYTES_MIN>()?.first_chunk()?;
-        let is_as_before = GetMemo::words(head) == (GetMemo::FIRST, self.second, self.third);
-        if !is_as_before || buf.len() != GetMemo::KEY_AT + self.key_len + 2 {
+        if buf.len() != self.frame_len() {
             return None;
         }
-        let (key, end) = buf[GetMemo::KEY_AT..].split_last_chunk()?;
-        (end == b"\r\n").then_some(key)
+        self.alike(buf).map(|(key, _)| key)
+    }
+
+    /// The key of the GET at the beginning of `buf`, and what is behind it, if it is written as the one before was, with a
+    /// key as long. `None` says nothing else: ask [`GetMemo::learn`], or [`GetMemo::get_at_start`].
+    #[inline(always)]
+    pub fn alike<'b>(&self, buf: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
+        let (frame, behind) = buf.split_at_checked(self.frame_len())?;
+        if GetMemo::words(frame.first_chunk()?) != (GetMemo::FIRST, self.second, self.third) {
+            return None;
+        }
+        let (key, end) = frame[GetMemo::KEY_AT..].split_last_chunk()?;
+        (end == b"\r\n").then_some((key, behind))
+    }
+
+    /// After `None` of [`GetMemo::alike`]: whether it says another thing now.
+    #[inline(never)]
+    pub fn learn(&mut self, buf: &[u8]) -> bool {
+        self.find_and_remember(buf).is_some() && self.alike(buf).is_some()
+    }
+
+    /// Whether keys of this length can be remembered.
+    pub fn fits(key_len: usize) -> bool {
+        (GetMemo::KEY_BYTES_MIN..=GetMemo::KEY_BYTES_MAX).contains(&key_len)
     }
 
     /// As [`get_at_start`], but with what is behind the request in place of its length.
@@ -612,7 +643,7 @@ impl GetMemo {
         let head = buf.first_chunk::<GET_BYTES_MIN>()?;
         let is_as_before = GetMemo::words(head) == (GetMemo::FIRST, self.second, self.third);
         let (at, key_len) = match is_as_before {
-            true => (GetMemo::KEY_AT, self.key_len),
+            true => (GetMemo::KEY_AT, self.key_len()),
             false => {
                 let place = self.find_and_remember(buf)?.get();
                 ((place & 0xff) as usize, (place >> 8) as usize)
@@ -638,9 +669,9 @@ impl GetMemo {
     fn find_and_remember(&mut self, buf: &[u8]) -> Option<NonZeroU32> {
         let (key, used) = get_at_start(buf)?;
         // Only lengths of two digits leave the key where it is looked for.
-        if let (10..100, Some(head)) = (key.len(), buf.first_chunk()) {
+        if let (true, Some(head)) = (GetMemo::fits(key.len()), buf.first_chunk()) {
             (_, self.second, self.third) = GetMemo::words(head);
-            self.key_len = key.len();
+            self.longer = (key.len() - GetMemo::KEY_BYTES_MIN) as u8;
         }
         NonZeroU32::new((used - 2 - key.len()) as u32 | (key.len() as u32) << 8)
     }

@@ -421,6 +421,7 @@ impl Engine {
 
     /// Rules L5, L9 and L10: what the front command touched is forgotten before its reply is queued.
     pub(super) fn poison_front(&mut self, ix: usize, owed: &Owed, reply: &[u8]) {
+        self.check_pause(owed, reply);
         match owed.poison {
             Poison::Never => return,
             Poison::UnlessUnknown if is_unknown(reply) => return,

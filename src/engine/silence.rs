@@ -11,7 +11,7 @@
 
 use super::timers::Timer;
 use super::{ConnId, Engine};
-use crate::link::{Role, State};
+use crate::link::{Owed, Role, State};
 use crate::protocol::resp::number;
 use crate::protocol::resp::request::Request;
 use crate::time::Time;
@@ -27,6 +27,8 @@ pub(super) struct Pauses {
     writes: Time,
     /// Everything does, even a PING.
     all: Time,
+    /// Both before the last CLIENT PAUSE, which Redis may yet refuse.
+    before: (Time, Time),
 }
 
 impl Pauses {
@@ -41,11 +43,9 @@ impl Pauses {
         let what = args.next().unwrap_or_default();
         if what.eq_ignore_ascii_case(b"unpause") {
             // What waited is executed from now on.
-            *self = Pauses {
-                writes: self.writes.min(now),
-                all: self.all.min(now),
-            };
+            (self.writes, self.all) = (self.writes.min(now), self.all.min(now));
         } else if what.eq_ignore_ascii_case(b"pause") {
+            self.before = (self.writes, self.all);
             let ms = args.next().and_then(number::parse).unwrap_or(0);
             let until = now + Duration::from_millis(u64::try_from(ms).unwrap_or(0));
             let is_of_writes = args
@@ -75,6 +75,16 @@ impl Engine {
     /// What is known of pauses: CLIENT PAUSE and UNPAUSE that come this way.
     pub(super) fn note_pause(&mut self, request: &Request<'_>) {
         self.pauses.note(request, self.now);
+    }
+
+    /// What Redis answered to a command of a client: a pause that it refused is none.
+    pub(super) fn check_pause(&mut self, owed: &Owed, reply: &[u8]) {
+        if reply.starts_with(b"-")
+            && self.pauses.are_on(self.now)
+            && self.table.name_at(owed.place) == Some("client|pause")
+        {
+            (self.pauses.writes, self.pauses.all) = self.pauses.before;
+        }
     }
 
     /// Looks at a link when it may have been silent, or idle, for too long.

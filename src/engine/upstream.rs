@@ -7,6 +7,7 @@
 
 use super::forget::Flush;
 use super::local::Greeting;
+use super::silence::Pauses;
 use super::timers::Timer;
 use super::{ConnId, Engine, Output};
 use crate::client::Hold;
@@ -14,7 +15,7 @@ use crate::command::Place;
 use crate::command::row::{REPLY_DEPTH_MAX, rows_from_reply};
 use crate::command::table::Table;
 use crate::fetch::RunId;
-use crate::link::{Purpose, Role, State};
+use crate::link::{Owed, Purpose, Role, State};
 use crate::protocol::Parse;
 use crate::protocol::resp::value::{self, Value};
 use crate::stats::Counter;
@@ -287,8 +288,15 @@ impl Engine {
         let Some(ix) = self.upstream.control.and_then(|id| self.link_index(id)) else {
             return;
         };
-        if self.links[ix].owed.is_empty() {
+        let owed = &self.links[ix].owed;
+        let (is_at_rest, asks) = (owed.is_empty(), |owed: &Owed| {
+            owed.purpose == Purpose::Replication
+        });
+        // Barriers may be under way all the time, and are signs of life, but say nothing of its role.
+        if !owed.iter().any(asks) {
             self.ask(ix, Purpose::Replication, &[b"INFO", b"replication"]);
+        }
+        if is_at_rest {
             self.ping(ix);
         }
         self.upstream.heartbeat = Some(
@@ -320,6 +328,8 @@ impl Engine {
         if run_id.is_some() && self.upstream.run_id.is_some() && run_id != self.upstream.run_id {
             warn!("Redis was restarted or is another one, everything kept is dropped");
             self.poison_all(Flush::Server);
+            // It has paused nobody.
+            self.pauses = Pauses::default();
             self.retire_links();
             self.upstream.db_known = 0;
         }

@@ -444,3 +444,31 @@ fn a_list_is_as_long_as_a_client_may_be_owed() {
     assert!(client.call(&call).is_own_error());
     assert_eq!(client.line("PING"), Reply::Simple("PONG".to_owned()));
 }
+
+#[test]
+fn a_pause_that_redis_refuses_is_none() {
+    let redis = RedisServer::start();
+    let proxy = Proxy::start(&redis);
+    let mut client = proxy.resp();
+    assert_eq!(client.line("SET k v"), Reply::ok());
+    let error = client.line("CLIENT PAUSE 999999999 FOO");
+    assert!(error.error().starts_with("ERR "));
+    // While a pause is on, every one of these that finds a connection taken has one of its own.
+    let before = proxy.counter("nearcache_links_opened");
+    let mut others: Vec<_> = (0..40).map(|_| proxy.resp()).collect();
+    for _ in 0..5 {
+        for other in &mut others {
+            other.send(&encode_line("ECHO x").repeat(20));
+        }
+        for other in &mut others {
+            assert!(
+                other
+                    .replies(20)
+                    .iter()
+                    .all(|reply| *reply == Reply::bulk("x"))
+            );
+        }
+    }
+    let opened = proxy.counter("nearcache_links_opened") - before;
+    assert!(opened <= 4, "{opened} connections to Redis");
+}
